@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locations of the file system store: ``file:///path``."""
+
+from __future__ import annotations
+
+from glance_store import exceptions, location
+from glance_store.i18n import _
+
+SCHEMES = ("file", "filesystem")
+
+
+class StoreLocation(location.StoreLocation):
+    """A file by its path.
+
+    Nothing in the path is special: a percent sign, a question mark and a number sign stand for
+    themselves, as directories and older locations have them.
+    """
+
+    scheme: str = "file"
+    path: str = ""
+
+    def process_specs(self) -> None:
+        """Take `scheme` and `path` over from the specs."""
+        self.scheme = self.specs.get("scheme", "file")
+        self.path = self.specs.get("path") or ""
+
+    def get_uri(self) -> str:
+        """Return the URI of the file."""
+        return f"file://{self.path}"
+
+    def parse_uri(self, uri: str) -> None:
+        """Take the path from a URI.
+
+        :param uri: ``file://`` or ``filesystem://`` and a path
+        :raises BadStoreUri: another scheme, or no path
+        """
+        self.validate_schemas(uri, tuple(f"{scheme}://" for scheme in SCHEMES))
+        self.scheme, _separator, rest = uri.partition("://")
+        self.path = rest.strip()
+        if not self.path or "\0" in self.path:
+            raise exceptions.BadStoreUri(
+                _("The Store URI was malformed: %(uri)s names no file; the form is file:///path"),
+                uri=uri.replace("\0", "\\0"),
+            )
+
+    def __repr__(self) -> str:
+        return f"<StoreLocation file://{self.path}>"

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices that the file system under a data directory has gone away.
+
+An empty mount point is an ordinary directory of the file system above it, most often the root one:
+images written there fill the disk of the operating system, and vanish at the next mount.
+"""
+
+from __future__ import annotations
+
+import os
+
+FSTAB = "/etc/fstab"
+
+
+def mount_point(path: str) -> str:
+    """Return the mount point that a path, which need not exist yet, lies on.
+
+    :param path: the path
+    """
+    current = os.path.realpath(path)
+    while not os.path.ismount(current):
+        current = os.path.dirname(current)
+    return current
+
+
+def declared_mount_points(fstab: str = FSTAB) -> list[str]:
+    """Return the directories that the host mounts at start-up.
+
+    :param fstab: path of the table
+    """
+    try:
+        with open(fstab, encoding="utf-8", errors="surrogateescape") as table:
+            lines = [line.split() for line in table]
+    except OSError:
+        return []
+    points = []
+    for fields in lines:
+        if len(fields) < 4 or fields[0].startswith("#") or "noauto" in fields[3].split(","):
+            continue
+        # White space in a name is written as an octal escape.
+        point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        if point.startswith("/"):
+            points.append(os.path.normpath(point))
+    return points
+
+
+class MountGuard:
+    """Watches the file system of one directory.
+
+    :param path: the directory, which need not exist yet
+    :param require_mount: it must not lie on the root file system
+    :param fstab: table of the mounts of the host
+    """
+
+    def __init__(self, path: str, require_mount: bool, fstab: str = FSTAB) -> None:
+        self._path = path
+        self._require_mount = require_mount
+        self._fstab = fstab
+        # What is mounted there now has to be there later.
+        self._point = mount_point(path)
+
+    def problem(self) -> str | None:
+        """Say what is wrong with the file system of the directory; None when all is well."""
+        # Walking into the directory is what makes an automounter mount it.
+        os.path.exists(os.path.join(self._path, "."))
+        if not os.path.ismount(self._point):
+            return f"the file system that was mounted at {self._point} is gone; mount it again"
+        names = {os.path.abspath(self._path), os.path.realpath(self._path)}
+        declared = [
+            point
+            for point in declared_mount_points(self._fstab)
+            if any(is_within(name, point) for name in names)
+        ]
+        deepest = max(declared, key=len, default=None)
+        if deepest is not None and not os.path.ismount(deepest):
+            return f"{deepest} is a mount point by {self._fstab}, but nothing is mounted; mount it"
+        if self._require_mount and mount_point(self._path) == "/":
+            return (
+                f"{self._path} lies on the root file system, which "
+                "filesystem_store_require_mount forbids; mount the file system for images"
+            )
+        return None
+
+
+def is_within(path: str, directory: str) -> bool:
+    """Tell whether a path is a directory or lies in it, by whole components.
+
+    :param path: absolute, normalized
+    :param directory: absolute, normalized
+    """
+    return path == directory or path.startswith(directory.rstrip("/") + "/")

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file system store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from oslo_config import cfg
+
+from glance_store import capabilities, exceptions
+from glance_store import driver as store_driver
+from glance_store._drivers.filesystem import datadirs, metadata, syscalls
+from glance_store._drivers.filesystem.guard import CallGuard
+from glance_store._drivers.filesystem.location import SCHEMES, StoreLocation
+from glance_store._drivers.filesystem.mounts import is_within
+from glance_store._drivers.filesystem.options import OPTIONS
+from glance_store._drivers.filesystem.reader import FileReader
+from glance_store._drivers.filesystem.writer import PARTIAL_SUFFIX, FileWriter, WriteSettings
+from glance_store.i18n import _
+from glance_store.location import Location
+
+__all__ = ["Store", "StoreLocation"]
+
+# The chunk size of the option is what readers get. Handing such small blocks from thread to thread
+# would cost more than hashing them.
+_SMALLEST_BLOCK = 1024 * 1024
+
+
+class Store(store_driver.Store):
+    """Images as files in one or several directories."""
+
+    OPTIONS: list[cfg.Opt] | None = OPTIONS
+    _CAPABILITIES: int = (
+        capabilities.BitMasks.READ_RANDOM
+        | capabilities.BitMasks.WRITE_ACCESS
+        | capabilities.BitMasks.DRIVER_REUSABLE
+    )
+
+    chunk_size: int = 64 * 1024
+    thin_provisioning: bool = False
+    datadir: str | None = None
+
+    def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self._datadirs: datadirs.DataDirs | None = None
+        self._metadata: list[metadata.Entry] = []
+        self._file_perm = 0
+        self._call_guard: CallGuard | None = None
+
+    def get_schemes(self) -> tuple[str, ...]:
+        """Return the URI schemes that the store serves."""
+        return SCHEMES
+
+    # -- configuration
+
+    @property
+    def _guard(self) -> CallGuard:
+        if self._call_guard is None:
+            options = self.store_conf
+            self._call_guard = CallGuard(
+                options.filesystem_store_timeout,
+                options.filesystem_store_thread_pool_size,
+                options.filesystem_store_threadpool_threshold,
+                self.name,
+            )
+        return self._call_guard
+
+    def configure(self, re_raise_bsc: bool = False) -> None:
+        """Read the options again and make the store ready for use.
+
+        :param re_raise_bsc: also raise the error that makes the store read-only
+        :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
+        """
+        if self._call_guard is not None:
+            self._call_guard.close()
+            self._call_guard = None
+        super().configure(re_raise_bsc)
+
+    def configure_add(self) -> None:
+        """Check and prepare the data directories.
+
+        :raises BadStoreConfiguration: the options contradict each other, or a directory cannot be
+            used
+        """
+        options = self.store_conf
+        self.chunk_size = options.filesystem_store_chunk_size
+        self.READ_CHUNKSIZE = self.chunk_size
+        self.WRITE_CHUNKSIZE = self.chunk_size
+        self.thin_provisioning = options.filesystem_thin_provisioning
+        self._file_perm = self._permissions(options.filesystem_store_file_perm)
+        directories = self._directories()
+        metadata_file = options.filesystem_store_metadata_file
+        try:
+            self._metadata = self._guard.call(metadata.load, metadata_file) if metadata_file else []
+        except (ValueError, exceptions.TimeoutError) as exc:
+            raise self._misconfigured(str(exc)) from exc
+        self._datadirs = self._prepared(directories, options.filesystem_store_require_mount)
+        self._url_prefix = f"file://{self._datadirs.all[0].path}"
+        if len(self._datadirs.all) > 1:
+            self._url_prefix = f"file://{self._emptiest(self._datadirs)}"
+
+    def _emptiest(self, directories: datadirs.DataDirs) -> str:
+        try:
+            return self._guard.call(directories.choose, 0).path
+        except exceptions.StorageFull:
+            return directories.all[0].path
+
+    def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
+        return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
+
+    def _permissions(self, digits: int) -> int:
+        """Return the permission bits that the digits of an option name in octal; 0 for none."""
+        if digits <= 0:
+            return 0
+        try:
+            bits = int(str(digits), 8)
+        except ValueError:
+            raise self._misconfigured(
+                f"filesystem_store_file_perm {digits} has a digit that octal numbers do not have"
+            ) from None
+        if not bits & 0o400:
+            raise self._misconfigured(
+                f"filesystem_store_file_perm {digits} would not let the service read its own images"
+            )
+        return bits
+
+    def _directories(self) -> dict[str, int]:
+        single = self.store_conf.filesystem_store_datadir
+        several = self.store_conf.filesystem_store_datadirs
+        if bool(single) == bool(several):
+            problem = "both are set: set filesystem_store_datadir to nothing to use several"
+            if not single:
+                problem = "neither is set"
+            raise self._misconfigured(
+                "One of filesystem_store_datadir and filesystem_store_datadirs must be set; "
+                + problem
+            )
+        if single:
+            self.datadir = single
+            return {single: 0}
+        self.datadir = None
+        try:
+            return datadirs.parse(several)
+        except ValueError as exc:
+            raise self._misconfigured(str(exc)) from exc
+
+    def _prepared(self, directories: dict[str, int], require_mount: bool) -> datadirs.DataDirs:
+        """Return the directories, created and usable."""
+        try:
+            result = self._guard.call(datadirs.DataDirs, directories, require_mount)
+            # Before any directory is made: it might be made on the wrong file system.
+            self._guard.call(result.check_mounts)
+            for path in directories:
+                self._guard.call(datadirs.prepare, path, self._file_perm)
+        except OSError as exc:
+            raise self._misconfigured(
+                f"Directory {exc.filename} cannot be created or written to by this process: "
+                f"{exc.strerror}"
+            ) from exc
+        except exceptions.GlanceStoreException as exc:
+            raise self._misconfigured(str(exc)) from exc
+        return result
+
+    def _configured(self) -> datadirs.DataDirs:
+        if self._datadirs is None:
+            # Used without configure(): the options are as good now as they were then.
+            self.configure(re_raise_bsc=True)
+        if self._datadirs is None:
+            raise exceptions.StoreAddDisabled
+        return self._datadirs
+
+    def storage_ids(self) -> set[str]:
+        """Return the data directories, by path and by what the file system calls them."""
+        if self._datadirs is None:
+            return set()
+        ids = set()
+        for directory in self._datadirs.all:
+            ids.add(f"directory {os.path.realpath(directory.path)}")
+            status = self._guard.call(os.stat, directory.path)
+            ids.add(f"directory with inode {status.st_ino} of device {status.st_dev}")
+        return ids
+
+    def check_health(self) -> str:
+        """Look whether the data directories can be used.
+
+        :returns: the free space
+        :raises StorageWriteDenied: a file system is gone
+        :raises BadStoreConfiguration: the options do not allow the store to work
+        """
+        directories = self._configured()
+        self._guard.call(directories.check_mounts)
+        figures = []
+        for directory in directories.all:
+            with syscalls.writing(directory.path):
+                free = self._guard.call(datadirs.free_bytes, directory.path)
+            figures.append(f"{free / 2**30:.1f} GiB free in {directory.path}")
+        return "ok, " + ", ".join(figures)
+
+    # -- images
+
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> FileWriter:
+        """Begin to store an image as ``<data directory>/<image id>``.
+
+        :param image_id: id of the image, which must be a possible file name
+        :param size: bytes, 0 when unknown
+        :param context: not used
+        :raises Duplicate: the file exists
+        :raises Invalid: the id is no possible file name
+        :raises StorageFull: it does not fit
+        :raises StorageWriteDenied: no permission, or the file system is gone
+        """
+        name = _file_name(image_id)
+        directories = self._configured()
+        settings = WriteSettings(
+            block_size=max(self.WRITE_CHUNKSIZE, _SMALLEST_BLOCK),
+            thin=self.thin_provisioning,
+            fsync=self.store_conf.filesystem_store_fsync,
+            file_perm=self._file_perm,
+        )
+        writer = FileWriter(directories, name, size, settings, self._guard)
+        if self._metadata:
+            writer.metadata = metadata.for_path(self._metadata, writer.path)
+        return writer
+
+    def open_reader(self, location: Location, context: Any = None) -> FileReader:
+        """Open an image file.
+
+        :param location: where it is
+        :param context: not used
+        :raises NotFound: there is no such file
+        :raises Forbidden: no permission
+        :raises BadStoreUri: the path leads out of the data directories, or to no file
+        """
+        path = self._path(location)
+        try:
+            return FileReader(path, self._guard)
+        except exceptions.NotFound:
+            self._check_not_gone(path)
+            raise
+
+    def get_size(self, location: Location, context: Any = None) -> int:
+        """Return the bytes of an image.
+
+        :param location: where it is
+        :param context: not used
+        :raises NotFound: there is no such file
+        """
+        path = self._path(location)
+        with syscalls.reading(path):
+            return self._guard.call(os.path.getsize, path)
+
+    @capabilities.check
+    def delete(self, location: Location, context: Any = None) -> None:
+        """Remove an image file.
+
+        :param location: where it is
+        :param context: not used
+        :raises NotFound: there is no such file
+        :raises Forbidden: the file system refuses
+        :raises StorageWriteDenied: the file system is gone, and the image with it
+        """
+        path = self._path(location)
+        try:
+            self._guard.call(os.unlink, path)
+        except FileNotFoundError as exc:
+            self._check_not_gone(path)
+            raise exceptions.NotFound(image=path) from exc
+        except OSError as exc:
+            raise exceptions.Forbidden(
+                _("The image file %(path)s cannot be deleted: %(reason)s"),
+                path=path,
+                reason=exc.strerror,
+            ) from exc
+
+    def _path(self, location: Location) -> str:
+        path: str = location.store_location.path  # type: ignore[attr-defined]
+        if ".." in path.split("/") and not self._is_ours(os.path.realpath(path)):
+            raise exceptions.BadStoreUri(
+                _("The Store URI was malformed: %(uri)s leads out of the data directories"),
+                uri=path,
+            )
+        return path
+
+    def _is_ours(self, path: str) -> bool:
+        return self._datadirs is not None and any(
+            is_within(path, os.path.realpath(directory.path)) for directory in self._datadirs.all
+        )
+
+    def _check_not_gone(self, path: str) -> None:
+        """Tell an image that is gone from a file system that is gone: the image may come back."""
+        for directory in self._datadirs.all if self._datadirs else []:
+            if is_within(os.path.normpath(path), os.path.normpath(directory.path)):
+                self._guard.call(datadirs.check_mount, directory)
+
+
+def _file_name(image_id: str) -> str:
+    name = str(image_id)
+    if (
+        not name.strip()
+        or name != name.strip()
+        or name in (".", "..")
+        or any(char in name for char in "/\0")
+        or name.endswith(PARTIAL_SUFFIX)
+        or len(os.fsencode(name)) > 255
+    ):
+        raise exceptions.Invalid(
+            _("The image id %(image)r cannot be the name of a file"), image=image_id
+        )
+    return name

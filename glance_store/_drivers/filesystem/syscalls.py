@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of Linux that Python does not offer, and the errors of those that it does."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+# What a file system answers that does not know a call, or not this form of it.
+UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR}
+
+_SYNC_FILE_RANGE_WRITE = 2
+_RENAME_NOREPLACE = 1
+
+
+@functools.cache
+def _function(name: str, *argument_types: Any) -> Callable[..., int] | None:
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+        return None
+    function.argtypes = argument_types
+    function.restype = ctypes.c_int
+    return function  # type: ignore[no-any-return]
+
+
+def _call(function: Callable[..., int] | None, *args: Any) -> None:
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    while function(*args):
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+
+
+def preallocate(fd: int, size: int) -> None:
+    """Set disk space aside for a file, and make it that long.
+
+    Not `os.posix_fallocate`: where the file system cannot, the C library writes to every block.
+
+    :param fd: descriptor
+    :param size: bytes, at least 1
+    :raises OSError: no space (ENOSPC, EDQUOT), or not supported (`UNSUPPORTED`)
+    """
+    function = _function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    _call(function, fd, 0, 0, size)
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Let the kernel begin to write a range to the disk, without waiting for it.
+
+    :param fd: descriptor
+    :param offset: first byte
+    :param length: bytes
+    :raises OSError: not supported (`UNSUPPORTED`), or an earlier write has failed
+    """
+    function = _function(
+        "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+    )
+    _call(function, fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def rename_exclusive(old: str, new: str, dir_fd: int) -> None:
+    """Rename a file unless the new name is taken.
+
+    :param old: name in the directory
+    :param new: name in the directory
+    :param dir_fd: descriptor of the directory
+    :raises FileExistsError: the new name is taken
+    :raises OSError: not supported (`UNSUPPORTED`), or another failure
+    """
+    function = _function(
+        "renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
+    )
+    _call(function, dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE)
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Translate the errors of writing a file; errors that no exception describes stay as they are.
+
+    :param path: the image file, for the text
+    :raises StorageFull: no space, quota or file size limit
+    :raises StorageWriteDenied: no permission, or a read-only file system
+    :raises Duplicate: the file exists
+    """
+    try:
+        yield
+    except FileExistsError as exc:
+        raise exceptions.Duplicate(image=path) from exc
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise exceptions.StorageFull(
+                _("There is no room for the image at %(path)s: %(reason)s"),
+                path=path,
+                reason=exc.strerror,
+            ) from exc
+        if exc.errno in _DENIED:
+            raise exceptions.StorageWriteDenied(
+                _(
+                    "The image cannot be written to %(path)s: %(reason)s; check who owns the "
+                    "directory and how it is mounted"
+                ),
+                path=path,
+                reason=exc.strerror,
+            ) from exc
+        raise
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Translate the errors of reading a file.
+
+    :param path: the image file, for the text
+    :raises NotFound: there is no such file
+    :raises Forbidden: no permission
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _MISSING:
+            raise exceptions.NotFound(image=path) from exc
+        if exc.errno in _DENIED:
+            raise exceptions.Forbidden(
+                _("The image file %(path)s cannot be read: %(reason)s"),
+                path=path,
+                reason=exc.strerror,
+            ) from exc
+        raise

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the store that reads images from web servers."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "https_ca_certificates_file",
+        help="""
+Path of a file with the certificates, in PEM form, of the authorities that sign
+the certificates of https servers.
+
+When it is set, servers are always verified, whatever ``https_insecure`` says.
+Needed for servers with a private authority.
+""",
+    ),
+    cfg.BoolOpt(
+        "https_insecure",
+        default=True,
+        help="""
+Accept any certificate from an https server.
+
+The default is kept for old configurations. It lets anyone between this host
+and the server replace an image without a trace: set it to False, so that
+servers are verified against the authorities that this host trusts. It has no
+effect when ``https_ca_certificates_file`` is set.
+""",
+    ),
+    cfg.DictOpt(
+        "http_proxy_information",
+        default={},
+        help="""
+Proxies to reach the servers through, as ``scheme:proxy`` pairs separated by
+commas, for example ``http:10.0.0.1:3128,https:10.0.0.1:1080``.
+
+A scheme that is not listed is reached directly. Set it when this host has no
+route of its own to the servers that hold the images.
+""",
+    ),
+    cfg.IntOpt(
+        "http_store_connect_timeout",
+        default=10,
+        min=1,
+        help="""
+Seconds to wait until a server accepts the connection.
+
+Without a limit a server that is down would hold a worker of the service for
+minutes. Raise it for servers behind slow links.
+""",
+    ),
+    cfg.IntOpt(
+        "http_store_read_timeout",
+        default=60,
+        min=1,
+        help="""
+Seconds to wait for the next byte from a server.
+
+It limits silence, not the whole download: an image may take hours as long as
+data keeps coming. Raise it for servers that prepare an image before they send
+it. After the limit the download is resumed, as often as ``http_store_retries``
+allows.
+""",
+    ),
+    cfg.IntOpt(
+        "http_store_retries",
+        default=3,
+        min=0,
+        help="""
+How often a download that broke off is resumed where it stopped.
+
+Resuming needs a server that can send a part of a file. After the last try, or
+at once with the value 0, the reader gets an error, never a shortened image.
+""",
+    ),
+]

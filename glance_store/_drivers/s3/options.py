@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the S3 store."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+_CHECKSUM_CHOICES = ["when_required", "when_supported"]
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "s3_store_host",
+        help="""
+Address of the S3 service: a host name or an address with ``http://`` or
+``https://`` in front, and a port if it is not the usual one, for example
+``https://s3.example.org:9000``.
+
+Without a scheme the connection is not encrypted. The store needs this option,
+the two keys and the bucket; while one of them is missing it takes no images.
+
+Related options: ``s3_store_access_key``, ``s3_store_secret_key``,
+``s3_store_bucket``.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_region_name",
+        default="",
+        help="""
+Name of the region of the service.
+
+Requests are signed for this region, and a bucket that the store creates is
+placed there. When it is empty, the region of a well-known Amazon host name is
+taken from the name. Set it when the service answers that the region of the
+signature is wrong.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_access_key",
+        secret=True,
+        help="""
+Access key that the store signs its requests with.
+
+Locations of images do not contain it: after a change of keys the images that
+are stored stay usable, as long as the new key may access the bucket.
+
+Related options: ``s3_store_secret_key``.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_secret_key",
+        secret=True,
+        help="""
+Secret that belongs to ``s3_store_access_key``.
+
+Keep the configuration file readable for the service only.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_bucket",
+        help="""
+Bucket in which images are stored, one object each, named by the image id.
+
+Use a bucket for images alone. Changing it affects new images only: the
+location of an image names its bucket.
+
+Related options: ``s3_store_create_bucket_on_put``,
+``s3_store_bucket_url_format``.
+""",
+    ),
+    cfg.BoolOpt(
+        "s3_store_create_bucket_on_put",
+        default=False,
+        help="""
+Create the bucket at the first upload if it does not exist.
+
+The keys need the right to create buckets. When it is off, an upload to a
+missing bucket fails, which also uncovers a misspelt name.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_bucket_url_format",
+        default="auto",
+        help="""
+How requests name the bucket: ``path`` (``https://host/bucket/key``),
+``virtual`` (``https://bucket.host/key``) or ``auto`` (the client library
+chooses).
+
+Services other than Amazon's often know ``path`` only, because ``virtual``
+needs a DNS entry and a certificate for each bucket. With ``virtual`` the
+bucket's name must be a valid DNS name.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_large_object_size",
+        default=100,
+        min=0,
+        help="""
+Size in MiB from which on an image is uploaded in parts.
+
+Smaller images are sent in one request. Parts are sent side by side, and only a
+part is repeated after an error. 0 uploads every image in parts.
+
+Related options: ``s3_store_large_object_chunk_size``,
+``s3_store_thread_pools``.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_large_object_chunk_size",
+        default=10,
+        help="""
+Size in MiB of one part, at least 5.
+
+S3 allows 10,000 parts: for images that would need more of them the parts are
+made larger. Every part that is under way is held in memory, so an upload takes
+about this size times ``s3_store_thread_pools``.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_thread_pools",
+        default=10,
+        help="""
+Number of parts of one image that are sent at the same time, at least 1.
+
+More of them make better use of a link with a long delay, and take more memory
+for each upload.
+
+Related options: ``s3_store_large_object_chunk_size``.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_cacert",
+        default="",
+        help="""
+Path of a file with the certificates, in PEM form, of the authorities that sign
+the certificate of the service.
+
+Empty: the authorities that the client library trusts. Needed for a service
+with a private authority; otherwise every connection fails.
+""",
+    ),
+    cfg.BoolOpt(
+        "s3_store_enable_data_integrity_protection",
+        default=False,
+        help="""
+Use the additional checksums of newer S3 services.
+
+When it is on, the two options below decide when they are sent and checked.
+When it is off, only where an operation requires them. Older services and many
+that are compatible with S3 refuse uploads with these checksums.
+
+Related options: ``s3_store_request_checksum_calculation``,
+``s3_store_response_checksum_validation``.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_request_checksum_calculation",
+        default="when_required",
+        choices=_CHECKSUM_CHOICES,
+        help="""
+When uploads carry an additional checksum: ``when_required`` by the operation,
+or ``when_supported``, which is always where the operation knows one.
+
+It has an effect only with ``s3_store_enable_data_integrity_protection``.
+Choose ``when_supported`` only if the service understands it, or uploads fail.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_response_checksum_validation",
+        default="when_required",
+        choices=_CHECKSUM_CHOICES,
+        help="""
+When the additional checksum of a download is verified: ``when_required`` by
+the operation, or ``when_supported``, which is always where the service sends
+one.
+
+It has an effect only with ``s3_store_enable_data_integrity_protection``.
+""",
+    ),
+]

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the Swift store."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+_USE_REFERENCES = """
+Accounts belong into the file that ``swift_store_config_file`` names: then the
+locations of images name a section of the file instead of holding a password.
+"""
+
+_CONNECTION: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "swift_store_auth_insecure",
+        default=False,
+        help="""
+Accept any certificate from the identity service and from Swift.
+
+Anyone between this host and the servers could then read the password and
+replace images: use it for tests only. For a private authority set
+``swift_store_cacert`` instead.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_cacert",
+        sample_default="/etc/ssl/certs/ca-certificates.crt",
+        help="""
+Path of a file with the certificates, in PEM form, of the authorities that sign
+the certificates of the identity service and of Swift.
+
+When unset, the authorities that this host trusts are used. Needed for servers
+with a private authority; otherwise every connection fails.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_region",
+        sample_default="RegionTwo",
+        help="""
+Region whose Swift endpoint is taken from the service catalogue.
+
+Set it when the catalogue has several regions; when unset, the first matching
+endpoint is used, which may be one far away. It has no effect when
+``swift_store_endpoint`` is set.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_endpoint",
+        sample_default="https://swift.openstack.example.org/v1/path_not_including_container_name",
+        help="""
+URL of the storage, up to the account and without a container, instead of the
+one in the service catalogue.
+
+Set it when this host reaches Swift by another address than the users of the
+catalogue. Images written under a wrong account cannot be found again later.
+
+Related options: ``swift_store_endpoint_type``, ``swift_store_region``.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_endpoint_type",
+        default="publicURL",
+        choices=["publicURL", "adminURL", "internalURL"],
+        help="""
+Which of the addresses in the service catalogue is used.
+
+``internalURL`` keeps the traffic of images inside the cloud's own network,
+where the catalogue offers it. It has no effect when ``swift_store_endpoint``
+is set.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_service_type",
+        default="object-store",
+        help="""
+Type under which the service catalogue lists Swift.
+
+Change it only for a catalogue that uses another name. With a type that the
+catalogue does not have, every request fails. It has no effect when
+``swift_store_endpoint`` is set.
+""",
+    ),
+]
+
+_LAYOUT: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "swift_store_container",
+        default="glance",
+        help="""
+Container in which images are stored, or the first part of the containers'
+names.
+
+It is the whole name in one account with one container. With
+``swift_store_multiple_containers_seed`` or ``swift_store_multi_tenant`` an
+underscore and (a part of) the image id follow. Changing it affects new images
+only.
+
+Related options: ``swift_store_create_container_on_put``.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_large_object_size",
+        default=5 * 1024,
+        min=1,
+        help="""
+Size in MB of 1,024,000 bytes from which on an image is stored in segments.
+
+Swift refuses single objects above its own limit, usually 5 GB: do not set more
+than that. An image whose size is not known when the upload begins is always
+stored in segments.
+
+Related options: ``swift_store_large_object_chunk_size``.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_large_object_chunk_size",
+        default=200,
+        min=1,
+        help="""
+Size of one segment in MB of 1,024,000 bytes.
+
+Smaller segments mean less to send again after an error, larger ones mean fewer
+objects to store and to delete. Images that are stored keep their segments.
+
+Related options: ``swift_store_large_object_size``.
+""",
+    ),
+    cfg.BoolOpt(
+        "swift_store_create_container_on_put",
+        default=False,
+        help="""
+Create the container when an image is to be stored and it does not exist.
+
+Needed when each image or group of images has a container of its own. When it
+is off, an upload to a missing container fails, which also uncovers a misspelt
+name.
+
+Related options: ``swift_store_container``, ``swift_store_multi_tenant``,
+``swift_store_multiple_containers_seed``.
+""",
+    ),
+    cfg.BoolOpt(
+        "swift_store_multi_tenant",
+        default=False,
+        help="""
+Store each image in the Swift account of the project that uploads it, in a
+container of its own, instead of in one account of the service.
+
+Projects then pay for their images from their own quota. It cannot be combined
+with ``swift_store_config_file``; the store refuses such a configuration.
+
+Related options: ``swift_store_admin_tenants``, ``swift_store_use_trusts``.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_multiple_containers_seed",
+        default=0,
+        min=0,
+        max=32,
+        help="""
+Number of characters of the image id that are added to the container's name.
+
+0 keeps all images in one container. With a value N the images are spread over
+up to 16 to the power N containers, which helps where Swift slows down or
+limits the objects of one container. Only for one account; switch on
+``swift_store_create_container_on_put`` with it. Changing it affects new images
+only.
+""",
+    ),
+    cfg.ListOpt(
+        "swift_store_admin_tenants",
+        default=[],
+        help="""
+Projects that may read and write every image container, as ``project:user``
+entries separated by commas; ``*`` stands for any user.
+
+It has an effect only with ``swift_store_multi_tenant``. Without an entry for
+the service's own project, images in accounts of others can be maintained by
+their owners only.
+""",
+    ),
+]
+
+_TRANSFER: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "swift_store_ssl_compression",
+        default=True,
+        help="""
+Let encrypted connections compress the data.
+
+Turn it off to save processor time for images that do not shrink, as compressed
+formats such as qcow2. Current TLS libraries do not compress at all; the option
+then has no effect.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_retry_get_count",
+        default=0,
+        min=0,
+        help="""
+How often a download that broke off is requested again, from where it stopped.
+
+With 0 the first interruption ends it with an error. Set some tries where long
+downloads cross an unreliable network.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_expire_soon_interval",
+        default=60,
+        min=0,
+        help="""
+Seconds before the end of its life at which a token is replaced by a new one.
+
+A transfer of a large image can take longer than a token is valid. The interval
+has to be longer than one request (one segment) takes, or requests fail as not
+authorised in the middle of an image.
+
+Related options: ``swift_store_use_trusts``.
+""",
+    ),
+    cfg.BoolOpt(
+        "swift_store_use_trusts",
+        default=True,
+        help="""
+Let the user who uploads or downloads trust the service for the time of the
+transfer, so that it can go on when the user's token expires.
+
+It has an effect only with ``swift_store_multi_tenant``. Turn it off where the
+identity service offers no trusts; long transfers then fail with the token.
+""",
+    ),
+    cfg.BoolOpt(
+        "swift_buffer_on_upload",
+        default=False,
+        help="""
+Write each segment to a local file before it is sent.
+
+A segment can then be sent again after an error. It needs a directory in
+``swift_upload_buffer_dir`` with room for one segment for each upload that is
+under way; without that the store refuses to start writing.
+""",
+    ),
+]
+
+_ACCOUNT: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "default_swift_reference",
+        default="ref1",
+        help="""
+Section of ``swift_store_config_file`` whose account new images are stored in.
+
+The name becomes part of the locations of images. Keep a section as long as
+locations name it: without it these images can be neither read nor deleted.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_auth_version",
+        default="3",
+        choices=["3"],
+        deprecated_for_removal=True,
+        deprecated_reason=_USE_REFERENCES,
+        help="""
+Version of the identity service's API. Only 3 is left; the option has no
+effect.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_auth_address",
+        deprecated_for_removal=True,
+        deprecated_reason=_USE_REFERENCES,
+        help="""
+URL of the identity service, used when there is no ``swift_store_config_file``.
+
+Without a scheme in front, ``https`` is assumed. Replace it by ``auth_address``
+in a section of that file.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_user",
+        secret=True,
+        deprecated_for_removal=True,
+        deprecated_reason=_USE_REFERENCES,
+        help="""
+Account as ``project:user``, used when there is no ``swift_store_config_file``.
+
+Replace it by ``user`` in a section of that file.
+
+Related options: ``swift_store_key``.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_key",
+        secret=True,
+        deprecated_for_removal=True,
+        deprecated_reason=_USE_REFERENCES,
+        help="""
+Password of ``swift_store_user``, used when there is no
+``swift_store_config_file``.
+
+It becomes part of the location of every image that is stored with it. Replace
+it by ``key`` in a section of that file.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_application_credential_id",
+        secret=True,
+        help="""
+Id of an application credential to authenticate with, instead of user and
+password, when there is no ``swift_store_config_file``.
+
+It is preferred to ``swift_store_user`` and has an effect only together with
+``swift_store_application_credential_secret``.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_application_credential_secret",
+        secret=True,
+        help="""
+Secret that belongs to ``swift_store_application_credential_id``.
+
+Keep the configuration file readable for the service only.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_project_name",
+        deprecated_for_removal=True,
+        deprecated_reason=_USE_REFERENCES,
+        help="""
+Name of the project that the application credential belongs to.
+
+Used only with ``swift_store_application_credential_id``. Replace it by
+``project_name`` in a section of ``swift_store_config_file``.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_project_id",
+        deprecated_for_removal=True,
+        deprecated_reason=_USE_REFERENCES,
+        help="""
+Id of the project that the application credential belongs to.
+
+Used only with ``swift_store_application_credential_id``. Replace it by
+``project_id`` in a section of ``swift_store_config_file``.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_store_config_file",
+        help="""
+Path of an INI file with the accounts of this store, one in each section.
+
+A section holds ``auth_address`` and either ``user`` (``project:user``) and
+``key``, or ``application_credential_id`` and
+``application_credential_secret``; a percent sign is written twice. Locations
+of images name the section and hold no secrets, so that a password can be
+changed later. A relative path is looked for in the directories of the
+service's configuration. Not for ``swift_store_multi_tenant``.
+
+Related options: ``default_swift_reference``.
+""",
+    ),
+    cfg.StrOpt(
+        "swift_upload_buffer_dir",
+        help="""
+Directory for the files that ``swift_buffer_on_upload`` writes.
+
+The user of the service must be able to write to it, and it needs room for
+``swift_store_large_object_chunk_size`` times the number of uploads at a time.
+When it is full, uploads fail.
+""",
+    ),
+]
+
+OPTIONS: list[cfg.Opt] = [*_CONNECTION, *_LAYOUT, *_TRANSFER, *_ACCOUNT]

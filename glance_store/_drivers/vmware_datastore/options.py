@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the VMware datastore store."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.HostAddressOpt(
+        "vmware_server_host",
+        sample_default="127.0.0.1",
+        help="""
+Name or IP address of the vCenter server or ESX(i) host that manages the
+datastores.
+
+The store needs it together with the user name and the password. It becomes
+part of the location of each image: images whose locations name a server that
+no longer exists cannot be read.
+""",
+    ),
+    cfg.StrOpt(
+        "vmware_server_username",
+        sample_default="root",
+        help="""
+User to log in as at ``vmware_server_host``.
+
+It needs the right to browse the datastores and to write and delete files
+there.
+
+Related options: ``vmware_server_password``.
+""",
+    ),
+    cfg.StrOpt(
+        "vmware_server_password",
+        sample_default="vmware",
+        secret=True,
+        help="""
+Password of ``vmware_server_username``.
+
+Keep the configuration file readable for the service only.
+""",
+    ),
+    cfg.IntOpt(
+        "vmware_api_retry_count",
+        default=10,
+        min=1,
+        help="""
+How often a request to the server is tried again after a lost connection or an
+expired session.
+
+Higher values bridge longer interruptions; a server that is really down then
+holds requests longer before they fail.
+""",
+    ),
+    cfg.IntOpt(
+        "vmware_task_poll_interval",
+        default=5,
+        min=1,
+        help="""
+Seconds between two looks at a task that the server carries out, such as the
+deletion of an image.
+
+Smaller values notice the end earlier and put more load on the server.
+""",
+    ),
+    cfg.StrOpt(
+        "vmware_store_image_dir",
+        default="/openstack_glance",
+        help="""
+Directory of the datastore in which images are stored.
+
+It should be used for images alone. Changing it affects new images only: the
+location of an image names its directory. Hypervisors that use the images in
+place must be configured with the same directory.
+""",
+    ),
+    cfg.BoolOpt(
+        "vmware_insecure",
+        default=False,
+        deprecated_name="vmware_api_insecure",
+        help="""
+Accept any certificate from the server.
+
+Anyone between this host and the server could then read the password and
+replace images: use it for tests only. It has no effect when ``vmware_ca_file``
+is set.
+""",
+    ),
+    cfg.StrOpt(
+        "vmware_ca_file",
+        sample_default="/etc/ssl/certs/ca-certificates.crt",
+        help="""
+Path of a file with the certificates, in PEM form, of the authorities that sign
+the certificate of the server.
+
+When unset, the authorities that this host trusts are used. Needed for a server
+with a private authority; otherwise every connection fails.
+
+Related options: ``vmware_insecure``.
+""",
+    ),
+    cfg.MultiStrOpt(
+        "vmware_datastores",
+        help="""
+Datastores that take images, each as ``datacenter path:datastore name:weight``.
+
+The option may be given many times. A new image goes to the datastore of the
+highest weight that has room for it, among equal weights to the one with the
+most free space. Without ``:weight`` it is 0. The path of the datacenter starts
+below the root folder of the inventory, for example ``folder/datacenter1``. An
+entry that names an unknown datastore disables writing.
+""",
+    ),
+]

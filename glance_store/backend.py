@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The functions of single-store mode: one store for each scheme.
+
+Image services of today use the functions of `glance_store.multi_backend`; these stay for those that
+do not name their stores in ``enabled_backends``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, KeysView
+from typing import Any
+
+from oslo_config import cfg
+
+from glance_store import driver, exceptions, location, registry
+from glance_store.i18n import _
+from glance_store.registry import check_location_metadata
+
+__all__ = [
+    "Indexable",
+    "add_to_backend",
+    "add_to_backend_with_multihash",
+    "check_location_metadata",
+    "create_stores",
+    "delete_from_backend",
+    "get_from_backend",
+    "get_known_schemes",
+    "get_size_from_backend",
+    "get_store_from_location",
+    "get_store_from_scheme",
+    "get_store_from_uri",
+    "register_opts",
+    "set_acls",
+    "store_add_to_backend",
+    "store_add_to_backend_with_multihash",
+    "verify_default_store",
+]
+
+CONF = cfg.CONF
+LOG = logging.getLogger(__name__)
+
+
+class Indexable:
+    """An iterator of chunks that looks like a sequence read once, from start to end.
+
+    :param wrapped: the iterator
+    :param size: bytes in all; when it is 0, the attribute ``len`` of `wrapped` counts, if any
+    """
+
+    def __init__(self, wrapped: Any, size: Any) -> None:
+        self.wrapped = wrapped
+        self.size = int(size) if size else int(getattr(wrapped, "len", 0))
+        self.cursor = 0
+        self.chunk: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.wrapped
+
+    def __getitem__(self, i: int | slice) -> Any:
+        """Return what is left of the present chunk, or the next chunk.
+
+        :param i: a position, or a slice without an end
+        """
+        start = i.start if isinstance(i, slice) else i
+        if isinstance(i, slice) and i.stop is not None:
+            raise IndexError("Only a slice without an end can be read: data[start:]")
+        start = start or 0
+        if self.chunk is not None and start < self.cursor:
+            return self.chunk[start - (self.cursor - len(self.chunk)) :]
+        self.chunk = self.another()
+        if self.chunk:
+            self.cursor += len(self.chunk)
+        return self.chunk
+
+    def another(self) -> Any:
+        """Return the next chunk, empty at the end."""
+        raise NotImplementedError("A subclass of Indexable must implement another")
+
+    def getvalue(self) -> Any:
+        """Return all data, as the wrapped object does."""
+        return self.wrapped.getvalue()
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def _list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """List the options of single-store mode, for oslo.config's generator."""
+    drivers_opts: list[cfg.Opt] = []
+    for _name, plugin in registry.drivers_once():
+        drivers_opts.extend(registry.options_of(plugin))
+    return [
+        (driver.DEFAULT_GROUP, list(registry.STORE_OPTS)),
+        (driver.DEFAULT_GROUP, drivers_opts),
+    ]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register all options of single-store mode; calling it again does no harm.
+
+    :param conf: where to
+    """
+    for group, opts in _list_opts():
+        driver.register_each(conf, opts, group)
+
+
+def _load_store(conf: cfg.ConfigOpts, store_entry: str, invoke_load: bool = True) -> Any:
+    """Load one driver outside of the registry; None when it cannot be loaded."""
+    return registry.load_store(conf, store_entry, invoke_load)
+
+
+def create_stores(conf: cfg.ConfigOpts = CONF) -> int:
+    """Create the stores that ``[glance_store] stores`` names.
+
+    A store whose configuration is wrong is left read-only, or skipped when it cannot be used at
+    all; the log says why, and the others stay in use.
+
+    :param conf: the configuration
+    :returns: how many entries of the option were loaded
+    :raises BackendException: a driver names no scheme
+    """
+    return registry.create_stores(conf)
+
+
+def verify_default_store() -> None:
+    """Check that the store for new images is there.
+
+    :raises RuntimeError: ``[glance_store] default_store`` is not served by a loaded store
+    """
+    scheme = registry.active_conf().glance_store.default_store
+    if scheme not in location.SCHEME_TO_CLS_MAP:
+        raise RuntimeError(
+            _(
+                "The default store '%s' is not served by any store that is loaded; check "
+                "[glance_store] stores and default_store"
+            )
+            % scheme
+        )
+
+
+def get_known_schemes() -> KeysView[str]:
+    """Return the schemes that the loaded stores serve."""
+    return location.SCHEME_TO_CLS_MAP.keys()
+
+
+def get_store_from_scheme(scheme: str) -> Any:
+    """Return the store of a scheme.
+
+    :param scheme: such as ``file``
+    :returns: the store; a new one at each call where its driver is not reusable
+    :raises UnknownScheme: no loaded store serves it
+    """
+    return registry.store_of_scheme(scheme)
+
+
+def get_store_from_uri(uri: str) -> Any:
+    """Return the store of a location.
+
+    :param uri: the location
+    :raises UnknownScheme: no loaded store serves its scheme
+    """
+    return get_store_from_scheme(uri.partition(":/")[0])
+
+
+def _located(uri: str) -> tuple[Any, location.Location]:
+    loc = location.get_location_from_uri(uri, conf=registry.active_conf())
+    return get_store_from_uri(uri), loc
+
+
+def get_from_backend(
+    uri: str, offset: int = 0, chunk_size: int | None = None, context: Any = None
+) -> tuple[Any, int]:
+    """Read an image or a range of it.
+
+    :param uri: its location
+    :param offset: first byte
+    :param chunk_size: how many bytes in all, None for all that follow
+    :param context: the request's context
+    :returns: an iterator of bytes, and how many it delivers (0: unknown)
+    :raises NotFound: there is no such image
+    :raises UnknownScheme: no loaded store serves the scheme
+    :raises BadStoreUri: the location is malformed
+    :raises StoreRandomGetNotSupported: the store cannot read ranges
+    """
+    store, loc = _located(uri)
+    result: tuple[Any, int] = store.get(loc, offset=offset, chunk_size=chunk_size, context=context)
+    return result
+
+
+def get_size_from_backend(uri: str, context: Any = None) -> int:
+    """Return the bytes of an image.
+
+    :param uri: its location
+    :param context: the request's context
+    :returns: bytes, 0 when the backend does not say
+    """
+    store, loc = _located(uri)
+    size: int = store.get_size(loc, context=context)
+    return size
+
+
+def delete_from_backend(uri: str, context: Any = None) -> Any:
+    """Remove an image.
+
+    :param uri: its location
+    :param context: the request's context
+    :returns: what the driver returns
+    :raises NotFound: there is no such image
+    :raises InUseByStore: it is in use
+    :raises StoreDeleteNotSupported: the store is read-only
+    """
+    store, loc = _located(uri)
+    return store.delete(loc, context=context)
+
+
+def get_store_from_location(uri: str) -> str:
+    """Return the scheme of a location.
+
+    :param uri: the location
+    :raises UnknownScheme: no loaded store serves it
+    :raises BadStoreUri: it is malformed
+    """
+    return location.get_location_from_uri(uri, conf=registry.active_conf()).store_name
+
+
+def store_add_to_backend(
+    image_id: str,
+    data: Any,
+    size: int,
+    store: Any,
+    context: Any = None,
+    verifier: Any = None,
+) -> tuple[Any, ...]:
+    """Store an image in a given store.
+
+    :param image_id: id of the image
+    :param data: an object with ``read(n)``, or an iterable of bytes
+    :param size: bytes, 0 when unknown
+    :param store: the store
+    :param context: the request's context
+    :param verifier: object whose ``update(data)`` takes all bytes in order
+    :returns: location, size, md5, location metadata
+    :raises BackendException: the driver returned metadata that cannot be kept
+    """
+    result = store.add(image_id, data, size, context=context, verifier=verifier)
+    return registry.checked(result, store)
+
+
+def store_add_to_backend_with_multihash(
+    image_id: str,
+    data: Any,
+    size: int,
+    hashing_algo: str,
+    store: Any,
+    context: Any = None,
+    verifier: Any = None,
+) -> tuple[Any, ...]:
+    """Store an image in a given store, with a hash of the caller's choice.
+
+    :param image_id: id of the image
+    :param data: an object with ``read(n)``, or an iterable of bytes
+    :param size: bytes, 0 when unknown
+    :param hashing_algo: name of the hash
+    :param store: the store
+    :param context: the request's context
+    :param verifier: object whose ``update(data)`` takes all bytes in order
+    :returns: location, size, md5, multihash, location metadata
+    :raises UnknownHashingAlgo: there is no such hash; nothing was read
+    :raises BackendException: the driver returned metadata that cannot be kept
+    """
+    if hashing_algo not in hashlib.algorithms_available:
+        raise exceptions.UnknownHashingAlgo(algo=hashing_algo)
+    result = store.add(image_id, data, size, hashing_algo, context=context, verifier=verifier)
+    return registry.checked(result, store)
+
+
+def _default_store(conf: cfg.ConfigOpts, scheme: str | None) -> Any:
+    return get_store_from_scheme(scheme or conf["glance_store"]["default_store"])
+
+
+def add_to_backend(
+    conf: cfg.ConfigOpts,
+    image_id: str,
+    data: Any,
+    size: int,
+    scheme: str | None = None,
+    context: Any = None,
+    verifier: Any = None,
+) -> tuple[Any, ...]:
+    """Store an image in the store of a scheme.
+
+    :param conf: the configuration
+    :param image_id: id of the image
+    :param data: an object with ``read(n)``, or an iterable of bytes
+    :param size: bytes, 0 when unknown
+    :param scheme: None for the default store
+    :param context: the request's context
+    :param verifier: object whose ``update(data)`` takes all bytes in order
+    :returns: location, size, md5, location metadata
+    """
+    return store_add_to_backend(
+        image_id, data, size, _default_store(conf, scheme), context, verifier
+    )
+
+
+def add_to_backend_with_multihash(
+    conf: cfg.ConfigOpts,
+    image_id: str,
+    data: Any,
+    size: int,
+    hashing_algo: str,
+    scheme: str | None = None,
+    context: Any = None,
+    verifier: Any = None,
+) -> tuple[Any, ...]:
+    """Store an image in the store of a scheme, with a hash of the caller's choice.
+
+    :param conf: the configuration
+    :param image_id: id of the image
+    :param data: an object with ``read(n)``, or an iterable of bytes
+    :param size: bytes, 0 when unknown
+    :param hashing_algo: name of the hash
+    :param scheme: None for the default store
+    :param context: the request's context
+    :param verifier: object whose ``update(data)`` takes all bytes in order
+    :returns: location, size, md5, multihash, location metadata
+    """
+    return store_add_to_backend_with_multihash(
+        image_id, data, size, hashing_algo, _default_store(conf, scheme), context, verifier
+    )
+
+
+def set_acls(
+    location_uri: str,
+    public: bool = False,
+    read_tenants: list[str] = [],  # noqa: B006 - the public signature; copied, never changed
+    write_tenants: list[str] | None = None,
+    context: Any = None,
+) -> None:
+    """Say in the backend who may read and write an image, where the store has such a thing.
+
+    :param location_uri: location of the image
+    :param public: everybody may read
+    :param read_tenants: projects that may read
+    :param write_tenants: projects that may write
+    :param context: the request's context
+    :raises NotFound: there is no such image
+    """
+    store, loc = _located(location_uri)
+    try:
+        store.set_acls(
+            loc,
+            public=public,
+            read_tenants=list(read_tenants or []),
+            write_tenants=list(write_tenants or []),
+            context=context,
+        )
+    except NotImplementedError:
+        LOG.debug("Store %s has no access control lists", loc.store_name)

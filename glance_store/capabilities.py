@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a store can do, as a bit mask, and the check in front of its operations."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class BitMasks(enum.IntEnum):
+    """Capabilities; a wider one contains the bits of those that it needs."""
+
+    NONE = 0b00000000
+    ALL = 0b11111111
+    READ_ACCESS = 0b00000001
+    READ_OFFSET = 0b00000011
+    READ_CHUNK = 0b00000101
+    READ_RANDOM = 0b00000111
+    WRITE_ACCESS = 0b00001000
+    WRITE_OFFSET = 0b00011000
+    WRITE_CHUNK = 0b00101000
+    WRITE_RANDOM = 0b00111000
+    RW_ACCESS = 0b00001001
+    RW_OFFSET = 0b00011011
+    RW_CHUNK = 0b00101101
+    RW_RANDOM = 0b00111111
+    DRIVER_REUSABLE = 0b01000000
+
+
+# Offset and chunk bits mean nothing without the access bit that they build on.
+_CASCADES = (
+    (BitMasks.READ_ACCESS, BitMasks.READ_RANDOM),
+    (BitMasks.WRITE_ACCESS, BitMasks.WRITE_RANDOM),
+)
+
+
+class StoreCapability:
+    """Base of every store: holds the capabilities it has right now."""
+
+    _CAPABILITIES: int
+
+    def __init__(self) -> None:
+        self._capabilities = int(getattr(type(self), "_CAPABILITIES", 0))
+
+    @property
+    def capabilities(self) -> int:
+        """The present capabilities as a bit mask."""
+        return self._capabilities
+
+    @staticmethod
+    def contains(x: int, y: int) -> bool:
+        """Tell whether mask `x` has all bits of mask `y`."""
+        return x & y == y
+
+    def update_capabilities(self) -> None:
+        """Adapt the capabilities to the backend; called once after `configure`, must not raise."""
+
+    def is_capable(self, *capabilities: int) -> bool:
+        """Tell whether the store has all of `capabilities`.
+
+        :param capabilities: values of `BitMasks`
+        """
+        return self.contains(self._capabilities, _union(capabilities))
+
+    def set_capabilities(self, *dynamic_capabilities: int) -> None:
+        """Add capabilities.
+
+        :param dynamic_capabilities: values of `BitMasks`
+        """
+        self._capabilities |= _union(dynamic_capabilities)
+
+    def unset_capabilities(self, *dynamic_capabilities: int) -> None:
+        """Take capabilities away, with those that cannot be without them.
+
+        :param dynamic_capabilities: values of `BitMasks`
+        """
+        capabilities = self._capabilities & ~_union(dynamic_capabilities)
+        for access, widest in _CASCADES:
+            if not capabilities & access:
+                capabilities &= ~widest
+        self._capabilities = capabilities
+
+
+def _union(masks: tuple[int, ...]) -> int:
+    return functools.reduce(int.__or__, (int(mask) for mask in masks), 0)
+
+
+def _check_get(store: StoreCapability, offset: Any, chunk_size: Any) -> None:
+    needed = [BitMasks.READ_ACCESS]
+    if offset:
+        needed.append(BitMasks.READ_OFFSET)
+    if chunk_size:
+        needed.append(BitMasks.READ_CHUNK)
+    if store.is_capable(*needed):
+        return
+    if offset or chunk_size:
+        raise exceptions.StoreRandomGetNotSupported(offset=offset, chunk_size=chunk_size)
+    raise exceptions.StoreGetNotSupported(_("Getting images from this store is not supported."))
+
+
+def check(store_op_fun: _F) -> _F:
+    """Decorate an operation of a store: refuse what the store is not capable of.
+
+    `get` needs READ_ACCESS, with an offset READ_OFFSET, with a chunk size READ_CHUNK; `add` and
+    `delete` need WRITE_ACCESS. How the arguments are passed makes no difference. Functions of
+    another name are let through with a log line.
+
+    :param store_op_fun: the method; its name decides what is checked
+    :returns: the method with the check in front, raising StoreGetNotSupported,
+        StoreRandomGetNotSupported, StoreAddDisabled or StoreDeleteNotSupported
+    """
+    name = store_op_fun.__name__
+    parameters = list(inspect.signature(store_op_fun).parameters)
+
+    def argument(key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if key in kwargs:
+            return kwargs[key]
+        # `args` excludes self, `parameters` has it first.
+        position = parameters.index(key) - 1 if key in parameters else len(args)
+        return args[position] if position < len(args) else None
+
+    @functools.wraps(store_op_fun)
+    def op_checker(store: StoreCapability, *args: Any, **kwargs: Any) -> Any:
+        if name == "get":
+            _check_get(
+                store, argument("offset", args, kwargs), argument("chunk_size", args, kwargs)
+            )
+        elif name == "add":
+            if not store.is_capable(BitMasks.WRITE_ACCESS):
+                raise exceptions.StoreAddDisabled
+        elif name == "delete":
+            if not store.is_capable(BitMasks.WRITE_ACCESS):
+                raise exceptions.StoreDeleteNotSupported
+        else:
+            LOG.warning("The capabilities of the store operation %s are not checked", name)
+        return store_op_fun(store, *args, **kwargs)
+
+    return cast("_F", op_checker)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command says and returns when something goes wrong."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from oslo_config import cfg
+
+from glance_store import exceptions
+from glance_store.location import redact
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+
+
+class UsageError(Exception):
+    """The command line or the configuration cannot be acted upon; nothing was done."""
+
+
+class OutputClosedError(Exception):
+    """Whoever reads the standard output has gone."""
+
+
+class TerminatedError(BaseException):
+    """A signal asks the command to end; clean-up runs as for an exception.
+
+    :param signum: number of the signal
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+# The first line that fits decides.
+_EXIT_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
+    (exceptions.NotFound, NOT_FOUND),
+    (
+        (
+            UsageError,
+            cfg.Error,
+            exceptions.BadStoreUri,
+            exceptions.UnknownScheme,
+            exceptions.UnknownHashingAlgo,
+            exceptions.BadStoreConfiguration,
+            exceptions.DriverLoadFailure,
+        ),
+        USAGE,
+    ),
+    (KeyboardInterrupt, 128 + signal.SIGINT),
+    (OutputClosedError, 128 + signal.SIGPIPE),
+)
+
+_EXPECTED = (
+    UsageError,
+    cfg.Error,
+    exceptions.GlanceStoreException,
+    exceptions.BackendException,
+    OSError,
+)
+
+
+def exit_code(exc: BaseException) -> int:
+    """Return the exit code of the command that ends with an exception.
+
+    :param exc: the exception
+    """
+    if isinstance(exc, TerminatedError):
+        return 128 + exc.signum
+    for kinds, code in _EXIT_CODES:
+        if isinstance(exc, kinds):
+            return code
+    return FAILED
+
+
+def describe(exc: BaseException) -> str:
+    """Return what an operator should read about an exception, in one line and without secrets.
+
+    :param exc: the exception
+    """
+    if isinstance(exc, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(exc, TerminatedError):
+        return f"ended by signal {signal.Signals(exc.signum).name}"
+    if isinstance(exc, cfg.ConfigFileParseError):
+        return _parse_error(exc)
+    if isinstance(exc, cfg.ConfigFilesPermissionDeniedError):
+        return one_line(f"the configuration cannot be read: {exc}")
+    if isinstance(exc, OSError) and exc.strerror:
+        return one_line(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror)
+    if isinstance(exc, exceptions.RedirectException):
+        return one_line(f"the image is to be fetched from {exc.url.geturl()}")
+    text = one_line(str(exc))
+    if isinstance(exc, _EXPECTED) and text:
+        return text
+    return one_line(f"{type(exc).__name__}: {text} (--debug shows where it comes from)")
+
+
+def _parse_error(exc: cfg.ConfigFileParseError) -> str:
+    # The text of oslo.config quotes the line, which may be the one with the password.
+    cause = exc.__context__
+    line, reason = getattr(cause, "lineno", None), getattr(cause, "msg", None)
+    if line is None:
+        return one_line(f"the configuration file {exc.config_file} cannot be parsed")
+    return one_line(
+        f"the configuration file {exc.config_file} is malformed at line {line}: {reason}"
+    )
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose locations have no user names, passwords and query values in them.
+
+    :param text: any text
+    """
+    return re.sub(r"\S+://\S+", lambda found: redact(found[0]), text)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print on a terminal, without secrets.
+
+    :param text: any text
+    """
+    line = without_secrets(" ".join(text.split()))
+    return "".join(char if char.isprintable() else "?" for char in line)

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base of every driver.
+
+A driver subclasses `Store`, names its options and capabilities, and implements `open_writer`,
+`open_reader` and `delete`; everything else (hashing, size checks, ranges, clean-up) is done once,
+by the engine in `glance_store.transfer`. A driver may instead override `add`, `get` and `get_size`
+themselves, as drivers have always done.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from oslo_config import cfg
+
+from glance_store import capabilities, exceptions
+from glance_store.i18n import _
+from glance_store.location import Location, StoreLocation
+from glance_store.transfer.digest import Digests
+from glance_store.transfer.download import Download
+from glance_store.transfer.interface import ImageReader, ImageWriter
+from glance_store.transfer.upload import upload
+
+LOG = logging.getLogger(__name__)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+DEFAULT_GROUP = "glance_store"
+SHARED_CONF_GROUP = "backend_defaults"
+
+_MULTI_BACKEND_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "store_description",
+        help=_(
+            "A few words about this store, shown to users who ask the image service which stores "
+            "there are. Say what distinguishes it: fast, cheap, replicated, in which room."
+        ),
+    ),
+    cfg.IntOpt(
+        "weight",
+        default=0,
+        help=_(
+            "Preference of this store when an image is in several: the image service reads from "
+            "the location whose store has the highest weight. Stores of equal weight are used in "
+            "no particular order. Negative numbers are allowed."
+        ),
+    ),
+]
+
+
+def register_each(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> None:
+    """Register options one by one.
+
+    :param conf: where to
+    :param opts: the options; one that is registered with another definition keeps that one
+    :param group: name of the group
+    """
+    for opt in opts:
+        try:
+            conf.register_opt(opt, group=group)
+        except cfg.DuplicateOptError:
+            # The other definition is meant: the reserved stores have defaults of their own.
+            continue
+
+
+class BackendGroupConfiguration:
+    """The options of one store of a multi-store configuration.
+
+    A value is looked up in the group of the store, then in ``[backend_defaults]``, then in the
+    definition of the option.
+
+    :param store_opts: the options
+    :param config_group: identifier of the store, None for ``[backend_defaults]`` alone
+    :param conf: the configuration, None for the process-wide one
+    """
+
+    def __init__(
+        self,
+        store_opts: Sequence[cfg.Opt],
+        config_group: str | None = None,
+        conf: cfg.ConfigOpts | None = None,
+    ) -> None:
+        self.config_group = config_group or SHARED_CONF_GROUP
+        self.conf = cfg.CONF if conf is None else conf
+        self._register(store_opts)
+        self.backend_conf = getattr(self.conf, self.config_group)
+        self.shared_backend_conf = getattr(self.conf, SHARED_CONF_GROUP)
+
+    def _register(self, store_opts: Sequence[cfg.Opt]) -> None:
+        register_each(self.conf, store_opts, SHARED_CONF_GROUP)
+        if self.config_group == SHARED_CONF_GROUP:
+            return
+        for opt in store_opts:
+            try:
+                self.conf.register_opt(opt, group=self.config_group)
+            except cfg.DuplicateOptError:
+                # A reserved store: the defaults of its own definition hold.
+                continue
+            # None tells "not set" from a value: only then is the shared group asked.
+            self.conf.set_default(opt.dest, None, group=self.config_group)
+
+    def append_config_values(self, store_opts: Sequence[cfg.Opt]) -> None:
+        """Take further options in.
+
+        :param store_opts: the options
+        """
+        self._register(store_opts)
+
+    def set_default(self, opt_name: str, default: Any) -> None:
+        """Set the default that holds where neither group has a value.
+
+        :param opt_name: name of the option
+        :param default: the value
+        """
+        self.conf.set_default(opt_name, default, group=SHARED_CONF_GROUP)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of an option.
+
+        :param key: its name
+        :param default: returned when the option is unknown or None everywhere
+        """
+        try:
+            value = getattr(self, key)
+        except AttributeError:
+            return default
+        return default if value is None else value
+
+    def __getattr__(self, opt_name: str) -> Any:
+        if opt_name in ("backend_conf", "shared_backend_conf"):
+            raise AttributeError(opt_name)
+        value = getattr(self.backend_conf, opt_name)
+        if value is None and self.config_group != SHARED_CONF_GROUP:
+            # An option that only this store has, such as its weight, is in no shared group.
+            return getattr(self.shared_backend_conf, opt_name, None)
+        return value
+
+
+class StoreWriter(ImageWriter, Protocol):
+    """An `ImageWriter` that knows where the image will be; what `Store.open_writer` returns."""
+
+    @property
+    def uri(self) -> str:
+        """The location of the image, valid once it is committed."""
+        ...
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Location metadata: strings, or lists and dicts of strings."""
+        ...
+
+
+def _declared_size(image_size: Any) -> int:
+    try:
+        size = int(image_size or 0)
+    except (TypeError, ValueError):
+        size = -1
+    if size < 0:
+        raise exceptions.Invalid(
+            _("The image size must be a number of bytes, or 0 when it is unknown, not %(size)r"),
+            size=image_size,
+        )
+    return size
+
+
+def back_compat_add(store_add_fun: _F) -> _F:
+    """Decorate `add` so that it can be called as before the multihash existed.
+
+    Without a hashing algorithm in the call the algorithm is md5 and the result has four members:
+    location, size, checksum, metadata. Otherwise it has five, the multihash at index 3.
+
+    :param store_add_fun: the method ``add`` of a store
+    """
+
+    @functools.wraps(store_add_fun)
+    def add_adapter(*args: Any, **kwargs: Any) -> Any:
+        # args[0] is the store, args[4] the algorithm when it is given by position.
+        everything_given = len(args) + len(kwargs) >= 7
+        if "hashing_algo" in kwargs or everything_given or isinstance(_item(args, 4), str):
+            return store_add_fun(*args, **kwargs)
+        if any("image_" in name for name in kwargs):
+            result = store_add_fun(*args, hashing_algo="md5", **kwargs)
+        else:
+            result = store_add_fun(*args[:4], "md5", *args[4:], **kwargs)
+        url, size, checksum, _multihash, metadata = result
+        return url, size, checksum, metadata
+
+    return cast("_F", add_adapter)
+
+
+def _item(values: tuple[Any, ...], index: int) -> Any:
+    return values[index] if index < len(values) else None
+
+
+class Store(capabilities.StoreCapability):
+    """A place for images.
+
+    :param conf: the configuration, any `oslo_config.cfg.ConfigOpts`
+    :param backend: identifier of the store in multi-store mode, which is also the name of its
+        group of options; None in single-store mode, where that group is ``[glance_store]``
+    """
+
+    OPTIONS: list[cfg.Opt] | None = None
+    MULTI_BACKEND_OPTIONS: list[cfg.Opt] = _MULTI_BACKEND_OPTS
+    READ_CHUNKSIZE: int = 4 * 1024 * 1024
+    WRITE_CHUNKSIZE: int = READ_CHUNKSIZE
+
+    def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
+        super().__init__()
+        self.conf = conf
+        self.backend_group = backend
+        self.store_location_class: type[StoreLocation] | None = None
+        self._url_prefix: str | None = None
+        self._store_conf: Any = None
+        # Why the store was made read-only at configuration, for those who look later.
+        self.configuration_error: str | None = None
+        self._register_options()
+
+    def _register_options(self) -> None:
+        if self.backend_group is not None:
+            register_each(self.conf, self.MULTI_BACKEND_OPTIONS, self.backend_group)
+        if self.OPTIONS is not None:
+            register_each(self.conf, self.OPTIONS, self.backend_group or DEFAULT_GROUP)
+            register_each(self.conf, self.OPTIONS, SHARED_CONF_GROUP)
+
+    @property
+    def store_conf(self) -> Any:
+        """The options of this store as attributes, with their fallbacks."""
+        if self._store_conf is None:
+            if self.backend_group is None:
+                self._store_conf = getattr(self.conf, DEFAULT_GROUP)
+            else:
+                self._store_conf = BackendGroupConfiguration(
+                    self.OPTIONS or [], self.backend_group, self.conf
+                )
+        return self._store_conf
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors call this store: its identifier, else its module."""
+        return self.backend_group or type(self).__module__.rpartition("_drivers.")[2].split(".")[0]
+
+    @property
+    def weight(self) -> int:
+        """Preference of the store among several; 0 in single-store mode."""
+        if self.backend_group is None:
+            return 0
+        return int(getattr(self.conf, self.backend_group).weight)
+
+    @property
+    def url_prefix(self) -> str | None:
+        """Beginning of all locations of this store; None as long as it is unknown."""
+        return self._url_prefix
+
+    def get_store_location_class(self) -> type[StoreLocation]:
+        """Return the class that parses the locations of this store."""
+        if self.store_location_class is None:
+            module = sys.modules[type(self).__module__]
+            self.store_location_class = module.StoreLocation
+        return self.store_location_class
+
+    def configure(self, re_raise_bsc: bool = False) -> None:
+        """Make the store ready for use. A store that cannot write is left read-only.
+
+        :param re_raise_bsc: also raise the error
+        :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
+        """
+        try:
+            self.configure_add()
+            self.configuration_error = None
+        except exceptions.BadStoreConfiguration as exc:
+            self.disable_writes(str(exc.msg))
+            if re_raise_bsc:
+                raise
+        finally:
+            self.update_capabilities()
+
+    def disable_writes(self, reason: str) -> None:
+        """Make the store read-only and tell the operator.
+
+        :param reason: what is wrong and what to do
+        """
+        self.unset_capabilities(capabilities.BitMasks.WRITE_ACCESS)
+        self.configuration_error = reason
+        LOG.warning("Store %s: images can be neither added nor deleted: %s", self.name, reason)
+
+    def configure_add(self) -> None:
+        """Check what writing needs.
+
+        :raises BadStoreConfiguration: writing is impossible
+        """
+
+    def get_schemes(self) -> tuple[str, ...]:
+        """Return the URI schemes that the store serves."""
+        raise NotImplementedError("A driver must implement get_schemes")
+
+    def storage_ids(self) -> set[str]:
+        """Return what this store alone may write to, in words that an operator understands.
+
+        Two stores of one configuration with an entry in common would delete each other's images;
+        the second of them is made read-only.
+        """
+        return set()
+
+    def check_health(self) -> str:
+        """Look whether the backend is ready.
+
+        :returns: a few words for an operator
+        :raises GlanceStoreException: it is not; the text says what is wrong
+        """
+        return "ok"
+
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
+        """Begin to store an image.
+
+        :param image_id: id of the image
+        :param size: bytes, 0 when unknown
+        :param context: the request's context, if the caller has one
+        :returns: the writer, which the engine commits or aborts
+        :raises Duplicate: there is an image of this id
+        """
+        raise NotImplementedError("A driver that stores images must implement open_writer")
+
+    def open_reader(self, location: Location, context: Any = None) -> ImageReader:
+        """Open a stored image.
+
+        :param location: where it is
+        :param context: the request's context, if the caller has one
+        :returns: the reader, which the engine closes
+        :raises NotFound: it is not there
+        """
+        raise NotImplementedError("A driver that reads images must implement open_reader")
+
+    @back_compat_add
+    @capabilities.check
+    def add(
+        self,
+        image_id: str,
+        image_file: Any,
+        image_size: int,
+        hashing_algo: str,
+        context: Any = None,
+        verifier: Any = None,
+    ) -> tuple[str, int, str, str, dict[str, Any]]:
+        """Store an image, all of it or nothing.
+
+        :param image_id: id of the image
+        :param image_file: an object with ``read(n)``, or an iterable of bytes
+        :param image_size: bytes, 0 when unknown
+        :param hashing_algo: name of the multihash, such as ``sha512``
+        :param context: the request's context
+        :param verifier: object whose ``update(data)`` takes all bytes once, in order
+        :returns: location, bytes stored, md5 and multihash in hexadecimal, location metadata;
+            without the multihash when the call names no algorithm
+        :raises Duplicate: there is an image of this id
+        :raises Invalid: the data has not as many bytes as announced, or is no data
+        :raises StorageFull: it does not fit
+        :raises StoreAddDisabled: the store is read-only
+        """
+        size = _declared_size(image_size)
+        digests = Digests(hashing_algo, verifier)
+        writer = self.open_writer(image_id, size, context)
+        result = upload(image_file, writer, digests, size)
+        metadata = dict(writer.metadata)
+        if self.backend_group is not None:
+            metadata["store"] = self.backend_group
+        LOG.debug("Store %s: added image %s, %d bytes", self.name, image_id, result.size)
+        return writer.uri, result.size, result.checksum, result.multihash, metadata
+
+    @capabilities.check
+    def get(
+        self,
+        location: Location,
+        offset: int = 0,
+        chunk_size: int | None = None,
+        context: Any = None,
+    ) -> tuple[Any, int]:
+        """Read an image or a range of it.
+
+        :param location: where it is
+        :param offset: first byte to read
+        :param chunk_size: how many bytes to read in all, None for all that follow
+        :param context: the request's context
+        :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver (0 when
+            the backend does not say)
+        :raises NotFound: there is no such image
+        :raises Invalid: `offset` or `chunk_size` is negative
+        :raises StoreRandomGetNotSupported: the store cannot read ranges
+        """
+        if (offset or 0) < 0 or (chunk_size or 0) < 0:
+            raise exceptions.Invalid(
+                _("Cannot read %(length)s bytes at offset %(offset)s of an image"),
+                length=chunk_size,
+                offset=offset,
+            )
+        reader = self.open_reader(location, context)
+        # A length of 0 has always meant "to the end".
+        download = Download(reader, offset or 0, chunk_size or None, self.READ_CHUNKSIZE)
+        return download, download.length or 0
+
+    def get_size(self, location: Location, context: Any = None) -> int:
+        """Return the bytes of an image.
+
+        :param location: where it is
+        :param context: the request's context
+        :returns: bytes, 0 when the backend does not say
+        :raises NotFound: there is no such image
+        """
+        reader = self.open_reader(location, context)
+        try:
+            return reader.size or 0
+        finally:
+            reader.close()
+
+    @capabilities.check
+    def delete(self, location: Location, context: Any = None) -> None:
+        """Remove an image.
+
+        :param location: where it is
+        :param context: the request's context
+        :raises NotFound: there is no such image
+        :raises Forbidden: the backend refuses
+        :raises InUseByStore: the image is in use
+        :raises HasSnapshot: the image has snapshots
+        :raises StoreDeleteNotSupported: the store is read-only
+        """
+        raise NotImplementedError("A driver that stores images must implement delete")
+
+    def set_acls(
+        self,
+        location: Location,
+        public: bool = False,
+        read_tenants: list[str] | None = None,
+        write_tenants: list[str] | None = None,
+        context: Any = None,
+    ) -> None:
+        """Say in the backend who may read and write an image.
+
+        :param location: where it is
+        :param public: everybody may read
+        :param read_tenants: projects that may read
+        :param write_tenants: projects that may write
+        :param context: the request's context
+        """
+        raise NotImplementedError("This store has no access control lists")

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an image is: its URI, parsed by the class of the store that the URI names.
+
+The two maps are what the running configuration knows. They are module globals that callers rebind:
+look them up on this module at the time of the call, never import the names.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterable
+from typing import Any
+
+from oslo_config import cfg
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+CONF = cfg.CONF
+
+# {scheme: {"store": Store, "location_class": class, "store_entry": driver name}}
+SCHEME_TO_CLS_MAP: dict[str, dict[str, Any]] = {}
+# {scheme: {store identifier: {the same three keys}}}
+SCHEME_TO_CLS_BACKEND_MAP: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+def redact(uri: Any) -> str:
+    """Return a URI as it may be logged: without user names, passwords and query values.
+
+    :param uri: text of a location, well formed or not
+    """
+    text = str(uri)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    rest, question, _query = rest.partition("?")
+    # The last @ ends the credentials, also where a secret itself contains a slash or an @.
+    if "@" in rest:
+        rest = "***@" + rest.rpartition("@")[2]
+    return scheme + separator + rest + ("?***" if question else "")
+
+
+def _scheme_of(uri: str) -> str:
+    try:
+        return urllib.parse.urlsplit(uri).scheme
+    except ValueError as exc:
+        raise exceptions.BadStoreUri(
+            _("The Store URI was malformed: %(uri)s (%(reason)s)"),
+            uri=redact(uri),
+            reason="the host part cannot be parsed",
+        ) from exc
+
+
+def get_location_from_uri(uri: str, conf: Any = CONF) -> Location:
+    """Parse a location in single-store mode.
+
+    :param uri: the URI of an image, as `add` returned it
+    :param conf: configuration handed to the location class
+    :returns: the `Location`
+    :raises UnknownScheme: no enabled store serves the scheme
+    :raises BadStoreUri: the URI is malformed
+    """
+    scheme = _scheme_of(uri)
+    info = SCHEME_TO_CLS_MAP.get(scheme)
+    if info is None:
+        raise exceptions.UnknownScheme(scheme=scheme)
+    return Location(scheme, info["location_class"], conf, uri=uri)
+
+
+def get_location_from_uri_and_backend(uri: str, backend: str, conf: Any = CONF) -> Location:
+    """Parse a location of one store of a multi-store configuration.
+
+    :param uri: the URI of an image, as `add` returned it
+    :param backend: identifier of the store
+    :param conf: configuration handed to the location class
+    :returns: the `Location`
+    :raises UnknownScheme: the store is unknown or does not serve the scheme
+    :raises BadStoreUri: the URI is malformed
+    """
+    scheme = _scheme_of(uri)
+    stores = SCHEME_TO_CLS_BACKEND_MAP.get(scheme)
+    if stores is None:
+        raise exceptions.UnknownScheme(scheme=scheme)
+    if backend not in stores:
+        raise exceptions.UnknownScheme(
+            _("The store '%(backend)s' is not enabled for the scheme '%(scheme)s'"),
+            backend=backend,
+            scheme=scheme,
+        )
+    return Location(scheme, stores[backend]["location_class"], conf, uri=uri, backend=backend)
+
+
+def register_scheme_map(scheme_map: dict[str, dict[str, Any]]) -> None:
+    """Add or replace entries of `SCHEME_TO_CLS_MAP`.
+
+    :param scheme_map: in the form of that map
+    """
+    SCHEME_TO_CLS_MAP.update(scheme_map)
+
+
+def register_scheme_backend_map(scheme_map: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Add or replace entries of `SCHEME_TO_CLS_BACKEND_MAP`.
+
+    :param scheme_map: in the form of that map; the stores of a scheme that are not named stay
+    """
+    for scheme, stores in scheme_map.items():
+        SCHEME_TO_CLS_BACKEND_MAP.setdefault(scheme, {}).update(stores)
+
+
+class Location:
+    """The place of one image, whatever the store.
+
+    :param store_name: scheme of the store
+    :param store_location_class: the driver's subclass of `StoreLocation`
+    :param conf: configuration handed to it
+    :param uri: text to parse, or None
+    :param image_id: id of the image, if known
+    :param store_specs: values of the place when there is no text to parse
+    :param backend: identifier of the store in multi-store mode
+    :raises BadStoreUri: the URI is malformed
+    """
+
+    def __init__(
+        self,
+        store_name: str,
+        store_location_class: type[StoreLocation],
+        conf: Any,
+        uri: str | None = None,
+        image_id: str | None = None,
+        store_specs: dict[str, Any] | None = None,
+        backend: str | None = None,
+    ) -> None:
+        self.store_name = store_name
+        self.image_id = image_id
+        self.store_specs = store_specs or {}
+        self.conf = conf
+        self.backend_group = backend
+        self.store_location = store_location_class(self.store_specs, conf, backend_group=backend)
+        if uri:
+            self.store_location.parse_uri(uri)
+
+    def get_store_uri(self) -> str:
+        """Return the URI that finds the image again."""
+        return self.store_location.get_uri()
+
+    def get_uri(self) -> None:
+        """Return None: a location has no address of its own, only one in its store."""
+        return
+
+
+class StoreLocation:
+    """Base of a driver's location class: the values that its URI is made of.
+
+    :param store_specs: values to start from; `process_specs` is called when there are any
+    :param conf: the configuration in use
+    :param backend_group: identifier of the store in multi-store mode
+    """
+
+    def __init__(
+        self, store_specs: dict[str, Any], conf: Any, backend_group: str | None = None
+    ) -> None:
+        self.conf = conf
+        self.specs = store_specs
+        self.backend_group = backend_group
+        if self.specs:
+            self.process_specs()
+
+    def process_specs(self) -> None:
+        """Take the values of `specs` over into attributes."""
+
+    def get_uri(self) -> str:
+        """Return the URI made of the attributes."""
+        raise NotImplementedError("A subclass of StoreLocation must implement get_uri")
+
+    def parse_uri(self, uri: str) -> None:
+        """Set the attributes from a URI.
+
+        :param uri: the text
+        :raises BadStoreUri: it is malformed
+        """
+        raise NotImplementedError("A subclass of StoreLocation must implement parse_uri")
+
+    @staticmethod
+    def validate_schemas(uri: str, valid_schemas: Iterable[str]) -> None:
+        """Check how a URI starts.
+
+        :param uri: the text
+        :param valid_schemas: beginnings to accept, such as ``("file://",)``; case matters
+        :raises BadStoreUri: it starts with none of them
+        """
+        if not str(uri).startswith(tuple(valid_schemas)):
+            raise exceptions.BadStoreUri(
+                _("The Store URI was malformed: %(uri)s must start with one of %(schemas)s"),
+                uri=redact(uri),
+                schemas=", ".join(valid_schemas),
+            )
+
+    def __repr__(self) -> str:
+        # Subclasses hold credentials: nothing of the values is shown.
+        return f"<{type(self).__module__}.{type(self).__qualname__}>"

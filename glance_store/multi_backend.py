@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The functions of multi-store mode: stores with identifiers, named in ``enabled_backends``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import KeysView
+from typing import Any
+
+from oslo_config import cfg
+
+from glance_store import driver, location, registry
+from glance_store.backend import (
+    store_add_to_backend,
+    store_add_to_backend_with_multihash,
+)
+from glance_store.i18n import _
+from glance_store.registry import check_location_metadata
+
+__all__ = [
+    "add",
+    "add_with_multihash",
+    "check_location_metadata",
+    "create_multi_stores",
+    "delete",
+    "get",
+    "get_known_schemes_for_multi_store",
+    "get_size_from_uri_and_backend",
+    "get_store_from_store_identifier",
+    "get_store_weight",
+    "register_store_opts",
+    "set_acls_for_multi_store",
+    "store_add_to_backend",
+    "store_add_to_backend_with_multihash",
+    "verify_store",
+]
+
+CONF = cfg.CONF
+LOG = logging.getLogger(__name__)
+
+
+def _list_config_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """List the options of multi-store mode, for oslo.config's generator.
+
+    The groups of a real configuration have the identifiers of its stores; here they have the names
+    of the drivers.
+    """
+    result = [(driver.DEFAULT_GROUP, list(registry.MULTI_STORE_OPTS))]
+    for name, plugin in registry.drivers_once():
+        opts = registry.options_of(plugin)
+        if opts:
+            result.append((name, [*opts, *driver.Store.MULTI_BACKEND_OPTIONS]))
+    return result
+
+
+def register_store_opts(
+    conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | None = None
+) -> None:
+    """Register the options of all stores, each in the group of its identifier.
+
+    :param conf: where to; its option ``enabled_backends`` is registered by the caller
+    :param reserved_stores: further stores {identifier: driver} that belong to the image service
+    """
+    driver.register_each(conf, registry.MULTI_STORE_OPTS, driver.DEFAULT_GROUP)
+    for identifier, store_entry in (getattr(conf, "enabled_backends", None) or {}).items():
+        registry.register_backend_opts(conf, identifier, store_entry, reserved=False)
+    for identifier, store_entry in (reserved_stores or {}).items():
+        registry.register_backend_opts(conf, identifier, store_entry, reserved=True)
+
+
+def create_multi_stores(
+    conf: cfg.ConfigOpts = CONF, reserved_stores: dict[str, str] | None = None
+) -> int:
+    """Create the stores that ``enabled_backends`` names.
+
+    A store whose configuration is wrong is left read-only, or skipped when it cannot be used at
+    all; the log says why, and the others stay in use.
+
+    :param conf: the configuration
+    :param reserved_stores: further stores {identifier: driver}, remembered for the process
+    :returns: number of pairs of identifier and scheme; it is no count of stores (file has 2)
+    :raises BackendException: a driver names no scheme
+    """
+    return registry.create_multi_stores(conf, reserved_stores)
+
+
+def verify_store() -> None:
+    """Check that the store for new images is there.
+
+    :raises RuntimeError: ``[glance_store] default_backend`` is not set, or no loaded store
+    """
+    identifier = registry.active_conf().glance_store.default_backend
+    if not identifier:
+        raise RuntimeError(
+            _(
+                "No default store is set: name one of enabled_backends in default_backend, "
+                "group [glance_store]"
+            )
+        )
+    if identifier not in {name for name, _driver, _store in registry.stores()}:
+        reason = registry.failures().get(identifier, "it is not in enabled_backends")
+        raise RuntimeError(
+            _("The default store '%(store)s' is not available: %(reason)s")
+            % {"store": identifier, "reason": reason}
+        )
+
+
+def get_store_from_store_identifier(store_identifier: str) -> Any:
+    """Return a store.
+
+    :param store_identifier: its key in ``enabled_backends``
+    :returns: the store; a new one at each call where its driver is not reusable
+    :raises UnknownScheme: it is not enabled, or could not be loaded
+    """
+    return registry.store_of_identifier(store_identifier)
+
+
+def get_store_weight(store_identifier: str) -> int:
+    """Return the weight of a store, quickly: nothing is built or connected.
+
+    :param store_identifier: its key in ``enabled_backends``
+    :returns: the option ``weight``; 0 for a store that could not be loaded
+    :raises UnknownScheme: it is not enabled
+    """
+    return registry.weight_of(store_identifier)
+
+
+def add(
+    conf: cfg.ConfigOpts,
+    image_id: str,
+    data: Any,
+    size: int,
+    backend: str | None,
+    context: Any = None,
+    verifier: Any = None,
+) -> tuple[Any, ...]:
+    """Store an image.
+
+    :param conf: the configuration
+    :param image_id: id of the image
+    :param data: an object with ``read(n)``, or an iterable of bytes
+    :param size: bytes, 0 when unknown
+    :param backend: identifier of the store; the default store when empty
+    :param context: the request's context
+    :param verifier: object whose ``update(data)`` takes all bytes in order
+    :returns: location, size, md5, location metadata, whose key ``store`` is the identifier
+    """
+    store = get_store_from_store_identifier(backend or conf.glance_store.default_backend)
+    return store_add_to_backend(image_id, data, size, store, context, verifier)
+
+
+def add_with_multihash(
+    conf: cfg.ConfigOpts,
+    image_id: str,
+    data: Any,
+    size: int,
+    backend: str | None,
+    hashing_algo: str,
+    scheme: str | None = None,  # noqa: ARG001 - accepted for callers of single-store mode
+    context: Any = None,
+    verifier: Any = None,
+) -> tuple[Any, ...]:
+    """Store an image, with a hash of the caller's choice.
+
+    :param conf: the configuration
+    :param image_id: id of the image
+    :param data: an object with ``read(n)``, or an iterable of bytes
+    :param size: bytes, 0 when unknown
+    :param backend: identifier of the store; the default store when empty
+    :param hashing_algo: name of the hash, such as ``sha512``
+    :param scheme: not used; callers of single-store mode pass it
+    :param context: the request's context
+    :param verifier: object whose ``update(data)`` takes all bytes in order
+    :returns: location, size, md5, multihash, location metadata
+    :raises UnknownHashingAlgo: there is no such hash; nothing was read
+    """
+    store = get_store_from_store_identifier(backend or conf.glance_store.default_backend)
+    return store_add_to_backend_with_multihash(
+        image_id, data, size, hashing_algo, store, context, verifier
+    )
+
+
+def _located(uri: str, backend: str) -> tuple[Any, location.Location]:
+    loc = location.get_location_from_uri_and_backend(uri, backend, conf=registry.active_conf())
+    return get_store_from_store_identifier(backend), loc
+
+
+def get(
+    uri: str,
+    backend: str | None,
+    offset: int = 0,
+    chunk_size: int | None = None,
+    context: Any = None,
+) -> tuple[Any, int]:
+    """Read an image or a range of it.
+
+    :param uri: its location
+    :param backend: identifier of the store; when empty, all stores of the scheme are searched
+    :param offset: first byte
+    :param chunk_size: how many bytes in all, None for all that follow
+    :param context: the request's context
+    :returns: an iterator of bytes, and how many it delivers (0: unknown)
+    :raises NotFound: there is no such image
+    :raises UnknownScheme: the store is not enabled, or does not serve the scheme
+    :raises BadStoreUri: the location is malformed
+    :raises StoreRandomGetNotSupported: the store cannot read ranges
+    """
+
+    def read(identifier: str) -> tuple[Any, int]:
+        store, loc = _located(uri, identifier)
+        result: tuple[Any, int] = store.get(
+            loc, offset=offset, chunk_size=chunk_size, context=context
+        )
+        return result
+
+    return read(backend) if backend else registry.first_that_has(uri, read)
+
+
+def get_size_from_uri_and_backend(uri: str, backend: str | None, context: Any = None) -> int:
+    """Return the bytes of an image.
+
+    :param uri: its location
+    :param backend: identifier of the store; when empty, all stores of the scheme are searched
+    :param context: the request's context
+    :returns: bytes, 0 when the backend does not say
+    :raises NotFound: there is no such image
+    """
+
+    def size(identifier: str) -> int:
+        store, loc = _located(uri, identifier)
+        result: int = store.get_size(loc, context=context)
+        return result
+
+    return size(backend) if backend else registry.first_that_has(uri, size)
+
+
+def delete(uri: str, backend: str | None, context: Any = None) -> Any:
+    """Remove an image.
+
+    :param uri: its location
+    :param backend: identifier of the store; when empty, all stores of the scheme are searched
+    :param context: the request's context
+    :returns: what the driver returns
+    :raises NotFound: there is no such image
+    :raises InUseByStore: it is in use
+    :raises StoreDeleteNotSupported: the store is read-only
+    """
+
+    def remove(identifier: str) -> Any:
+        store, loc = _located(uri, identifier)
+        return store.delete(loc, context=context)
+
+    return remove(backend) if backend else registry.first_that_has(uri, remove)
+
+
+def set_acls_for_multi_store(
+    location_uri: str,
+    backend: str,
+    public: bool = False,
+    read_tenants: list[str] = [],  # noqa: B006 - the public signature; copied, never changed
+    write_tenants: list[str] | None = None,
+    context: Any = None,
+) -> None:
+    """Say in the backend who may read and write an image, where the store has such a thing.
+
+    :param location_uri: location of the image
+    :param backend: identifier of the store
+    :param public: everybody may read
+    :param read_tenants: projects that may read
+    :param write_tenants: projects that may write
+    :param context: the request's context
+    :raises NotFound: there is no such image
+    """
+    store, loc = _located(location_uri, backend)
+    try:
+        store.set_acls(
+            loc,
+            public=public,
+            read_tenants=list(read_tenants or []),
+            write_tenants=list(write_tenants or []),
+            context=context,
+        )
+    except NotImplementedError:
+        LOG.debug("Store %s has no access control lists", backend)
+
+
+def get_known_schemes_for_multi_store() -> KeysView[str]:
+    """Return the schemes that the loaded stores serve."""
+    return location.SCHEME_TO_CLS_BACKEND_MAP.keys()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two small interfaces between the engine and a backend. A driver author reads this file.
+
+The engine reads the source, cuts blocks, hashes, checks sizes, finds zeros, bounds memory, and
+cleans up. A backend says only how it writes a block, makes the image final, throws it away, and
+reads a range. Errors are exceptions of `glance_store.exceptions`, translated by the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
+
+
+class Extent(NamedTuple):
+    """A part of an image, in bytes, that is all data or all hole (reads as zeros)."""
+
+    offset: int
+    length: int
+    data: bool
+
+
+@runtime_checkable
+class ImageWriter(Protocol):
+    """One image on its way in. Invisible under its final name until `commit`.
+
+    The engine calls `write` any number of times, then exactly one of `commit` and `abort`. When
+    `commit` raises, `abort` is called after it. No `write` runs while either of them does.
+    """
+
+    @property
+    def block_size(self) -> int:
+        """Bytes in every block but the last, before zero runs are cut out of it."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many `write` calls may run at once; 1: strictly in order, one after the other."""
+        ...
+
+    @property
+    def holes(self) -> bool:
+        """True: zero runs may be left out, the backend reads them back as zeros."""
+        ...
+
+    def write(self, offset: int, block: memoryview) -> None:
+        """Store bytes at an offset. The block may not be kept after the call returns."""
+        ...
+
+    def commit(self, size: int) -> None:
+        """Make the image of `size` bytes final: complete and durable when this returns.
+
+        Raises Duplicate, with the existing image untouched, when another upload was first.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing behind. Called once; what it raises is logged, the first error is kept."""
+        ...
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """One stored image. `read_at` is safe from several threads."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the image; None when the backend does not say."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many `read_at` calls are worth having in flight; 1: no thread is started."""
+        ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at an offset.
+
+        May return less than asked, but not nothing unless the image ends there.
+        """
+        ...
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Say which parts of a range are data and which are holes, in order, without gaps.
+
+        A backend that cannot know yields one extent of data.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the image. Called once; no `read_at` runs at that time."""
+        ...

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact blocks out of whatever a caller hands in as image data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+Buffer = bytes | bytearray
+
+
+def _as_bytes(part: Any) -> bytes:
+    """Return what a source delivered as bytes that nobody changes any more."""
+    if type(part) is bytes:
+        return part
+    if isinstance(part, (bytes, bytearray, memoryview)):
+        # A source may use its buffer again for the next read: copy.
+        return bytes(part)
+    raise exceptions.Invalid(
+        _("The image data source returned %(kind)s instead of bytes"), kind=type(part).__name__
+    )
+
+
+def _reader_of(source: Any) -> Callable[[int], bytes]:
+    """Return a function that reads up to n bytes, b"" at the end."""
+    read = getattr(source, "read", None)
+    if callable(read):
+        return lambda length: _as_bytes(read(length))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        # Iterating bytes yields numbers, surely not what the caller meant.
+        pieces: Iterator[Any] = iter((source,))
+    else:
+        try:
+            pieces = iter(source)
+        except TypeError as exc:
+            raise exceptions.Invalid(
+                _("Image data must have read() or be iterable, not %(kind)s"),
+                kind=type(source).__name__,
+            ) from exc
+
+    def next_piece(_length: int) -> bytes:
+        for piece in pieces:
+            data = _as_bytes(piece)
+            if data:
+                return data
+        return b""
+
+    return next_piece
+
+
+class BlockSource:
+    """Cuts a source into blocks, whatever portions it delivers.
+
+    :param source: an object with ``read(n)``, or an iterable of bytes-like objects
+    :raises Invalid: it is neither
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._read = _reader_of(source)
+        self._rest = b""
+        self._position = 0  # in _rest; slicing the rest off anew for each block would be quadratic
+        self._at_end = False
+
+    def _portion(self, length: int) -> bytes:
+        if self._position < len(self._rest):
+            portion = self._rest[self._position : self._position + length]
+            self._position += len(portion)
+            return portion
+        if self._at_end:
+            return b""
+        portion = self._read(length)
+        if not portion:
+            self._at_end = True
+        elif len(portion) > length:
+            self._rest, self._position = portion, length
+            portion = portion[:length]
+        return portion
+
+    def block(self, length: int) -> Buffer:
+        """Return the next `length` bytes; fewer only at the end of the data.
+
+        :param length: bytes, at least 1
+        :raises Invalid: the source delivered something that is not bytes
+        """
+        first = self._portion(length)
+        if len(first) == length or not first:
+            return first
+        block = bytearray(first)
+        while len(block) < length:
+            portion = self._portion(length - len(block))
+            if not portion:
+                break
+            block += portion
+        return block

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One upload: source -> blocks -> digests and writer, all or nothing.
+
+The caller's thread alone reads the source. Each digest has a thread of its own (hashlib lets go of
+the interpreter lock), the writer as many as it wants. A counted budget of blocks bounds memory. An
+image that fits one block takes no thread at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from glance_store import exceptions
+from glance_store.i18n import _
+from glance_store.transfer import sparse
+from glance_store.transfer.digest import Digests, Updatable
+from glance_store.transfer.interface import ImageWriter
+from glance_store.transfer.source import BlockSource, Buffer
+
+LOG = logging.getLogger(__name__)
+
+# Small blocks want a deeper queue, so that lanes of uneven speed do not wait for each other.
+_QUEUE_BYTES = 16 * 1024 * 1024
+
+
+class UploadResult(NamedTuple):
+    """What was stored: bytes, hexadecimal md5, hexadecimal multihash."""
+
+    size: int
+    checksum: str
+    multihash: str
+
+
+def default_budget(writer: ImageWriter) -> int:
+    """Return how many blocks of an upload may be in memory at once."""
+    return max(writer.concurrency + 2, _QUEUE_BYTES // writer.block_size)
+
+
+def upload(
+    source: Any,
+    writer: ImageWriter,
+    digests: Digests,
+    size: int = 0,
+    budget: int | None = None,
+) -> UploadResult:
+    """Store all bytes of a source through a writer.
+
+    :param source: an object with ``read(n)``, or an iterable of bytes
+    :param writer: where the image goes; committed on success, aborted on any failure
+    :param digests: new digests for this upload
+    :param size: bytes that the source must have; 0 when unknown
+    :param budget: blocks in memory at most, at least 1; None for `default_budget`
+    :returns: size and digests of what was stored
+    :raises Invalid: the source has more or fewer bytes than `size`, or is no source of bytes
+    :raises Exception: whatever the source, the writer or the verifier raised first
+    """
+    try:
+        total = _transfer(_SizedSource(source, writer.block_size, size), writer, digests, budget)
+        result = UploadResult(total, digests.checksum, digests.multihash)
+        writer.commit(total)
+    except BaseException:
+        _abort(writer)
+        raise
+    return result
+
+
+def _abort(writer: ImageWriter) -> None:
+    try:
+        writer.abort()
+    except Exception:
+        # The first error is on its way to the caller and must not be masked.
+        LOG.exception("What a failed upload has left in the backend could not be removed")
+
+
+class _SizedSource:
+    """The blocks of a source that must have exactly `expected` bytes (0: any number)."""
+
+    def __init__(self, source: Any, block_size: int, expected: int) -> None:
+        self._source = BlockSource(source)
+        self._block_size = block_size
+        self._expected = expected
+        self.total = 0
+
+    def next_block(self) -> Buffer:
+        """Return the next block, empty at the end; raise Invalid when the size is wrong."""
+        wanted = self._block_size
+        if self._expected:
+            # One byte past the announced end tells that there is too much, and costs nothing.
+            wanted = min(wanted, self._expected - self.total + 1)
+        block = self._source.block(wanted)
+        self.total += len(block)
+        if not self._expected:
+            return block
+        if self.total > self._expected:
+            raise exceptions.Invalid(
+                _("Size exceeds: expected %(expected)d bytes, the image data has more"),
+                expected=self._expected,
+            )
+        if len(block) < wanted and self.total < self._expected:
+            raise exceptions.Invalid(
+                _("Size mismatch: expected %(expected)d bytes, the image data has %(actual)d"),
+                expected=self._expected,
+                actual=self.total,
+            )
+        return block
+
+
+def _transfer(
+    source: _SizedSource, writer: ImageWriter, digests: Digests, budget: int | None
+) -> int:
+    first = source.next_block()
+    second = source.next_block() if len(first) == writer.block_size else b""
+    if not second:
+        if first:
+            for consumer in digests.consumers:
+                consumer.update(first)
+            _write(writer, 0, first)
+        return source.total
+    lanes = _Lanes(max(1, default_budget(writer) if budget is None else budget))
+    try:
+        for consumer in digests.consumers:
+            lanes.start(1, functools.partial(_update, consumer))
+        lanes.start(writer.concurrency, functools.partial(_write, writer))
+        _feed(lanes, source, [second, first])
+        lanes.finish()
+    except Exception as exc:
+        lanes.cancel()
+        if lanes.error is not None and lanes.error is not exc:
+            # A lane had failed before the source did.
+            raise lanes.error from exc
+        raise
+    except BaseException:
+        lanes.cancel()
+        raise
+    return source.total
+
+
+def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[Buffer]) -> None:
+    offset = 0
+    while True:
+        # Room first, data second: what is being read counts as well.
+        lanes.reserve()
+        block = read_already.pop() if read_already else source.next_block()
+        if not block:
+            return
+        lanes.put(offset, block)
+        offset += len(block)
+        del block
+
+
+def _update(consumer: Updatable, _offset: int, block: Buffer) -> None:
+    consumer.update(block)
+
+
+def _write(writer: ImageWriter, offset: int, block: Buffer) -> None:
+    with memoryview(block) as view:
+        if not writer.holes:
+            writer.write(offset, view)
+            return
+        for start, end in sparse.data_runs(block):
+            with view[start:end] as run:
+                writer.write(offset + start, run)
+
+
+class _Item:
+    """A block and how many lanes still need it."""
+
+    __slots__ = ("block", "offset", "pending")
+
+    def __init__(self, offset: int, block: Buffer, pending: int) -> None:
+        self.offset = offset
+        self.block = block
+        self.pending = pending
+
+
+class _Lane:
+    """A queue of blocks in order, and the wake-up of the threads that empty it."""
+
+    def __init__(self, lock: threading.Lock, handle: Callable[[int, Buffer], None]) -> None:
+        self.items: deque[_Item] = deque()
+        self.ready = threading.Condition(lock)
+        self.handle = handle
+
+
+class _Lanes:
+    """Feeds every block to every lane; at most `budget` blocks are on their way."""
+
+    def __init__(self, budget: int) -> None:
+        self._lock = threading.Lock()
+        self._space = threading.Condition(self._lock)
+        self._free = budget
+        self._lanes: list[_Lane] = []
+        self._threads: list[threading.Thread] = []
+        self._closed = False  # no block will follow
+        self._stopped = False  # blocks that wait are not worked on any more
+        self.error: BaseException | None = None
+
+    def start(self, threads: int, handle: Callable[[int, Buffer], None]) -> None:
+        """Add a lane whose blocks are handled by a number of threads."""
+        lane = _Lane(self._lock, handle)
+        self._lanes.append(lane)
+        for _number in range(max(1, threads)):
+            thread = threading.Thread(
+                target=self._work, args=(lane,), name="glance_store-upload", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def reserve(self) -> None:
+        """Wait for room for one block; raise what a lane has raised."""
+        with self._lock:
+            while not self._free and not self._stopped:
+                self._space.wait()
+            if self.error is not None:
+                raise self.error
+            self._free -= 1
+
+    def put(self, offset: int, block: Buffer) -> None:
+        """Hand a block, for which there is room, to all lanes."""
+        with self._lock:
+            item = _Item(offset, block, len(self._lanes))
+            for lane in self._lanes:
+                lane.items.append(item)
+                lane.ready.notify()
+
+    def finish(self) -> None:
+        """Wait until all blocks are worked off; raise what a lane has raised."""
+        with self._lock:
+            self._closed = True
+            self._wake_all()
+        self._join()
+        if self.error is not None:
+            raise self.error
+
+    def cancel(self) -> None:
+        """Drop the blocks that wait, and wait for those that are worked on."""
+        with self._lock:
+            self._stopped = True
+            self._wake_all()
+        self._join()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _wake_all(self) -> None:
+        self._space.notify_all()
+        for lane in self._lanes:
+            lane.ready.notify_all()
+
+    def _next(self, lane: _Lane) -> _Item | None:
+        with self._lock:
+            while not self._stopped:
+                if lane.items:
+                    return lane.items.popleft()
+                if self._closed:
+                    return None
+                lane.ready.wait()
+            return None
+
+    def _work(self, lane: _Lane) -> None:
+        while (item := self._next(lane)) is not None:
+            try:
+                lane.handle(item.offset, item.block)
+            except BaseException as exc:  # noqa: BLE001 - it is raised in the caller's thread
+                with self._lock:
+                    if self.error is None:
+                        self.error = exc
+                    self._stopped = True
+                    self._wake_all()
+                return
+            with self._lock:
+                item.pending -= 1
+                if not item.pending:
+                    self._free += 1
+                    self._space.notify()
+            # Room was given back: the block may not live on while the lane waits for the next.
+            del item

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for all tests: every test begins with no store, and leaves none behind."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import types
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import stevedore.extension
+from oslo_config import cfg
+
+from glance_store import location, registry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OUTSIDE = Path(__file__).parent / "outside_driver"
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store, no reserved store, no remembered configuration."""
+    monkeypatch.setattr(location, "SCHEME_TO_CLS_MAP", {})
+    monkeypatch.setattr(location, "SCHEME_TO_CLS_BACKEND_MAP", {})
+    monkeypatch.setattr(registry, "_STATE", registry._State())
+
+
+@pytest.fixture
+def conf() -> cfg.ConfigOpts:
+    """A configuration of its own, never called, with what the image service registers."""
+    private = cfg.ConfigOpts()
+    private.register_opt(cfg.DictOpt("enabled_backends"))
+    return private
+
+
+@pytest.fixture
+def process_conf() -> Iterator[cfg.ConfigOpts]:
+    """The configuration of the process, with what the image service registers; left as it was."""
+    groups = {name: set(group._opts) for name, group in cfg.CONF._groups.items()}
+    opts = set(cfg.CONF._opts)
+    cfg.CONF.register_opt(cfg.DictOpt("enabled_backends"))
+    yield cfg.CONF
+    cfg.CONF.clear()
+    for name, group in list(cfg.CONF._groups.items()):
+        if name not in groups:
+            del cfg.CONF._groups[name]
+            continue
+        for opt in set(group._opts) - groups[name]:
+            del group._opts[opt]
+    for opt in set(cfg.CONF._opts) - opts:
+        del cfg.CONF._opts[opt]
+
+
+def build_wheel(source: Path, target: Path) -> Path:
+    """Build a distribution of pure modules, without a build tool and without a network."""
+    project = tomllib.loads((source / "pyproject.toml").read_text())
+    about = project["project"]
+    stem = f"{about['name'].replace('-', '_')}-{about['version']}"
+    members = {
+        f"{module}.py": (source / f"{module}.py").read_text()
+        for module in project["tool"]["setuptools"]["py-modules"]
+    }
+    members[f"{stem}.dist-info/METADATA"] = (
+        f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
+    )
+    members[f"{stem}.dist-info/WHEEL"] = (
+        "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    members[f"{stem}.dist-info/entry_points.txt"] = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in about["entry-points"].items()
+    )
+    record = f"{stem}.dist-info/RECORD"
+    members[record] = "".join(f"{name},,\n" for name in [*members, record])
+    wheel = target / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def outside_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of installed distributions that holds nothing but the outside driver."""
+    folder = tmp_path_factory.mktemp("outside")
+    site = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "--no-index", "--no-deps", "--target", site, build_wheel(OUTSIDE, folder)],
+        check=True,
+    )
+    return site
+
+
+@pytest.fixture
+def outside(outside_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    """The module of the outside driver, installed for the time of one test."""
+    monkeypatch.syspath_prepend(outside_site)
+    # Entry points are looked up once in a process; here the installed distributions change.
+    monkeypatch.setattr(stevedore.extension.ExtensionManager, "ENTRY_POINT_CACHE", {})
+    yield importlib.import_module("outside_driver")
+    for name in ("outside_driver", "faulty_drivers", "driver_without_library"):
+        sys.modules.pop(name, None)

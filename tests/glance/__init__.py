@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Glance on top of the library, tested through its HTTP API."""
