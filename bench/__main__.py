@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -54,9 +55,10 @@ def main() -> int:
         print("unknown scenario, or less than one round: see --list, --help", file=sys.stderr)
         return 2
 
+    # A terminated run, too, has to remove its scratch folders: they hold memory.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = []
     try:
-        Path(wanted.disk).mkdir(parents=True, exist_ok=True)
         reference = environments.reference()
         current = reference if wanted.null else environments.current(like=reference)
         places = {"tmpfs": wanted.tmpfs, "disk": wanted.disk}
@@ -68,11 +70,12 @@ def main() -> int:
                 scenario = dataclasses.replace(scenario, goal=None)
             results.append(runner.run(scenario))
             print(report.table(results[-1]), flush=True)
+            if wanted.json:
+                written = json.dumps(report.record(runner, results), indent=1)
+                Path(wanted.json).write_text(written + "\n")
     except (environments.EnvironmentUnusableError, MeasurementError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    if wanted.json:
-        Path(wanted.json).write_text(json.dumps(report.record(runner, results), indent=1) + "\n")
     missed = [each.scenario.name for each in results if (v := report.judge(each)) and not v.kept]
     if missed:
         print(f"missed: {', '.join(missed)}")

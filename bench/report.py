@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.scenarios import Goal, Result
     from bench.worker import Measurement
 
-_ROW = "{:<14} {:>9} {:>9} {:>8} {:>9}   {:<24}"
+_ROW = "{:<14} {:>9} {:>9} {:>8} {:>9} {:>7}   {:<24}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,9 @@ def table(result: Result) -> str:
     turns = len(result.measurements["reference"])
     lines = [
         f"{scenario.name}: {scenario.title}  ({scenario.place}, {turns} turns)",
-        _ROW.format("", "seconds", "MiB/s", "CPU s", "peak MiB", "reference/this (least-most)"),
+        _ROW.format(
+            "", "seconds", "MiB/s", "CPU s", "peak MiB", "others", "reference/this (least-most)"
+        ),
     ]
     for label, series in result.measurements.items():
         seconds, moved = median(series), median(series, "bytes")
@@ -84,6 +86,7 @@ def table(result: Result) -> str:
             f"{moved / MIB / seconds:.0f}" if moved else "-",
             f"{median(series, 'cpu_seconds'):.3f}",
             f"{peak / MIB:.0f}" if peak else "-",
+            f"{median(series, 'others'):.1f}" if peak else "-",
             f"{by_turns:.2f}x ({least:.2f}-{most:.2f})" if label != "reference" else "",
         )
         lines.append(_ROW.format(*cells).rstrip())

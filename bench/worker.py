@@ -58,8 +58,9 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one worker saw: wall and CPU seconds, bytes moved, peak resident bytes, and a digest
-    of all results, by which the parent makes sure that both sides did the same work.
+    """What one worker saw: wall and CPU seconds, bytes moved, peak resident bytes, a digest of all
+    results, by which the parent makes sure that both sides did the same work, and how many cores
+    ``others`` kept busy meanwhile: near 0 on a quiet machine.
     """
 
     seconds: float
@@ -67,6 +68,7 @@ class Measurement:
     bytes: int
     peak_rss: int = 0
     digest: str = ""
+    others: float = 0.0
 
 
 class NetworkSource:
@@ -165,29 +167,43 @@ def add_images(store: Store, task: Task) -> tuple[Measurement, list[str]]:
     def add(index: int) -> tuple[str, int, str]:
         return store.add(f"image-{index:06d}", sources[index], declared)
 
-    seconds, cpu, results = timed(add, task)
+    measured, results = timed(add, task)
     digest = hashlib.sha256("\n".join(both for _, _, both in results).encode()).hexdigest()
     moved = sum(stored for _, stored, _ in results)
-    return Measurement(seconds, cpu, moved, digest=digest), [place for place, _, _ in results]
+    measured = dataclasses.replace(measured, bytes=moved, digest=digest)
+    return measured, [location for location, _, _ in results]
 
 
 def get_images(store: Store, task: Task, locations: Sequence[str]) -> Measurement:
     """Read the images at ``locations``."""
-    seconds, cpu, sizes = timed(lambda index: store.get(locations[index]), task)
-    return Measurement(seconds, cpu, sum(sizes))
+    measured, sizes = timed(lambda index: store.get(locations[index]), task)
+    return dataclasses.replace(measured, bytes=sum(sizes))
 
 
-def timed(action: Callable[[int], Any], task: Task) -> tuple[float, float, Sequence[Any]]:
-    """Run ``action`` for each image; return wall seconds, CPU seconds and the results in order."""
+def busy_seconds() -> float:
+    """Return the CPU seconds that all of the machine has spent working (0.0 if it does not tell)."""
+    try:
+        user, nice, system, _, _, irq, softirq, steal = map(
+            int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        )
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def timed(action: Callable[[int], Any], task: Task) -> tuple[Measurement, Sequence[Any]]:
+    """Run ``action`` for each image; return the times, and the results in order."""
     gc.collect()
-    os.sync()  # nobody pays for what was left unwritten before
+    busy = busy_seconds()
     cpu, wall = time.process_time(), time.perf_counter()
     if task.threads == 1:
         results = [action(index) for index in range(task.count)]
     else:
         with ThreadPoolExecutor(task.threads) as pool:
             results = list(pool.map(action, range(task.count)))
-    return time.perf_counter() - wall, time.process_time() - cpu, results
+    seconds, own = time.perf_counter() - wall, time.process_time() - cpu
+    others = max(0.0, busy_seconds() - busy - own) / seconds
+    return Measurement(seconds, own, 0, others=others), results
 
 
 def run(task: Task) -> Measurement:

@@ -256,6 +256,11 @@ class Store(capabilities.StoreCapability):
         """Beginning of all locations of this store; None as long as it is unknown."""
         return self._url_prefix
 
+    @property
+    def read_size(self) -> int:
+        """Bytes of the chunks that `get` delivers, and of a read from the backend."""
+        return self.READ_CHUNKSIZE
+
     def get_store_location_class(self) -> type[StoreLocation]:
         """Return the class that parses the locations of this store."""
         if self.store_location_class is None:
@@ -399,7 +404,7 @@ class Store(capabilities.StoreCapability):
             )
         reader = self.open_reader(location, context)
         # A length of 0 has always meant "to the end".
-        download = Download(reader, offset or 0, chunk_size or None, self.READ_CHUNKSIZE)
+        download = Download(reader, offset or 0, chunk_size or None, self.read_size)
         return download, download.length or 0
 
     def get_size(self, location: Location, context: Any = None) -> int:

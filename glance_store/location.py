@@ -7,6 +7,7 @@ look them up on this module at the time of the call, never import the names.
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from collections.abc import Iterable
 from typing import Any
@@ -18,37 +19,56 @@ from glance_store.i18n import _
 
 CONF = cfg.CONF
 
+# Enough to recognise a location in a log line, and no way to flood the log with one.
+_LONGEST_SHOWN = 200
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+# A host without or with a port; "user:password" without the rest is neither.
+_LIKE_A_HOST = re.compile(r"(?:\[[^\]@]*\]|[^:@]*)(?::[0-9]*)?(?:[?#]|$)")
+
 # {scheme: {"store": Store, "location_class": class, "store_entry": driver name}}
 SCHEME_TO_CLS_MAP: dict[str, dict[str, Any]] = {}
 # {scheme: {store identifier: {the same three keys}}}
 SCHEME_TO_CLS_BACKEND_MAP: dict[str, dict[str, dict[str, Any]]] = {}
 
 
-def redact(uri: Any) -> str:
-    """Return a URI as it may be logged: without user names, passwords and query values.
+def redact(uri: object) -> str:
+    """Return a location as a log line or an error may quote it.
 
-    :param uri: text of a location, well formed or not
+    It may be malformed, and hold a secret at any place that credentials can have: everything up to
+    the last ``@`` is left out, a host part that looks like credentials, and query and fragment.
+
+    :param uri: the text
     """
-    text = str(uri)
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "", text
-    rest, question, _query = rest.partition("?")
-    # The last @ ends the credentials, also where a secret itself contains a slash or an @.
-    if "@" in rest:
-        rest = "***@" + rest.rpartition("@")[2]
-    return scheme + separator + rest + ("?***" if question else "")
+    scheme, _separator, rest = str(uri).partition("://")
+    if not _SCHEME.fullmatch(scheme) or not rest:
+        return "***"
+    tail = rest.replace("%40", "@").rpartition("@")[2]
+    hidden = rest[: len(rest) - len(tail)]
+    if not hidden:
+        authority, slash, path = tail.partition("/")
+        rest = tail if _LIKE_A_HOST.match(authority) else "***" + slash + path
+    elif "?" in hidden or "#" in hidden:
+        # What follows the @ may as well belong to a query.
+        rest = "***"
+    else:
+        rest = "***@" + tail
+    for mark in "?#":
+        rest, found, _query = rest.partition(mark)
+        rest += mark + "***" if found else ""
+    clean = "".join(char if char.isprintable() else "?" for char in f"{scheme}://{rest}")
+    return clean if len(clean) <= _LONGEST_SHOWN else clean[:_LONGEST_SHOWN] + "..."
 
 
 def _scheme_of(uri: str) -> str:
     try:
         return urllib.parse.urlsplit(uri).scheme
-    except ValueError as exc:
-        raise exceptions.BadStoreUri(
-            _("The Store URI was malformed: %(uri)s (%(reason)s)"),
-            uri=redact(uri),
-            reason="the host part cannot be parsed",
-        ) from exc
+    except ValueError:
+        # Not raised here: the ValueError quotes the host part, and a chained one would be logged.
+        pass
+    raise exceptions.BadStoreUri(
+        _("The Store URI was malformed: %(uri)s has a host part that cannot be parsed"),
+        uri=redact(uri),
+    )
 
 
 def get_location_from_uri(uri: str, conf: Any = CONF) -> Location:

@@ -87,6 +87,8 @@ class _State:
         self.conf: cfg.ConfigOpts | None = None
         self.reserved: dict[str, str] = {}
         self.failures: dict[str, str] = {}
+        # {what is written to: identifier of the store that alone may do so}
+        self.owners: dict[str, str] = {}
 
 
 _STATE = _State()
@@ -118,15 +120,9 @@ def drivers() -> list[tuple[str, Any]]:
         )
 
     manager = stevedore.extension.ExtensionManager(NAMESPACE, on_load_failure_callback=on_failure)
-    return sorted((extension.name, extension.plugin) for extension in _unique(manager))
-
-
-def _unique(manager: Any) -> list[Any]:
-    # Two distributions may both declare a name; the first found is the one that loads.
-    found: dict[str, Any] = {}
-    for extension in manager:
-        found.setdefault(extension.name, extension)
-    return list(found.values())
+    # A name that two distributions declare is listed once; it cannot be loaded.
+    plugins = {extension.name: extension.plugin for extension in manager}
+    return sorted(plugins.items())
 
 
 def drivers_once() -> list[tuple[str, Any]]:
@@ -175,8 +171,11 @@ def load_store(
         plugin: Any = stevedore.driver.DriverManager(
             NAMESPACE, store_entry, invoke_on_load=False
         ).driver
+        return plugin(*arguments) if invoke_load else plugin
+    except exceptions.GlanceStoreException:
+        raise
     except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
-        # at import; the other stores of the configuration must not go down with it.
+        # when it is loaded; the other stores of the configuration must not go down with it.
         LOG.warning(
             "Store %s: driver %s cannot be loaded and is skipped: %s",
             backend or store_entry,
@@ -184,7 +183,6 @@ def load_store(
             exc,
         )
         return None
-    return plugin(*arguments) if invoke_load else plugin
 
 
 # -- creation
@@ -201,14 +199,15 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
         _STATE.conf = conf
         _STATE.failures = {}
         count = 0
+        useless: list[str] = []
         for entry in sorted(set(conf.glance_store.stores)):
             store = _create(conf, entry)
             if store is None:
                 continue
-            location.register_scheme_map(
-                {scheme: _entry(store, entry) for scheme in _schemes(store, entry)}
-            )
-            count += 1
+            schemes = _schemes(store, entry, useless)
+            location.register_scheme_map({scheme: _entry(store, entry) for scheme in schemes})
+            count += bool(schemes)
+        _refuse(useless)
         return count
 
 
@@ -223,21 +222,23 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
     with _STATE.lock:
         _STATE.conf = conf
         _STATE.failures = {}
+        _STATE.owners = {}
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
         count = 0
-        owners: dict[str, str] = {}
+        useless: list[str] = []
         for identifier, entry in _configured(conf):
             register_backend_opts(conf, identifier, entry, identifier in _STATE.reserved)
             store = _create(conf, entry, identifier)
             if store is None:
                 continue
-            _claim(store, identifier, owners)
-            schemes = _schemes(store, identifier)
+            _claim(store, identifier)
+            schemes = _schemes(store, identifier, useless)
             location.register_scheme_backend_map(
                 {scheme: {identifier: _entry(store, entry)} for scheme in schemes}
             )
             count += len(schemes)
+        _refuse(useless)
         return count
 
 
@@ -276,7 +277,7 @@ def _create(conf: cfg.ConfigOpts, entry: str, identifier: str | None = None) -> 
             return None
         store.get_schemes()
         store.configure()
-    except exceptions.BadStoreConfiguration as exc:
+    except exceptions.GlanceStoreException as exc:
         _STATE.failures[name] = str(exc.msg)
         LOG.error("Store %s is skipped, the others stay in use: %s", name, exc.msg)
         return None
@@ -287,13 +288,20 @@ def _create(conf: cfg.ConfigOpts, entry: str, identifier: str | None = None) -> 
     return store
 
 
-def _schemes(store: Any, name: str) -> tuple[str, ...]:
+def _schemes(store: Any, name: str, useless: list[str]) -> tuple[str, ...]:
+    """Return the schemes of a store; one that has none is noted, and refused after the others."""
     schemes = tuple(store.get_schemes())
     if not schemes:
-        raise exceptions.BackendException(
-            f"Store {name} cannot be registered: its driver names no URI scheme"
-        )
+        _STATE.failures[name] = "its driver names no URI scheme"
+        useless.append(name)
     return schemes
+
+
+def _refuse(useless: list[str]) -> None:
+    if useless:
+        raise exceptions.BackendException(
+            f"Store {', '.join(useless)} cannot be registered: its driver names no URI scheme"
+        )
 
 
 def _entry(store: Any, store_entry: str) -> dict[str, Any]:
@@ -304,18 +312,19 @@ def _entry(store: Any, store_entry: str) -> dict[str, Any]:
     }
 
 
-def _claim(store: Any, identifier: str, owners: dict[str, str]) -> None:
+def _claim(store: Any, identifier: str) -> None:
     """Make a store read-only that would write to what another store of the configuration owns."""
     storage_ids = getattr(store, "storage_ids", None)
     if storage_ids is None:
         return
     for storage_id in sorted(storage_ids()):
-        owner = owners.setdefault(storage_id, identifier)
+        owner = _STATE.owners.setdefault(storage_id, identifier)
         if owner != identifier:
             store.disable_writes(
                 f"{storage_id} belongs to the store {owner} already; two stores on one place "
                 "delete each other's images: give each store a place of its own"
             )
+            return
 
 
 # -- look-up
@@ -333,6 +342,8 @@ def _rebuilt(info: dict[str, Any], backend: str | None) -> Any:
         if store is None:
             raise exceptions.DriverLoadFailure(driver_name=info["store_entry"])
         store.configure()
+        if backend is not None:
+            _claim(store, backend)
         return store
 
 
@@ -353,27 +364,21 @@ def store_of_scheme(scheme: str) -> Any:
     return store
 
 
-def _is_configured(identifier: str) -> bool:
-    return any(identifier == name for name, _entry_name in _configured(active_conf()))
+def _loaded(identifier: str) -> dict[str, Any] | None:
+    by_scheme = location.SCHEME_TO_CLS_BACKEND_MAP.values()
+    return next((stores[identifier] for stores in by_scheme if identifier in stores), None)
 
 
-def _loaded(identifier: str) -> dict[str, Any]:
-    """Return the map entry of a store.
+def _enabled(identifier: str) -> dict[str, Any] | None:
+    """Return the map entry of a store; None for one that could not be loaded.
 
-    :raises UnknownScheme: it is not enabled, or could not be loaded
+    :raises UnknownScheme: it is not enabled
     """
-    if not _is_configured(identifier):
+    if not any(identifier == name for name, _entry_name in _configured(active_conf())):
         raise exceptions.UnknownScheme(
             _("The store '%(store)s' is not in enabled_backends"), store=identifier
         )
-    for stores in location.SCHEME_TO_CLS_BACKEND_MAP.values():
-        if identifier in stores:
-            return stores[identifier]
-    raise exceptions.UnknownScheme(
-        _("The store '%(store)s' is not available: %(reason)s"),
-        store=identifier,
-        reason=_STATE.failures.get(identifier, "it has not been loaded"),
-    )
+    return _loaded(identifier)
 
 
 def store_of_identifier(identifier: str) -> Any:
@@ -381,7 +386,13 @@ def store_of_identifier(identifier: str) -> Any:
 
     :raises UnknownScheme: it is not enabled, or could not be loaded
     """
-    info = _loaded(identifier)
+    info = _enabled(identifier)
+    if info is None:
+        raise exceptions.UnknownScheme(
+            _("The store '%(store)s' is not available: %(reason)s"),
+            store=identifier,
+            reason=_STATE.failures.get(identifier, "it has not been loaded"),
+        )
     if _reusable(info["store"]):
         return info["store"]
     store = _rebuilt(info, identifier)
@@ -397,23 +408,16 @@ def weight_of(identifier: str) -> int:
 
     :raises UnknownScheme: the store is not enabled
     """
-    if not _is_configured(identifier):
-        raise exceptions.UnknownScheme(
-            _("The store '%(store)s' is not in enabled_backends"), store=identifier
-        )
-    for stores in location.SCHEME_TO_CLS_BACKEND_MAP.values():
-        if identifier in stores:
-            return int(getattr(stores[identifier]["store"], "weight", 0))
-    return 0
+    info = _enabled(identifier)
+    return 0 if info is None else int(getattr(info["store"], "weight", 0))
 
 
 def stores() -> Iterator[tuple[str, str, Any]]:
     """Yield (identifier, driver, store) of the enabled and reserved stores that are loaded."""
     for identifier, entry in _configured(active_conf()):
-        for by_identifier in location.SCHEME_TO_CLS_BACKEND_MAP.values():
-            if identifier in by_identifier:
-                yield identifier, entry, by_identifier[identifier]["store"]
-                break
+        info = _loaded(identifier)
+        if info is not None:
+            yield identifier, entry, info["store"]
 
 
 def candidates(uri: str) -> list[str]:

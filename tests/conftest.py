@@ -15,6 +15,7 @@ import pytest
 import stevedore.extension
 from oslo_config import cfg
 
+import glance_store
 from glance_store import location, registry
 
 if sys.version_info >= (3, 11):
@@ -23,7 +24,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OUTSIDE = Path(__file__).parent / "outside_driver"
 
@@ -112,3 +113,45 @@ def outside(outside_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[typ
     yield importlib.import_module("outside_driver")
     for name in ("outside_driver", "faulty_drivers", "driver_without_library"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def create_multi(conf: cfg.ConfigOpts, tmp_path: Path) -> Callable[..., int]:
+    """Create stores of multi-store mode; those of files lie in a directory of their own each."""
+
+    def create(
+        enabled: dict[str, str],
+        reserved: dict[str, str] | None = None,
+        options: dict[tuple[str, str], object] | None = None,
+        conf: cfg.ConfigOpts = conf,
+    ) -> int:
+        conf.set_override("enabled_backends", enabled)
+        glance_store.register_store_opts(conf, reserved)
+        for identifier, driver in {**enabled, **(reserved or {})}.items():
+            if driver in ("file", "glance.store.filesystem.Store"):
+                place = str(tmp_path / identifier)
+                conf.set_override("filesystem_store_datadir", place, group=identifier)
+        for (group, name), value in (options or {}).items():
+            conf.set_override(name, value, group=group)
+        return glance_store.create_multi_stores(conf, reserved)
+
+    return create
+
+
+@pytest.fixture
+def create_single(conf: cfg.ConfigOpts, tmp_path: Path) -> Callable[..., int]:
+    """Create stores of single-store mode; that of files lies in the directory of the test."""
+
+    def create(
+        stores: list[str],
+        options: dict[str, object] | None = None,
+        conf: cfg.ConfigOpts = conf,
+    ) -> int:
+        glance_store.register_opts(conf)
+        conf.set_override("stores", stores, group="glance_store")
+        conf.set_override("filesystem_store_datadir", str(tmp_path), group="glance_store")
+        for name, value in (options or {}).items():
+            conf.set_override(name, value, group="glance_store")
+        return glance_store.create_stores(conf)
+
+    return create

@@ -4,17 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import urllib.parse
 
 from glance_store import exceptions
 from glance_store.i18n import _
-
-# Enough to recognise a location in a log line, and no way to flood the log with one.
-_LONGEST_SHOWN = 200
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-# A host without or with a port; "user:password" without the rest is neither.
-_LIKE_A_HOST = re.compile(r"(?:\[[^\]@]*\]|[^:@]*)(?::[0-9]*)?(?:[?#]|$)")
+from glance_store.location import redact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +30,7 @@ class UriSyntax:
         """
         return exceptions.BadStoreUri(
             _("The Store URI was malformed: %(uri)s: %(problem)s; the form is %(form)s"),
-            uri=shown(uri),
+            uri=redact(uri),
             problem=problem,
             form=self.form,
         )
@@ -110,31 +104,3 @@ def is_host(authority: str) -> bool:
     except ValueError:
         return False
     return bool(parts.hostname)
-
-
-def shown(uri: object) -> str:
-    """Return a malformed location as an error may quote it.
-
-    What could not be parsed may hold a secret at any place that credentials can have: everything up
-    to the last ``@`` is left out, a host part that looks like credentials, and query and fragment.
-
-    :param uri: the text
-    """
-    scheme, _separator, rest = str(uri).partition("://")
-    if not _SCHEME.fullmatch(scheme) or not rest:
-        return "***"
-    tail = rest.replace("%40", "@").rpartition("@")[2]
-    hidden = rest[: len(rest) - len(tail)]
-    if not hidden:
-        authority, slash, path = tail.partition("/")
-        rest = tail if _LIKE_A_HOST.match(authority) else "***" + slash + path
-    elif "?" in hidden or "#" in hidden:
-        # What follows the @ may as well belong to a query.
-        rest = "***"
-    else:
-        rest = "***@" + tail
-    for mark in "?#":
-        rest, found, _query = rest.partition(mark)
-        rest += mark + "***" if found else ""
-    clean = "".join(char if char.isprintable() else "?" for char in f"{scheme}://{rest}")
-    return clean if len(clean) <= _LONGEST_SHOWN else clean[:_LONGEST_SHOWN] + "..."

@@ -57,7 +57,6 @@ _EXIT_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], 
 
 _EXPECTED = (
     UsageError,
-    cfg.Error,
     exceptions.GlanceStoreException,
     exceptions.BackendException,
     OSError,
@@ -88,8 +87,12 @@ def describe(exc: BaseException) -> str:
         return f"ended by signal {signal.Signals(exc.signum).name}"
     if isinstance(exc, cfg.ConfigFileParseError):
         return _parse_error(exc)
-    if isinstance(exc, cfg.ConfigFilesPermissionDeniedError):
-        return one_line(f"the configuration cannot be read: {exc}")
+    if isinstance(exc, cfg.ConfigFilesNotFoundError):
+        return one_line(f"there is no configuration file {', '.join(exc.config_files)}")
+    if isinstance(exc, cfg.Error):
+        # oslo.config shows the place of a value as the repr of an object.
+        text = re.sub(r"LocationInfo\(.*?detail='(.*?)'\)", r"\1", str(exc))
+        return one_line(f"the configuration is wrong: {text}")
     if isinstance(exc, OSError) and exc.strerror:
         return one_line(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror)
     if isinstance(exc, exceptions.RedirectException):

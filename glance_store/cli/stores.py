@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from oslo_config import cfg
 
 from glance_store import backend, exceptions, location, multi_backend, registry
 from glance_store.capabilities import BitMasks
 from glance_store.cli.errors import UsageError, describe, one_line
-
-_T = TypeVar("_T")
 
 _CAPABILITIES = (
     ("read", BitMasks.READ_ACCESS),
@@ -69,7 +67,8 @@ def scheme_of(uri: str) -> str:
 
 def _health(store: Any) -> tuple[bool, str]:
     if store.configuration_error is not None:
-        return False, one_line(f"read-only: {store.configuration_error}")
+        state = "read-only" if store.is_capable(BitMasks.READ_ACCESS) else "unusable"
+        return False, one_line(f"{state}: {store.configuration_error}")
     try:
         return True, one_line(str(store.check_health()))
     except Exception as exc:  # noqa: BLE001 - whatever it is, the other stores are listed too

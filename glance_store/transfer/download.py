@@ -49,11 +49,13 @@ class Download:
         length: int | None = None,
         chunk_size: int = CHUNK_SIZE,
     ) -> None:
-        self._closed = True  # for __del__, should what follows fail
+        # Complete from here on: should what follows fail, the reader is closed all the same.
+        self._reader = reader
+        self._chunks: Iterator[bytes] = iter(())
+        self._read_ahead: _ReadAhead | None = None
+        self._closed = False
         self.length = clip(reader.size, offset, length)
         stop = None if self.length is None else offset + self.length
-        self._chunks: Iterator[bytes]
-        self._read_ahead: _ReadAhead | None = None
         if reader.concurrency > 1 and self.length is not None and self.length > chunk_size:
             self._read_ahead = _ReadAhead(reader, offset, offset + self.length, chunk_size)
             self._chunks = self._read_ahead.chunks()
@@ -61,8 +63,6 @@ class Download:
             self._chunks = _read_unknown(reader, offset, length, chunk_size)
         else:
             self._chunks = _read_range(reader, offset, stop, chunk_size)
-        self._reader = reader
-        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -107,12 +107,28 @@ class Download:
 
 def _pieces(reader: ImageReader, offset: int, stop: int, chunk_size: int) -> Iterator[Extent]:
     """Cut a range into pieces of at most `chunk_size`, each all data or all hole."""
+    if offset >= stop:
+        return
+    position = offset
     for extent in reader.extents(offset, stop - offset):
-        position, end = extent.offset, extent.offset + extent.length
+        if extent.offset != position:
+            raise exceptions.BackendException(
+                f"The backend described byte {extent.offset} of the image where byte {position} "
+                "came next"
+            )
+        end = min(position + extent.length, stop)
         while position < end:
             length = min(chunk_size, end - position)
             yield Extent(position, length, extent.data)
             position += length
+    if position < stop:
+        raise exceptions.TruncatedImage(position=position, expected=reader.size)
+
+
+def _too_much(delivered: int, wanted: int) -> exceptions.BackendException:
+    return exceptions.BackendException(
+        f"The backend delivered {delivered} bytes where {wanted} were asked for"
+    )
 
 
 def _read_piece(reader: ImageReader, piece: Extent) -> bytes:
@@ -130,9 +146,7 @@ def _read_piece(reader: ImageReader, piece: Extent) -> bytes:
             raise exceptions.TruncatedImage(position=position, expected=reader.size)
         whole += data
     if len(whole) > piece.length:
-        raise exceptions.BackendException(
-            f"The backend delivered {len(whole)} bytes where {piece.length} were asked for"
-        )
+        raise _too_much(len(whole), piece.length)
     return bytes(whole)
 
 
@@ -158,6 +172,8 @@ def _read_unknown(
         data = reader.read_at(position, wanted)
         if not data:
             return
+        if len(data) > wanted:
+            raise _too_much(len(data), wanted)
         position += len(data)
         yield data
 
@@ -199,7 +215,8 @@ class _ReadAhead:
                 self._running += 1
             try:
                 thread.start()
-            except BaseException:
+            except Exception:
+                # An interrupt is no such case: by then the thread runs, or is about to.
                 with self._lock:
                     self._running -= 1
                 raise

@@ -48,12 +48,12 @@ class ResumingReader:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset, with further tries."""
-        pause = self._pause
-        for tries_left in range(self._retries, -1, -1):
+        pause, tries_left = self._pause, self._retries
+        while True:
             try:
                 return self._reader.read_at(offset, length)
             except self._transient as exc:
-                if not tries_left:
+                if tries_left <= 0:
                     raise
                 LOG.warning(
                     "Reading an image broke off at byte %d (%s); trying again in %.1f s, "
@@ -65,7 +65,7 @@ class ResumingReader:
                 )
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        raise AssertionError("unreachable: the last try returns or raises")
+                tries_left -= 1
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes."""

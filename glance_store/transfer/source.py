@@ -68,6 +68,9 @@ class BlockSource:
         if self._position < len(self._rest):
             portion = self._rest[self._position : self._position + length]
             self._position += len(portion)
+            if self._position == len(self._rest):
+                # It may be huge, and the next of its kind may never come.
+                self._rest, self._position = b"", 0
             return portion
         if self._at_end:
             return b""

@@ -54,7 +54,7 @@ def upload(
     :param writer: where the image goes; committed on success, aborted on any failure
     :param digests: new digests for this upload
     :param size: bytes that the source must have; 0 when unknown
-    :param budget: blocks in memory at most, at least 1; None for `default_budget`
+    :param budget: blocks in memory at most, at least 2; None for `default_budget`
     :returns: size and digests of what was stored
     :raises Invalid: the source has more or fewer bytes than `size`, or is no source of bytes
     :raises Exception: whatever the source, the writer or the verifier raised first
@@ -121,18 +121,22 @@ def _transfer(
                 consumer.update(first)
             _write(writer, 0, first)
         return source.total
-    lanes = _Lanes(max(1, default_budget(writer) if budget is None else budget))
+    read_already = [second, first]
+    # Blocks are counted, and none may live on in a variable.
+    del first, second
+    # Two have been read by now, whatever the budget.
+    lanes = _Lanes(max(2, default_budget(writer) if budget is None else budget))
     try:
         for consumer in digests.consumers:
             lanes.start(1, functools.partial(_update, consumer))
         lanes.start(writer.concurrency, functools.partial(_write, writer))
-        _feed(lanes, source, [second, first])
+        _feed(lanes, source, read_already)
         lanes.finish()
     except Exception as exc:
-        lanes.cancel()
-        if lanes.error is not None and lanes.error is not exc:
+        lane_error = lanes.cancel()
+        if lane_error is not None and lane_error is not exc:
             # A lane had failed before the source did.
-            raise lanes.error from exc
+            raise lane_error from exc
         raise
     except BaseException:
         lanes.cancel()
@@ -193,7 +197,9 @@ class _Lanes:
     def __init__(self, budget: int) -> None:
         self._lock = threading.Lock()
         self._space = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
         self._free = budget
+        self._busy = 0  # threads with a block in hand
         self._lanes: list[_Lane] = []
         self._threads: list[threading.Thread] = []
         self._closed = False  # no block will follow
@@ -237,12 +243,24 @@ class _Lanes:
         if self.error is not None:
             raise self.error
 
-    def cancel(self) -> None:
-        """Drop the blocks that wait, and wait for those that are worked on."""
+    def cancel(self) -> BaseException | None:
+        """Drop the blocks that wait, and wait for those that are worked on.
+
+        :returns: what a lane had raised before
+        """
         with self._lock:
+            # What a block in hand raises from now on is not the first error.
+            error = self.error
             self._stopped = True
+            for lane in self._lanes:
+                lane.items.clear()
             self._wake_all()
+            # Not by join() alone: before Python 3.13 a join() that an interrupt has broken off
+            # takes the thread for dead, and abort() would meet a write that still runs.
+            while self._busy:
+                self._idle.wait()
         self._join()
+        return error
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -257,11 +275,17 @@ class _Lanes:
         with self._lock:
             while not self._stopped:
                 if lane.items:
+                    self._busy += 1
                     return lane.items.popleft()
                 if self._closed:
                     return None
                 lane.ready.wait()
             return None
+
+    def _put_down(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.notify()
 
     def _work(self, lane: _Lane) -> None:
         while (item := self._next(lane)) is not None:
@@ -272,9 +296,11 @@ class _Lanes:
                     if self.error is None:
                         self.error = exc
                     self._stopped = True
+                    self._put_down()
                     self._wake_all()
                 return
             with self._lock:
+                self._put_down()
                 item.pending -= 1
                 if not item.pending:
                     self._free += 1

@@ -15,6 +15,8 @@ import requests
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from typing_extensions import Self
+
 REQUEST_SECONDS = 60.0
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.05
@@ -44,7 +46,7 @@ class GlanceClient:
         self._session.trust_env = False  # a proxy of the caller must not see loopback requests
         self._session.headers.update(self.identity)
 
-    def __enter__(self) -> GlanceClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -131,7 +133,11 @@ class GlanceClient:
         return self.request("PUT", path, data=data, headers=headers, expect=expect)
 
     def download(
-        self, image_id: str, *, byte_range: str | None = None, prefer: str | None = None,
+        self,
+        image_id: str,
+        *,
+        byte_range: str | None = None,
+        prefer: str | None = None,
         expect: int | None = None,
     ) -> requests.Response:
         """Download an image's data.
@@ -144,7 +150,10 @@ class GlanceClient:
         parameters = {} if prefer is None else {"prefer": prefer}
         usual = 200 if byte_range is None else 206
         return self.request(
-            "GET", f"images/{image_id}/file", headers=headers, params=parameters,
+            "GET",
+            f"images/{image_id}/file",
+            headers=headers,
+            params=parameters,
             expect=usual if expect is None else expect,
         )
 
@@ -157,17 +166,19 @@ class GlanceClient:
         :param data: what is sent of it
         :return: the connection, once Glance is storing the image
         """
-        address = urllib.parse.urlsplit(self.url)
+        host, _, port = urllib.parse.urlsplit(self.url).netloc.partition(":")
         headers = {**self.identity, "Content-Type": "application/octet-stream"}
         headers["X-Image-Meta-Store"] = store
         if announced is None:
             headers["Transfer-Encoding"] = "chunked"
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            # uWSGI takes chunks of up to 1 MiB.
+            parts = [data[start : start + 65536] for start in range(0, len(data), 65536)]
+            data = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
         else:
             headers["Content-Length"] = str(announced)
-        lines = [f"PUT /v2/images/{image_id}/file HTTP/1.1", f"Host: {address.netloc}"]
+        lines = [f"PUT /v2/images/{image_id}/file HTTP/1.1", f"Host: {host}:{port}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        connection = socket.create_connection((address.hostname, address.port), REQUEST_SECONDS)
+        connection = socket.create_connection((host, int(port)), REQUEST_SECONDS)
         with contextlib.ExitStack() as on_error:
             on_error.enter_context(connection)
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + data)

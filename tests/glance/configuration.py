@@ -126,13 +126,15 @@ def write_configuration(folder: Path, options: Options) -> None:
     """Write Glance's configuration files into a folder.
 
     :param folder: becomes OS_GLANCE_CONFIG_DIR, and a part of PYTHONPATH for its sitecustomize
-    :param options: option values by section and name
+    :param options: option values by section and name; with lines, for an option given several times
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for section, values in options.items():
         lines.append(f"[{section}]")
-        lines.extend(f"{name} = {value}" for name, value in values.items())
+        for name, value in values.items():
+            # An option that may be given several times has its values on lines of their own.
+            lines.extend(f"{name} = {line}" for line in value.split("\n"))
         lines.append("")
     (folder / "glance-api.conf").write_text("\n".join(lines))
     (folder / "glance-api-paste.ini").write_text(PASTE)

@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from .client import GlanceClient
-from .environment import EnvironmentUnavailableError, GlanceEnvironment, glance_environment
+from .environment import (
+    GLANCE_PYTHON,
+    EnvironmentUnavailableError,
+    GlanceEnvironment,
+    glance_environment,
+)
 from .server import GlanceServer
 from .webserver import WebServer
 
@@ -33,6 +39,8 @@ class StartGlance(Protocol):
 @pytest.fixture(scope="session")
 def environment() -> Iterator[GlanceEnvironment]:
     """An installed Glance with the library under test."""
+    if sys.version_info < GLANCE_PYTHON:
+        pytest.skip(f"Glance needs Python {'.'.join(map(str, GLANCE_PYTHON))}")
     with contextlib.ExitStack() as stack:
         try:
             installed = stack.enter_context(glance_environment())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environment Glance is tested in: a venv with a real Glance and the library of this repository.
+"""The environment Glance is tested in: a venv with a real Glance and the library under test.
 
 The venv is kept in a cache folder and reused; the library in it is reinstalled whenever the sources
 of this repository have changed. `GLANCE_STORE_TEST_CACHE` names another cache folder, and
@@ -24,15 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # a dependency of pytest on this Python
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 GLANCE = "glance==33.0.0"
+GLANCE_PYTHON = (3, 11)  # the oldest Python it can be installed for
 REFERENCE = "glance_store==5.7.0"
 WSGI_SERVER = "pyuwsgi"
 LIBRARY_NAME = "glance-store"
@@ -40,7 +36,16 @@ LIBRARY_NAME = "glance-store"
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 # What `pip install` of the repository reads; the tests and the documentation are not part of it.
-SOURCE_PATTERNS = ("glance_store/**/*", "etc/**/*", "*.toml", "*.cfg", "*.py", "*.in", "README*", "LICENSE*")
+SOURCE_PATTERNS = (
+    "glance_store/**/*",
+    "etc/**/*",
+    "*.toml",
+    "*.cfg",
+    "*.py",
+    "*.in",
+    "README*",
+    "LICENSE*",
+)
 
 
 class EnvironmentUnavailableError(Exception):
@@ -118,7 +123,8 @@ class _Installer:
 
     def environment(self) -> GlanceEnvironment:
         purelib = sysconfig.get_path(
-            "purelib", "venv" if "venv" in sysconfig.get_scheme_names() else "posix_prefix",
+            "purelib",
+            "venv" if "venv" in sysconfig.get_scheme_names() else "posix_prefix",
             vars={"base": str(self._root), "platbase": str(self._root)},
         )
         return GlanceEnvironment(root=self._root, site_packages=Path(purelib))
@@ -143,7 +149,8 @@ class _Installer:
 
     @staticmethod
     def _glance_digest() -> str:
-        recipe = "\n".join((GLANCE, WSGI_SERVER, sys.version, CONSTRAINTS.read_text()))
+        build = _build_requirements()
+        recipe = "\n".join((GLANCE, WSGI_SERVER, *build, sys.version, CONSTRAINTS.read_text()))
         return hashlib.sha256(recipe.encode()).hexdigest()
 
     def _install_glance(self, log: TextIO) -> None:
@@ -152,7 +159,9 @@ class _Installer:
         # must not come from the package index.
         self._pip(["--no-deps", GLANCE], log)
         needed = [r for r in self._requirements("glance") if _name(r) != LIBRARY_NAME]
-        self._pip([*needed, WSGI_SERVER, *_build_requirements()], log)
+        self._pip([*needed, WSGI_SERVER], log)
+        # The setuptools that some interpreters put into a venv cannot build a wheel by itself.
+        self._pip(["--upgrade", *_build_requirements()], log)
         (self._root / "glance.stamp").write_text(self._glance_digest())
 
     def _install_library(self, log: TextIO) -> None:
@@ -185,7 +194,15 @@ class _Installer:
 
     def _pip(self, arguments: Iterable[str], log: TextIO) -> None:
         python = str(self._root / "bin" / "python")
-        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "-c", str(CONSTRAINTS)]
+        pip = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "-c",
+            str(CONSTRAINTS),
+        ]
         self._run([*pip, *arguments], log)
 
     def _run(self, command: list[str], log: TextIO) -> None:
@@ -215,6 +232,8 @@ def _name(requirement: str) -> str:
 
 
 def _build_requirements() -> list[str]:
+    import tomllib  # not in the oldest Python of the library, where Glance cannot be installed
+
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     requires: list[str] = project["build-system"]["requires"]
     return requires

@@ -21,6 +21,8 @@ from .configuration import glance_options, merged, write_configuration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from typing_extensions import Self
+
     from .environment import GlanceEnvironment
 
 START_SECONDS = 60.0
@@ -84,8 +86,13 @@ class GlanceServer:
             self._log_start = log.tell()
             # A session of its own: stop() then reaches the workers even if their master is gone.
             self._process = subprocess.Popen(
-                self._uwsgi(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self._variables(), cwd=self.state, start_new_session=True,
+                self._uwsgi(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._variables(),
+                cwd=self.state,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
@@ -116,7 +123,7 @@ class GlanceServer:
         self._process = None
         self.url = ""
 
-    def __enter__(self) -> GlanceServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -140,11 +147,14 @@ class GlanceServer:
         command += ["--processes", str(self._processes), "--enable-threads", "--threads", "16"]
         command += ["--die-on-term", "--thunder-lock", "--buffer-size", "65535"]
         command += ["--add-header", "Connection: close", "--socket-timeout", "30"]
+        command += ["--disable-logging", "--log-4xx", "--log-5xx"]  # of the requests
         return command if self._prefork else [*command, "--lazy-apps"]
 
     def _is_ready(self) -> bool:
         # uWSGI takes a free port by itself, and says which: nobody can snatch it in between.
-        bound = re.search(r"bound to TCP address (127\.0\.0\.1:\d+)", self.log_text(self._log_start))
+        bound = re.search(
+            r"bound to TCP address (127\.0\.0\.1:\d+)", self.log_text(self._log_start)
+        )
         if bound is None:
             return False
         url = f"http://{bound.group(1)}"
@@ -170,8 +180,13 @@ class GlanceServer:
         config = str(self.state / "etc" / "glance-api.conf")
         command = [self._environment.command(name), "--config-file", config, *arguments]
         done = subprocess.run(
-            command, env=self._variables(), cwd=self.state, timeout=COMMAND_SECONDS,
-            capture_output=True, text=True, check=False,
+            command,
+            env=self._variables(),
+            cwd=self.state,
+            timeout=COMMAND_SECONDS,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         (self.state / f"{name}.log").write_text(done.stdout + done.stderr)
         assert done.returncode == 0, f"{name} exited with {done.returncode}:\n{done.stderr}"

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.glance
 
 
 @pytest.fixture(scope="module")
-def caching_glance(start_glance: StartGlance, tmp_path_factory: pytest.TempPathFactory) -> GlanceServer:
+def caching_glance(
+    start_glance: StartGlance, tmp_path_factory: pytest.TempPathFactory
+) -> GlanceServer:
     cache = tmp_path_factory.mktemp("glance-image-cache")
     return start_glance(
         "caching",

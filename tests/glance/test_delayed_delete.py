@@ -64,17 +64,6 @@ def test_scrubber_removes_what_was_deleted(
     assert delaying_client.download(kept).content == image_bytes(kept)
 
 
-def test_scrubber_restores_what_it_has_not_removed(
-    delaying_glance: GlanceServer, delaying_client: GlanceClient
-) -> None:
-    data = image_bytes("restored")
-    image_id = delaying_client.create("restored")
-    delaying_client.upload(image_id, data)
-    delaying_client.delete(image_id)
-    delaying_glance.run("glance-scrubber", "--restore", image_id)
-    assert delaying_client.download(image_id).content == data
-
-
 def test_scrubber_with_nothing_to_do(
     delaying_glance: GlanceServer, delaying_client: GlanceClient
 ) -> None:

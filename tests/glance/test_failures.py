@@ -69,8 +69,9 @@ def test_interrupted_upload_leaves_nothing(
 ) -> None:
     image_id = limited_client.create("interrupted")
     data = image_bytes("interrupted")
-    connection = limited_client.begin_upload(image_id, store, announced, data)
-    connection.close()
+    with limited_client.begin_upload(image_id, store, announced, data):
+        # Interrupted no sooner than Glance has begun to write.
+        limited_client.wait_for(image_id, lambda _: bool(limited_glance.open_files(store)))
     limited_client.wait_for_status(image_id, "queued")
 
     assert_nothing_of(limited_glance, limited_client, image_id)

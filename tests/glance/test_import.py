@@ -116,9 +116,7 @@ def test_import_that_may_fail_in_one_store(glance: GlanceServer, client: GlanceC
     client.stage(image_id, data)
     stray = glance.datadir("slow") / image_id
     stray.write_bytes(b"not Glance's")
-    client.import_image(
-        image_id, "glance-direct", ["fast", "slow"], all_stores_must_succeed=False
-    )
+    client.import_image(image_id, "glance-direct", ["fast", "slow"], all_stores_must_succeed=False)
 
     image = client.show(image_id)
     assert (image["status"], image["stores"]) == ("active", "fast")

@@ -147,9 +147,7 @@ def test_old_location_with_the_other_scheme_of_files(
     image_id = client.create("filesystem scheme")
     client.upload(image_id, data, store="slow")
     url = f"filesystem://{glance.datadir('slow') / image_id}"
-    glance.rows(
-        "UPDATE image_locations SET value = ? WHERE image_id = ?", (url, image_id)
-    )
+    glance.rows("UPDATE image_locations SET value = ? WHERE image_id = ?", (url, image_id))
     assert client.download(image_id).content == data
     client.delete(image_id)
     assert image_id not in glance.stored("slow")

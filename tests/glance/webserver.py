@@ -6,7 +6,10 @@ from __future__ import annotations
 import http.server
 import re
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class WebServer:
@@ -35,9 +38,11 @@ class WebServer:
 
     def ranges_asked_of(self, path: str) -> list[str | None]:
         """Return the Range header of each GET of a path so far."""
-        return [wanted for method, asked, wanted in self.requests if (method, asked) == ("GET", path)]
+        return [
+            wanted for method, asked, wanted in self.requests if (method, asked) == ("GET", path)
+        ]
 
-    def __enter__(self) -> WebServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -49,10 +54,10 @@ class WebServer:
 
 def _handler_for(web: WebServer) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:  # noqa: N802 (the base class looks for this name)
+        def do_HEAD(self) -> None:
             self._answer()
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.wfile.write(self._answer())
 
         def _answer(self) -> bytes:

@@ -2,6 +2,7 @@
 """A driver whose client library is not installed."""
 
 import a_client_library_that_is_not_installed
+
 from glance_store.driver import Store as BaseStore
 
 

@@ -14,11 +14,17 @@ import glance_store.driver
 import glance_store.location
 from glance_store import capabilities, exceptions
 
+OPTS = [
+    cfg.StrOpt("memory_shelf", default="shelf", help="Where images are put."),
+    cfg.IntOpt("memory_chunk", default=4, help="Bytes in a chunk."),
+]
 IMAGES = {}
 ACLS = []
 # One entry for each constructor call: the identifier of the store.
 BUILT = []
 CONFIGURED = []
+# The configuration of each location that was parsed.
+PARSED = []
 
 
 class StoreLocation(glance_store.location.StoreLocation):
@@ -32,6 +38,7 @@ class StoreLocation(glance_store.location.StoreLocation):
         return f"memory://{self.shelf}/{self.image_id}"
 
     def parse_uri(self, uri):
+        PARSED.append((self.conf, self.backend_group))
         self.validate_schemas(uri, valid_schemas=("memory://",))
         self.shelf, _separator, self.image_id = uri[len("memory://") :].partition("/")
         if not self.image_id:
@@ -49,10 +56,7 @@ class Store(glance_store.driver.Store):
     """Images as byte strings."""
 
     _CAPABILITIES = capabilities.BitMasks.RW_ACCESS
-    OPTIONS = [
-        cfg.StrOpt("memory_shelf", default="shelf", help="Where images are put."),
-        cfg.IntOpt("memory_chunk", default=4, help="Bytes in a chunk."),
-    ]
+    OPTIONS = OPTS
 
     def __init__(self, conf, backend=None):
         super().__init__(conf, backend)
@@ -121,9 +125,7 @@ class Store(glance_store.driver.Store):
         self._stored(location)
         del IMAGES[location.store_location.shelf, location.store_location.image_id]
 
-    def set_acls(
-        self, location, public=False, read_tenants=None, write_tenants=None, context=None
-    ):
+    def set_acls(self, location, public=False, read_tenants=None, write_tenants=None, context=None):
         self._stored(location)
         read_tenants.append("added by the driver")
         write_tenants.append("added by the driver")

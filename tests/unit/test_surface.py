@@ -56,9 +56,12 @@ def test_facts_are_complete():
         for listed in kinds.values()
         for name in listed
     }
-    assert len(names) + sum(map(len, FACTS["constants"].values())) + sum(
-        map(len, FACTS["maps"].values())
-    ) == 16 + 1 + 15 + 4 + 2 + 2 + 1 + 2 + 1 + 1 + 2 + 4 + 1
+    assert (
+        len(names)
+        + sum(map(len, FACTS["constants"].values()))
+        + sum(map(len, FACTS["maps"].values()))
+        == 16 + 1 + 15 + 4 + 2 + 2 + 1 + 2 + 1 + 1 + 2 + 4 + 1
+    )
     assert len(FACTS["exceptions"]) == 34
     assert len(FACTS["bit_masks"]) == 15
 
@@ -118,7 +121,10 @@ def test_base_has_no_example_url():
     [
         ("backend.Indexable", ([], 0)),
         ("driver.Store", (cfg.ConfigOpts(),)),
-        ("driver.BackendGroupConfiguration", ([], "one", cfg.ConfigOpts())),
+        (
+            "driver.BackendGroupConfiguration",
+            ([cfg.StrOpt("opt")], "one", cfg.ConfigOpts()),
+        ),
         ("location.Location", ("x", glance_store.location.StoreLocation, None)),
         ("location.StoreLocation", ({}, None)),
     ],
@@ -191,17 +197,13 @@ def test_exception_classes():
 
 @pytest.mark.parametrize(
     ("name", "keywords"),
-    [
-        (name, fact["keywords"])
-        for name, fact in FACTS["exceptions"].items()
-        if "keywords" in fact
-    ],
+    [(name, fact["keywords"]) for name, fact in FACTS["exceptions"].items() if "keywords" in fact],
 )
 def test_exception_keywords(name, keywords):
     text = str(getattr(exceptions, name).message)
     assert set(re.findall(r"%\((\w+)\)", text)) == set(keywords)
     # Numbers, as the callers give them.
-    raised = getattr(exceptions, name)(**{keyword: 4711 for keyword in keywords})
+    raised = getattr(exceptions, name)(**dict.fromkeys(keywords, 4711))
     assert raised.msg == str(raised)
     assert str(raised).count("4711") >= len(keywords)
     assert "%(" not in str(raised)
@@ -244,7 +246,9 @@ def test_http_does_not_write():
 
 @pytest.mark.parametrize("group", FACTS["entry_points"])
 def test_entry_points(group):
-    declared = {point.name: point.value for point in distribution().entry_points.select(group=group)}
+    declared = {
+        point.name: point.value for point in distribution().entry_points.select(group=group)
+    }
     promised = FACTS["entry_points"][group]
     assert promised.items() <= declared.items()
     if group != "console_scripts":
@@ -257,7 +261,9 @@ def test_entry_points_of_the_facts_of_options():
         for point in distribution().entry_points.select(group="glance_store.drivers")
     }
     # no_conf belongs to the tests of earlier releases.
-    expected = {name: value for name, value in CONF_FACTS["entry_points"].items() if name != "no_conf"}
+    expected = {
+        name: value for name, value in CONF_FACTS["entry_points"].items() if name != "no_conf"
+    }
     assert declared == expected
 
 

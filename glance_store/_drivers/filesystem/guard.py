@@ -138,6 +138,8 @@ class GuardedFile:
         """
         self._started()
         run: Callable[..., _T] = self._run
+        if not self._guard.timeout:
+            return run(function, *args)
         return self._guard.call(run, function, *args, never=self._finished)
 
     def call_unguarded(self, function: Callable[..., _T], *args: Any) -> _T:

@@ -78,7 +78,9 @@ matching right to enter it.
 Bytes that are read from or written to an image file in one step.
 
 Larger values save round trips on network file systems; some MiB are a good
-choice there. Each transfer that is under way needs memory in proportion.
+choice there. Each transfer that is under way needs memory in proportion, some
+16 MiB at least. Values below 512 KiB for reading and 1 MiB for writing are
+rounded up to these.
 """,
     ),
     cfg.BoolOpt(

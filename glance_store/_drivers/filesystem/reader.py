@@ -36,9 +36,11 @@ class FileReader:
 
     def __init__(self, path: str, guard: CallGuard) -> None:
         self._path = path
-        with syscalls.reading(path):
+        try:
             # A file that is opened too late belongs to nobody: close it again.
             self._file = GuardedFile(guard, guard.call(_open, path, late=os.close))
+        except OSError as exc:
+            raise syscalls.reading_error(exc, path) from exc
         try:
             status = self._file.call(os.fstat)
             if not stat.S_ISREG(status.st_mode):
@@ -53,8 +55,10 @@ class FileReader:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset."""
-        with syscalls.reading(self._path):
+        try:
             return self._file.call(os.pread, length, offset)
+        except OSError as exc:
+            raise syscalls.reading_error(exc, self._path) from exc
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes."""

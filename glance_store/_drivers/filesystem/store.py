@@ -22,9 +22,10 @@ from glance_store.location import Location
 
 __all__ = ["Store", "StoreLocation"]
 
-# The chunk size of the option is what readers get. Handing such small blocks from thread to thread
-# would cost more than hashing them.
+# Below these the cost of a step, from thread to thread or into the kernel, outweighs that of its
+# bytes: a smaller filesystem_store_chunk_size is rounded up.
 _SMALLEST_BLOCK = 1024 * 1024
+_SMALLEST_READ = 512 * 1024
 
 
 class Store(store_driver.Store):
@@ -199,6 +200,11 @@ class Store(store_driver.Store):
 
     # -- images
 
+    @property
+    def read_size(self) -> int:
+        """Bytes of the chunks that `get` delivers."""
+        return max(self.READ_CHUNKSIZE, _SMALLEST_READ)
+
     def open_writer(self, image_id: str, size: int, context: Any = None) -> FileWriter:
         """Begin to store an image as ``<data directory>/<image id>``.
 
@@ -247,8 +253,10 @@ class Store(store_driver.Store):
         :raises NotFound: there is no such file
         """
         path = self._path(location)
-        with syscalls.reading(path):
+        try:
             return self._guard.call(os.path.getsize, path)
+        except OSError as exc:
+            raise syscalls.reading_error(exc, path) from exc
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:

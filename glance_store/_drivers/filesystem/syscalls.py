@@ -117,23 +117,21 @@ def writing(path: str) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Translate the errors of reading a file.
+def reading_error(exc: OSError, path: str) -> Exception:
+    """Return the exception that describes an error of reading a file; else the error itself.
 
+    A function, no context manager: it stands in the path of every read.
+
+    :param exc: the error
     :param path: the image file, for the text
-    :raises NotFound: there is no such file
-    :raises Forbidden: no permission
+    :returns: `NotFound` when there is no such file, `Forbidden` without permission
     """
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in _MISSING:
-            raise exceptions.NotFound(image=path) from exc
-        if exc.errno in _DENIED:
-            raise exceptions.Forbidden(
-                _("The image file %(path)s cannot be read: %(reason)s"),
-                path=path,
-                reason=exc.strerror,
-            ) from exc
-        raise
+    if exc.errno in _MISSING:
+        return exceptions.NotFound(image=path)
+    if exc.errno in _DENIED:
+        return exceptions.Forbidden(
+            _("The image file %(path)s cannot be read: %(reason)s"),
+            path=path,
+            reason=exc.strerror,
+        )
+    return exc

@@ -258,14 +258,18 @@ class FileWriter:
             )
 
     def _link(self, file: int) -> None:
+        # One call, so that the directory stays open until all of it is done, however late.
+        self._directory.call_unguarded(self._link_in, file)
+
+    def _link_in(self, directory: int, file: int) -> None:
         with self._datadirs.publishing(self._name):
-            self._directory.call_unguarded(_publish, file, self._partial, self._name)
+            _publish(directory, file, self._partial, self._name)
         with self._state:
             self._published = True
             too_late = self._aborted
         if too_late:
             # The link came back after its timeout: the upload has been reported as failed.
-            self._directory.call_unguarded(self._remove)
+            self._remove(directory)
 
     def abort(self) -> None:
         """Remove the file, under whatever name it has."""

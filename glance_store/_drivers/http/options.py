@@ -35,8 +35,10 @@ effect when ``https_ca_certificates_file`` is set.
 Proxies to reach the servers through, as ``scheme:proxy`` pairs separated by
 commas, for example ``http:10.0.0.1:3128,https:10.0.0.1:1080``.
 
-A scheme that is not listed is reached directly. Set it when this host has no
-route of its own to the servers that hold the images.
+A scheme that is not listed is reached through the proxy that the environment
+of the service names (``http_proxy``, ``https_proxy``, ``no_proxy``), else
+directly. Set it when this host has no route of its own to the servers that hold
+the images.
 """,
     ),
     cfg.IntOpt(

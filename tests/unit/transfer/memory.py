@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
 from glance_store.transfer.interface import Extent
 
 BLOCK = 64
-# Seconds until a test gives up waiting for what must happen. Nothing waits as long when all is well.
+# Seconds until a test gives up waiting for what must happen; when all is well nothing waits.
 PATIENCE = 30.0
 
 Hook = Callable[[int], None]
@@ -24,9 +25,25 @@ def pattern(size: int) -> bytes:
     return random.Random(size).randbytes(size).replace(b"\0", b"\1")
 
 
+def collect(chunks: Iterable[bytes], into: list[bytes]) -> None:
+    """Add one chunk after the other, so that those before an error are kept."""
+    for chunk in chunks:
+        into.append(chunk)  # noqa: PERF402 - extend() promises nothing for an error
+
+
 def wait(event: threading.Event) -> None:
     """Wait for an event of another thread; a failure when it never comes."""
     assert event.wait(PATIENCE), "the other thread never got there"
+
+
+def eventually(reached: Callable[[], bool]) -> bool:
+    """Wait for a state of other threads that no event tells of; False when it never comes."""
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def engine_threads() -> list[threading.Thread]:
@@ -60,6 +77,7 @@ class MemoryWriter:
         abort_error: BaseException | None = None,
         on_write: Hook | None = None,
         on_commit: Callable[[], None] | None = None,
+        on_abort: Callable[[], None] | None = None,
     ) -> None:
         self.block_size = block_size
         self.concurrency = concurrency
@@ -80,6 +98,7 @@ class MemoryWriter:
         self._abort_error = abort_error
         self._on_write = on_write
         self._on_commit = on_commit
+        self._on_abort = on_abort
         self._lock = threading.Lock()
 
     def write(self, offset: int, block: memoryview) -> None:
@@ -113,6 +132,8 @@ class MemoryWriter:
     def abort(self) -> None:
         self._end("abort")
         self.aborts += 1
+        if self._on_abort is not None:
+            self._on_abort()
         if self._abort_error is not None:
             raise self._abort_error
 
@@ -286,19 +307,23 @@ class MemoryReader:
 class CallerBlocks:
     """Tells the engine's threads when the thread that entered the context waits for them.
 
-    :param after: how many times it has to wait for a thread's end or for room
+    :param note: its result is added to `notes` each time
     """
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[], int] = int) -> None:
         self.blocked = threading.Event()
-        self.joins: list[threading.Event] = [threading.Event() for _number in range(8)]
+        self.notes: list[int] = []
+        self._note = note
+
+    def _block(self) -> None:
+        self.notes.append(self._note())
+        self.blocked.set()
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[CallerBlocks]:
         caller = threading.current_thread()
         wait_, join, start = threading.Condition.wait, threading.Thread.join, threading.Thread.start
         starting: list[threading.Thread] = []
-        joined = iter(self.joins)
 
         def watched_start(thread: threading.Thread) -> None:
             # It waits for the new thread to run: no waiting for work to be done.
@@ -310,13 +335,13 @@ class CallerBlocks:
 
         def watched_wait(condition: threading.Condition, timeout: float | None = None) -> bool:
             if threading.current_thread() is caller and not starting:
-                self.blocked.set()
+                self._block()
             return wait_(condition, timeout)
 
         def watched_join(thread: threading.Thread, timeout: float | None = None) -> None:
-            if threading.current_thread() is caller:
-                self.blocked.set()
-                next(joined).set()
+            # An interrupted join() may have taken a running thread for dead: no waiting either.
+            if threading.current_thread() is caller and thread.is_alive():
+                self._block()
             join(thread, timeout)
 
         with (

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of requests, urllib3 and the sockets below them, as exceptions of this library.
+
+Their texts quote the URL, and with it passwords and the tokens in a query: nothing of them is
+taken over but the operating system's or the TLS library's own words for the cause. They are not
+chained either, since a chained exception is printed with the log line of the new one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+import requests
+import urllib3.exceptions
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+_T = TypeVar("_T")
+
+_DEEPEST_CAUSE = 12
+_LONGEST_CAUSE = 200
+
+_TRANSLATED = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    # A host name that cannot be encoded, from the depths of the codecs.
+    UnicodeError,
+)
+_SILENT = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
+_UNCONNECTED = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
+_PROXY = (
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidProxyURL,
+    # Locations are http and https: only a proxy can have another scheme.
+    requests.exceptions.InvalidSchema,
+    urllib3.exceptions.ProxyError,
+)
+_MALFORMED = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    urllib3.exceptions.LocationValueError,
+    UnicodeError,
+)
+
+
+class TransferInterrupted(exceptions.RemoteServiceUnavailable):
+    """A download broke off at a place where it can be resumed."""
+
+
+def guarded(
+    call: Callable[[], _T],
+    action: str,
+    unreachable: type[exceptions.GlanceStoreException] = exceptions.RemoteServiceUnavailable,
+) -> _T:
+    """Call a function that uses the network, and translate its errors.
+
+    :param call: the function
+    :param action: what is tried, in words without secrets: the beginning of the error's text
+    :param unreachable: class of the error when the server cannot be reached or breaks off
+    :returns: what the function returns
+    :raises BadStoreUri: the URL cannot be used
+    """
+    try:
+        return call()
+    except _TRANSLATED as exc:
+        error = _translate(exc, action, unreachable)
+    # Raised out here: inside, the original would be its context.
+    raise error
+
+
+def _translate(
+    exc: BaseException, action: str, unreachable: type[exceptions.GlanceStoreException]
+) -> exceptions.GlanceStoreException:
+    root = _root_of(exc)
+    cause = _cause_in_words(root)
+    if isinstance(exc, _PROXY):
+        text = _("%(action)s: the proxy cannot be used: %(cause)s (option http_proxy_information)")
+    elif isinstance(exc, _MALFORMED) or isinstance(root, UnicodeError):
+        text, unreachable = _("%(action)s: the URL is not valid"), exceptions.BadStoreUri
+    elif isinstance(root, ssl.SSLCertVerificationError):
+        text = _(
+            "%(action)s: TLS failed: %(cause)s. When the certificate of the server is signed by a "
+            "private authority, name the file with the authority's certificate in the option "
+            "https_ca_certificates_file"
+        )
+    elif isinstance(root, ssl.SSLError):
+        text = _("%(action)s: TLS failed: %(cause)s")
+    elif isinstance(exc, _UNCONNECTED):
+        text = _("%(action)s: no connection in the time of the option http_store_connect_timeout")
+    elif isinstance(exc, _SILENT):
+        text = _("%(action)s: the server was silent for the time of http_store_read_timeout")
+    else:
+        text = _("%(action)s: %(cause)s")
+    return unreachable(text, action=action, cause=cause)
+
+
+def _root_of(exc: BaseException) -> BaseException:
+    """Return the exception that one of requests or urllib3 wraps, itself if there is none."""
+    for _level in range(_DEEPEST_CAUSE):
+        if not isinstance(exc, (requests.RequestException, urllib3.exceptions.HTTPError)):
+            break
+        inner = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
+        deeper = next((item for item in inner if isinstance(item, BaseException)), None)
+        if deeper is None:
+            break
+        exc = deeper
+    return exc
+
+
+def _cause_in_words(root: BaseException) -> str:
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return root.verify_message
+    if isinstance(root, ssl.SSLError):
+        return root.reason or type(root).__name__
+    if isinstance(root, http.client.RemoteDisconnected):
+        return str(_("the server closed the connection without an answer"))
+    if isinstance(root, http.client.IncompleteRead):
+        return str(_("the connection was closed before the end"))
+    if isinstance(root, http.client.HTTPException):
+        return str(_("the answer is not valid HTTP"))
+    if isinstance(root, requests.exceptions.InvalidProxyURL):
+        return str(_("its address is not valid"))
+    if isinstance(root, socket.timeout):
+        return str(_("the time limit has passed"))
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    if type(root) is OSError:
+        # A missing file of certificates, from requests, or the refusal of a proxy. The subclasses
+        # of requests are not meant: they quote the URL.
+        return "".join(char for char in str(root) if char.isprintable())[:_LONGEST_CAUSE]
+    return type(root).__name__

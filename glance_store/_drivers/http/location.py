@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locations of images on web servers."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import urllib.parse
+
+from glance_store import location
+from glance_store._drivers import _uri
+from glance_store.i18n import _
+
+SCHEMES = ("http", "https")
+
+_SYNTAX = _uri.UriSyntax(SCHEMES, "http[s]://[<user>:<password>@]<host>[:<port>]/<path>[?<query>]")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Some clients take a backslash for a slash, and would talk to another host than was checked.
+_NO_HOST = re.compile(r"[\s\\<>\"^`{|}]")
+
+
+class StoreLocation(location.StoreLocation):
+    """A file on a web server.
+
+    Attributes: `scheme`, `netloc` (host and port, without credentials), `user` and `password` (None
+    without credentials; as in the URI, percent-encoded), `path`, `params` (what follows a ``;`` in
+    the last component of the path), `query`. A fragment is of no use to a server and is dropped.
+    """
+
+    scheme: str = "http"
+    netloc: str = ""
+    user: str | None = None
+    password: str | None = None
+    path: str = ""
+    params: str = ""
+    query: str = ""
+
+    def process_specs(self) -> None:
+        """Take the attributes over from the specs of the same names."""
+        self.scheme = self.specs.get("scheme") or "http"
+        self.netloc = self.specs.get("netloc") or ""
+        self.user = self.specs.get("user")
+        self.password = self.specs.get("password")
+        self.path = self.specs.get("path") or ""
+        self.params = self.specs.get("params") or ""
+        self.query = self.specs.get("query") or ""
+
+    def get_uri(self) -> str:
+        """Return the URI, with the credentials. For log lines and errors there is `shown`."""
+        credentials = "" if self.user is None else f"{self.user}:{self.password or ''}@"
+        return self._with(credentials, self.query)
+
+    @property
+    def url(self) -> str:
+        """The URL to send to the server: without the credentials, which have a header."""
+        return self._with("", self.query)
+
+    @property
+    def shown(self) -> str:
+        """The URI as it may be logged: without credentials and query, which may hold a token."""
+        return self._with("", "***" if self.query else "")
+
+    def _with(self, credentials: str, query: str) -> str:
+        params = f";{self.params}" if self.params else ""
+        query = f"?{query}" if query else ""
+        return f"{self.scheme}://{credentials}{self.netloc}{self.path}{params}{query}"
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: whom the credentials are meant for."""
+        parts = urllib.parse.urlsplit(f"{self.scheme}://{self.netloc}")
+        port = parts.port if parts.port is not None else _DEFAULT_PORTS[self.scheme]
+        return self.scheme, parts.hostname or "", port
+
+    def parse_uri(self, uri: str) -> None:
+        """Set the attributes from a URI.
+
+        :param uri: the text
+        :raises BadStoreUri: it is malformed
+        """
+        # Dots in the path are the server's business: no file of this host is named by it.
+        _SYNTAX.strip_scheme(uri)
+        try:
+            parts: urllib.parse.ParseResult | None = urllib.parse.urlparse(uri)
+        except ValueError:
+            parts = None
+        # Raised out here: the ValueError quotes the host part, and a chained one would be logged.
+        if parts is None:
+            raise _SYNTAX.refuse(uri, _("its host part cannot be parsed"))
+        user, password, host = _split_authority(uri, parts.netloc)
+        if not _uri.is_host(host) or _NO_HOST.search(host) or not _is_bracketed_well(host):
+            raise _SYNTAX.refuse(uri, _("the host is missing, or it or its port is not valid"))
+        self.scheme, self.netloc = parts.scheme, host
+        self.user, self.password = user, password
+        self.path, self.params, self.query = parts.path, parts.params, parts.query
+
+
+def _is_bracketed_well(host: str) -> bool:
+    """Tell whether brackets, if there are any, hold an IPv6 address; not all Pythons look."""
+    if not host.startswith("["):
+        return "[" not in host and "]" not in host
+    address, _bracket, port = host[1:].partition("]")
+    try:
+        # A zone, such as %25eth0, is for the system to judge.
+        ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return port == "" or port.startswith(":")
+
+
+def _split_authority(uri: str, netloc: str) -> tuple[str | None, str | None, str]:
+    """Return user, password and host of the part between ``//`` and the path."""
+    if netloc.count("@") > 1:
+        raise _SYNTAX.refuse(uri, _("an '@' in a user name or password must be written as %40"))
+    credentials, _at, host = netloc.rpartition("@")
+    if not credentials:
+        return None, None, host
+    if credentials.count(":") != 1:
+        raise _SYNTAX.refuse(
+            uri, _("credentials need the form <user>:<password>, with a ':' in them as %3A")
+        )
+    user, _colon, password = credentials.partition(":")
+    return user, password, host

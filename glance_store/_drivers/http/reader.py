@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a file of a web server: one answer after the other, never bytes of two versions.
+
+A download is one request as long as nothing breaks. When the connection does break, the next read
+asks for the rest, on the condition (``If-Range``) that the file is still the one it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import requests
+
+from glance_store import exceptions
+from glance_store._drivers.http import headers as parsing
+from glance_store._drivers.http.body import Body
+from glance_store._drivers.http.client import Client, refusal
+from glance_store._drivers.http.errors import TransferInterrupted
+from glance_store._drivers.http.headers import Version
+from glance_store._drivers.http.location import StoreLocation
+from glance_store.i18n import _
+from glance_store.transfer.interface import Extent
+
+LOG = logging.getLogger(__name__)
+
+# 203: a proxy on the way has changed something that it is allowed to change.
+COMPLETE = (200, 203)
+_PARTIAL = 206
+_UNSATISFIABLE = 416
+# Answers that a server gives when it is overloaded or restarts.
+_PASSING = (408, 429, 500, 502, 503, 504)
+
+
+class HTTPReader:
+    """An image on a web server.
+
+    The first request is sent by the constructor.
+
+    :param client: sends the requests
+    :param place: where the image is
+    :param first: first byte that will be read
+    :param length: bytes that will be read from there, None for all; no more are asked for
+    :raises NotFound: the server has no such file
+    :raises BadStoreUri: the server answers, but not with the file
+    :raises RemoteServiceUnavailable: the server does not answer, or breaks the protocol
+    :raises StoreRandomGetNotSupported: the server cannot send a part of a file
+    """
+
+    def __init__(
+        self, client: Client, place: StoreLocation, first: int = 0, length: int | None = None
+    ) -> None:
+        self._client = client
+        self._place = place
+        self._length = length
+        self._stop = None if length is None else first + length
+        self._lock = threading.Lock()
+        self._body: Body | None = None
+        self._size: int | None = None
+        self._end: int | None = None  # from here on there is nothing, as far as is known
+        self._version: Version | None = None
+        self._ranges_refused = False
+        self._delivered = False
+        self._open(first)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the image; None when the server does not say."""
+        return self._size
+
+    @property
+    def concurrency(self) -> int:
+        """One: a web server sends as fast as it likes on one connection."""
+        return 1
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Say that all is data; HTTP knows no holes."""
+        yield Extent(offset, length, True)
+
+    def close(self) -> None:
+        """End the transfer; a connection with unread data on it is closed."""
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at an offset; cheap where the previous read has ended.
+
+        :param offset: first byte
+        :param length: how many
+        :returns: the bytes, fewer at the end of an answer, none only at the end of the image
+        :raises TransferInterrupted: the transfer broke off; calling again resumes it
+        :raises RemoteServiceUnavailable: it broke off, or the image changed, and cannot be resumed
+        :raises NotFound: the image has been removed meanwhile
+        """
+        with self._lock:
+            if self._end is not None and offset >= self._end:
+                return b""
+            if self._body is not None and (self._body.position != offset or self._body.exhausted):
+                self.close()
+            if self._body is None:
+                self._reopen(offset)
+            return b"" if self._body is None else self._read(self._body, length)
+
+    def _read(self, body: Body, length: int) -> bytes:
+        position = body.position
+        try:
+            data = body.read(length)
+        except TransferInterrupted as exc:
+            self.close()
+            obstacle = self._obstacle()
+            if obstacle is None:
+                raise
+            raise exceptions.RemoteServiceUnavailable(
+                _("%(problem)s; it cannot be resumed: %(obstacle)s"),
+                problem=exc.msg,
+                obstacle=obstacle,
+            ) from exc
+        except BaseException:
+            self.close()
+            raise
+        if data:
+            self._delivered = True
+        else:
+            # Only a body of unknown length ends like this. Its chunks say that it is whole; of one
+            # that ends with the connection nobody can know.
+            self._end = position
+        return data
+
+    def _obstacle(self) -> str | None:
+        """Return why a transfer cannot be resumed; None if it can, or can begin anew."""
+        if not self._delivered:
+            return None
+        if self._ranges_refused:
+            return str(_("the server does not send parts of a file (Accept-Ranges: none)"))
+        if self._version is None or self._version.validator is None:
+            return str(_("the server gives neither an ETag nor Last-Modified to tell versions by"))
+        return None
+
+    def _reopen(self, offset: int) -> None:
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            raise exceptions.RemoteServiceUnavailable(
+                _("Cannot read %(uri)s on at byte %(offset)d: %(obstacle)s"),
+                uri=self._place.shown,
+                offset=offset,
+                obstacle=obstacle,
+            )
+        self._open(offset, again=True)
+
+    def _open(self, offset: int, again: bool = False) -> None:
+        """Ask for the image from an offset on."""
+        asked: dict[str, str] = {}
+        if offset or self._stop is not None:
+            last = "" if self._stop is None or self._stop <= offset else str(self._stop - 1)
+            asked["Range"] = f"bytes={offset}-{last}"
+        if self._delivered and self._version is not None and self._version.validator is not None:
+            asked["Range"] = asked.get("Range", "bytes=0-")
+            asked["If-Range"] = self._version.validator
+        action = (_("Reading %(uri)s at byte %(offset)d") if again else _("Reading %(uri)s")) % {
+            "uri": self._place.shown,
+            "offset": offset,
+        }
+        response = self._client.fetch(
+            "GET",
+            self._place,
+            asked,
+            action,
+            TransferInterrupted if again else exceptions.RemoteServiceUnavailable,
+        )
+        try:
+            self._body = self._judge(response, offset, asked, again)
+        except BaseException:
+            response.close()
+            raise
+        if self._body is None:
+            response.close()
+
+    def _judge(
+        self, response: requests.Response, offset: int, asked: dict[str, str], again: bool
+    ) -> Body | None:
+        """Return the body of an answer; None when the image has nothing at the offset."""
+        status = response.status_code
+        try:
+            if status == _PARTIAL and "Range" in asked:
+                return self._partial(response, offset)
+            if status == _UNSATISFIABLE and "Range" in asked:
+                self._nothing_there(response, offset)
+                return None
+            if status in COMPLETE:
+                return self._complete(response, offset, asked)
+        except ValueError as exc:
+            raise self._broken(_("its header %s is missing or wrong") % exc) from None
+        if again and status in _PASSING:
+            raise TransferInterrupted(
+                _("Reading %(uri)s at byte %(offset)d: the answer has the status %(status)d"),
+                uri=self._place.shown,
+                offset=offset,
+                status=status,
+            )
+        raise refusal(response, self._place)
+
+    def _partial(self, response: requests.Response, offset: int) -> Body:
+        part = parsing.content_range(response.headers)
+        # It may be shorter or longer than asked for: what is missing is asked for again, and what
+        # is too much is not read.
+        if part.start != offset:
+            raise self._broken(_("it sent another part of the file than was asked for"))
+        self._remember(part.total, response, offset)
+        return self._body_of(response, offset, part.stop)
+
+    def _nothing_there(self, response: requests.Response, offset: int) -> None:
+        total = parsing.unsatisfied_total(response.headers)
+        if total is not None and total > offset:
+            raise self._broken(_("it refused a part of the file that it has"))
+        if self._end is not None and self._end > offset:
+            raise self._changed(offset)
+        if total is not None:
+            self._size = total if self._size is None else self._size
+        self._end = offset
+
+    def _complete(self, response: requests.Response, offset: int, asked: dict[str, str]) -> Body:
+        version = Version.of(response.headers)
+        if "If-Range" in asked and self._version is not None:
+            if self._version.differs(version):
+                raise self._changed(offset)
+            raise exceptions.RemoteServiceUnavailable(
+                _(
+                    "Reading %(uri)s broke off at byte %(offset)d and cannot be resumed: the "
+                    "server sends the whole file only"
+                ),
+                uri=self._place.shown,
+                offset=offset,
+            )
+        if offset:
+            raise exceptions.StoreRandomGetNotSupported(
+                _(
+                    "The web server of %(uri)s cannot send a part of a file: reading at offset "
+                    "%(offset)s, length %(chunk_size)s, is not possible; read the whole image"
+                ),
+                uri=self._place.shown,
+                offset=offset,
+                chunk_size=self._length,
+            )
+        length = parsing.content_length(response.headers)
+        self._remember(length, response, offset)
+        return self._body_of(response, 0, length)
+
+    def _body_of(self, response: requests.Response, start: int, stop: int | None) -> Body:
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            # A file that is stored compressed is often declared so: then the stored bytes are the
+            # image. A server that compresses although it was told not to shows up here.
+            LOG.warning(
+                "The web server declares the image at %s as encoded (%s): the bytes are read as "
+                "they are sent and are not decoded",
+                self._place.shown,
+                encoding,
+            )
+        self._ranges_refused = response.headers.get("Accept-Ranges", "").strip().lower() == "none"
+        return Body(response, self._place.shown, start, stop)
+
+    def _remember(self, size: int | None, response: requests.Response, offset: int) -> None:
+        """Learn size and version from the first answer, and hold the later ones against them."""
+        version = Version.of(response.headers)
+        if self._version is None:
+            self._version = version
+        elif self._version.differs(version):
+            raise self._changed(offset)
+        if self._size is None:
+            self._size = size
+        elif size is not None and size != self._size:
+            raise self._changed(offset)
+        self._end = self._size
+
+    def _changed(self, offset: int) -> exceptions.RemoteServiceUnavailable:
+        return exceptions.RemoteServiceUnavailable(
+            _(
+                "The image at %(uri)s changed on the web server while it was being read, at byte "
+                "%(offset)d: what was read so far is of no use, start the download again"
+            ),
+            uri=self._place.shown,
+            offset=offset,
+        )
+
+    def _broken(self, problem: str) -> exceptions.RemoteServiceUnavailable:
+        return exceptions.RemoteServiceUnavailable(
+            _("The web server of %(uri)s does not follow the HTTP protocol: %(problem)s"),
+            uri=self._place.shown,
+            problem=problem,
+        )

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store that reads images from web servers, where somebody else has put them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from glance_store import capabilities, driver, exceptions
+from glance_store._drivers.http import headers as parsing
+from glance_store._drivers.http.client import Client, refusal
+from glance_store._drivers.http.errors import TransferInterrupted
+from glance_store._drivers.http.location import SCHEMES, StoreLocation
+from glance_store._drivers.http.options import OPTIONS
+from glance_store._drivers.http.reader import COMPLETE, HTTPReader
+from glance_store._drivers.http.session import Sessions, Settings, check_authorities, is_proxy
+from glance_store.i18n import _
+from glance_store.transfer.retry import ResumingReader
+
+if TYPE_CHECKING:
+    from glance_store.location import Location
+    from glance_store.transfer.interface import ImageReader
+
+LOG = logging.getLogger(__name__)
+
+# Answers of servers that refuse HEAD but may send the file: not implemented, or a signed URL, whose
+# signature is for GET alone.
+_NO_HEAD = (403, 405, 501)
+
+
+class _Range(NamedTuple):
+    """The bytes that a reader is opened for."""
+
+    first: int = 0
+    length: int | None = None
+
+
+class Store(driver.Store):
+    """Reads images from web servers; they cannot be added or deleted.
+
+    Ranges are read where the server can send a part of a file, and refused with
+    StoreRandomGetNotSupported where it cannot. A download that breaks off is resumed if the server
+    can do that and the file is still the same; it never ends early without an error. The size is 0
+    when the server does not say it, as with chunked answers.
+    """
+
+    _CAPABILITIES: int = capabilities.BitMasks.READ_RANDOM | capabilities.BitMasks.DRIVER_REUSABLE
+    OPTIONS = OPTIONS
+
+    def __init__(self, conf: Any, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self._sessions = Sessions()
+
+    def get_schemes(self) -> tuple[str, ...]:
+        """Return the URI schemes that the store serves."""
+        return SCHEMES
+
+    def configure_add(self) -> None:
+        """Set the prefix of the locations, and tell the operator about missing protection."""
+        # Also the beginning of https.
+        self._url_prefix = "http"
+        self._check_authorities()
+        for scheme, proxy in Settings.of(self.store_conf).proxies.items():
+            if not is_proxy(proxy):
+                # Without the address: it may hold a password.
+                LOG.error(
+                    "Store %s: the proxy for %s in http_proxy_information is not a valid address "
+                    "such as http://10.0.0.1:3128; what needs it cannot be read",
+                    self.name,
+                    scheme,
+                )
+
+    def _check_authorities(self) -> None:
+        path = self.store_conf.https_ca_certificates_file
+        if path:
+            try:
+                check_authorities(path)
+            except OSError as exc:
+                LOG.error(
+                    "Store %s: images on https servers cannot be read: https_ca_certificates_file "
+                    "is %s, and its certificates cannot be loaded (%s)",
+                    self.name,
+                    path,
+                    exc.strerror or exc,
+                )
+        elif self.store_conf.https_insecure:
+            LOG.warning(
+                "Store %s: the certificates of https servers are not verified, so that images can "
+                "be replaced on the way. Set https_insecure to False, or name the authorities in "
+                "https_ca_certificates_file",
+                self.name,
+            )
+
+    @capabilities.check
+    def get(
+        self,
+        location: Location,
+        offset: int = 0,
+        chunk_size: int | None = None,
+        context: Any = None,
+    ) -> tuple[Any, int]:
+        """Read an image or a range of it, with a single request unless it breaks off.
+
+        :param location: where it is
+        :param offset: first byte to read
+        :param chunk_size: how many bytes to read in all, None for all that follow
+        :param context: of no use here
+        :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver (0 when
+            the server does not say)
+        :raises NotFound: the server has no such file
+        :raises BadStoreUri: the server answers, but not with the file
+        :raises RemoteServiceUnavailable: the server cannot be reached or breaks off
+        :raises MaxRedirectsExceeded: the server redirects too often
+        :raises StoreRandomGetNotSupported: the server cannot send a part of a file
+        """
+        # The first request has to ask for the range: open_reader gets it in place of the context,
+        # which means nothing to a web server.
+        wanted = _Range(offset or 0, chunk_size or None)
+        return super().get(location, offset, chunk_size, context=wanted)
+
+    def open_reader(self, location: Location, context: Any = None) -> ImageReader:
+        """Open an image.
+
+        :param location: where it is
+        :param context: of no use here
+        :returns: the reader, which has sent its first request and resumes what breaks off
+        :raises NotFound: the server has no such file
+        """
+        wanted = context if isinstance(context, _Range) else _Range()
+        client = self._client()
+        reader = HTTPReader(client, _place(location), wanted.first, wanted.length)
+        return ResumingReader(reader, client.settings.retries, transient=(TransferInterrupted,))
+
+    def get_size(self, location: Location, context: Any = None) -> int:
+        """Return the bytes of an image.
+
+        :param location: where it is
+        :param context: of no use here
+        :returns: bytes, 0 when the server does not say
+        :raises NotFound: the server has no such file
+        :raises BadStoreUri: the server cannot be reached, or answers with an error
+        :raises MaxRedirectsExceeded: the server redirects too often
+        """
+        place, client = _place(location), self._client()
+        size = _size(client, place, "HEAD", {})
+        if size is None:
+            size = _size(client, place, "GET", {"Range": "bytes=0-0"})
+        return size or 0
+
+    def _client(self) -> Client:
+        return Client(self._sessions, Settings.of(self.store_conf))
+
+
+def _place(location: Location) -> StoreLocation:
+    return cast("StoreLocation", location.store_location)
+
+
+def _size(client: Client, place: StoreLocation, method: str, headers: dict[str, str]) -> int | None:
+    """Return the bytes of a file, 0 if the server does not say; None when HEAD is refused."""
+    action = _("Asking for the size of %s") % place.shown
+    response = client.fetch(method, place, headers, action, exceptions.BadStoreUri)
+    try:
+        status = response.status_code
+        if method == "HEAD" and status in _NO_HEAD:
+            return None
+        if status == 206:
+            return parsing.content_range(response.headers).total or 0
+        if status == 416:
+            return parsing.unsatisfied_total(response.headers) or 0
+        if status in COMPLETE:
+            return parsing.content_length(response.headers) or 0
+        raise refusal(response, place)
+    except ValueError as exc:
+        problem = str(exc)
+    finally:
+        response.close()
+    raise exceptions.BadStoreUri(
+        _("The web server of %(uri)s does not follow the HTTP protocol: its %(header)s is wrong"),
+        uri=place.shown,
+        header=problem,
+    )

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each command does."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from glance_store import exceptions, location
+from glance_store.cli import files
+from glance_store.cli.errors import FAILED, OK, UsageError
+from glance_store.cli.output import Output, Progress, ProgressReader, human_size
+from glance_store.cli.stores import Stores, scheme_of
+from glance_store.transfer.digest import Digests
+from glance_store.transfer.upload import upload
+
+_STORE_COLUMNS = ("id", "driver", "capabilities", "default", "weight", "health")
+
+
+def stores(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """List the stores."""
+    listing = opened.listing()
+    output.table([info._asdict() for info in listing], _STORE_COLUMNS)
+    problem = opened.default_problem()
+    if problem:
+        output.warn(problem)
+    if args.check and (problem or not all(info.healthy for info in listing)):
+        return FAILED
+    return OK
+
+
+def put(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Store an image."""
+    image_id = args.id or str(uuid.uuid4())
+    with files.open_source(args.file) as (source, known):
+        size = known if args.size is None else args.size
+        with output.progress("put", size) as progress:
+            stored = opened.put(
+                image_id, ProgressReader(source, progress), size, args.hash, args.store
+            )
+    output.fields(
+        {
+            "id": image_id,
+            "location": stored.location,
+            "size": stored.size,
+            "checksum": stored.checksum,
+            "multihash": stored.multihash,
+            "hash": args.hash,
+            "metadata": stored.metadata,
+        },
+        {"size": human_size(stored.size)},
+    )
+    return OK
+
+
+def get(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Read an image or a range of it."""
+    with files.open_destination(args.output, args.force) as destination:
+        found = opened.open(args.uri, args.store, args.offset, args.length)
+        chunks, size = found.value
+        written = 0
+        with output.progress("get", size) as progress:
+            for chunk in _delivered(chunks, size, progress):
+                destination.write(chunk)
+                written += len(chunk)
+            destination.commit()
+    if args.output == "-":
+        return OK
+    if output.as_json:
+        output.fields({"store": found.store, "file": args.output, "size": written})
+    output.note(f"{args.output}: {human_size(written)} from the store {found.store}")
+    return OK
+
+
+def stat(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Say where an image is and how large."""
+    found = opened.size(args.uri, args.store)
+    output.fields(
+        {
+            "location": args.uri,
+            "size": found.value,
+            "store": found.store,
+            "driver": found.driver,
+            "scheme": scheme_of(args.uri),
+        },
+        {"size": human_size(found.value)},
+    )
+    return OK
+
+
+def verify(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Read a whole image and compare its digests."""
+    digests = Digests(args.hash)
+    expected = {
+        "checksum": _expected("--checksum", args.checksum, "md5"),
+        "multihash": _expected("--multihash", args.multihash, args.hash),
+    }
+    found = opened.open(args.uri, args.store, 0, None)
+    chunks, size = found.value
+    with output.progress("verify", size) as progress:
+        # An upload to nowhere: each digest gets a thread of its own.
+        result = upload(_delivered(chunks, size, progress), _Nowhere(), digests)
+    actual = {"checksum": result.checksum, "multihash": result.multihash}
+    wrong = [name for name, value in expected.items() if value and value != actual[name]]
+    verified = not wrong if any(expected.values()) else None
+    output.fields(
+        {
+            "location": args.uri,
+            "store": found.store,
+            "size": result.size,
+            **actual,
+            "hash": args.hash,
+            "expected": {name: value for name, value in expected.items() if value},
+            "verified": verified,
+        },
+        {
+            "size": human_size(result.size),
+            "expected": "",
+            "verified": _verdict(expected, wrong),
+        },
+    )
+    return FAILED if wrong else OK
+
+
+def remove(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Remove an image."""
+    if not args.yes:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise UsageError("nobody is there to confirm: remove the image with --yes")
+        found = opened.size(args.uri, args.store)
+        question = (
+            f"Remove {location.redact(args.uri)}, {human_size(found.value)}, from the store "
+            f"{found.store}? [y/N] "
+        )
+        if not output.confirm(question):
+            output.note("Nothing was removed.")
+            return FAILED
+        args.store = found.store
+    found = opened.delete(args.uri, args.store)
+    if output.as_json:
+        output.fields({"location": args.uri, "store": found.store, "removed": True})
+    output.note(f"Removed from the store {found.store}.")
+    return OK
+
+
+def _delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[bytes]:
+    """Yield the chunks of an image; raise TruncatedImage when they are not as many as promised."""
+    total = 0
+    with contextlib.ExitStack() as stack:
+        close = getattr(chunks, "close", None)
+        if callable(close):
+            stack.callback(close)
+        for chunk in chunks:
+            data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+            total += len(data)
+            progress.add(len(data))
+            yield data
+    if size and total < size:
+        raise exceptions.TruncatedImage(position=total, expected=size)
+
+
+def _expected(option: str, value: str | None, algorithm: str) -> str | None:
+    """Return a digest of the command line in the form of `hexdigest`."""
+    if value is None:
+        return None
+    digits = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+    text = value.strip().lower()
+    if len(text) != digits or set(text) - set("0123456789abcdef"):
+        raise UsageError(f"{option}: {algorithm} has {digits} hexadecimal digits, not {value!r}")
+    return text
+
+
+def _verdict(expected: dict[str, str | None], wrong: list[str]) -> str:
+    given = [name for name, value in expected.items() if value]
+    if not given:
+        return ""
+    if not wrong:
+        return f"yes ({' and '.join(given)})"
+    return "NO: " + ", ".join(f"{name} should be {expected[name]}" for name in wrong)
+
+
+class _Nowhere:
+    """A writer that keeps nothing."""
+
+    block_size = 4 * 1024 * 1024
+    concurrency = 1
+    holes = False
+
+    def write(self, offset: int, block: memoryview) -> None:
+        """Forget the block."""
+
+    def commit(self, size: int) -> None:
+        """Do nothing."""
+
+    def abort(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of `glance-store`: the command line, and what becomes of errors."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from glance_store.cli import commands, config
+from glance_store.cli.errors import (
+    OK,
+    OutputClosedError,
+    TerminatedError,
+    UsageError,
+    exit_code,
+    without_secrets,
+)
+from glance_store.cli.output import Output, logging_to_stderr
+
+_EPILOG = """\
+exit codes:
+  0    done
+  1    the operation failed, or a verification found a difference
+  2    the command line or the configuration is wrong; nothing was done
+  3    there is no such image
+  130  interrupted with Ctrl-C; nothing of an unfinished transfer is left
+  141  the reader of the standard output has gone; 143, 129: ended by a signal
+
+examples:
+  glance-store stores
+  glance-store put disk.raw --store fast
+  glance-store get file:///srv/images/6ad4f0a2-... -o disk.raw
+  glance-store verify file:///srv/images/6ad4f0a2-... --checksum 9e107d9d372bb6826bd81d3542a419d6
+"""
+
+_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as all other errors of the command are reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help shows what is possible)")
+
+
+class _Append(argparse.Action):
+    """Collects the values of an option wherever it stands, before or after the command."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, **options)
+        self.given: list[str] = []
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        self.given.append(values)
+        setattr(namespace, self.dest, self.given)
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9]+)([KMGT]?)(?:iB)?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 4096, 64K, 2G")
+    return int(found[1]) * _FACTORS[found[2]]
+
+
+def _length(text: str) -> int:
+    length = _bytes(text)
+    if not length:
+        raise argparse.ArgumentTypeError("at least 1 byte")
+    return length
+
+
+def _image_id(text: str) -> str:
+    if not text.isprintable() or not text.strip() or "/" in text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the id of an image")
+    return text
+
+
+def _common() -> _Parser:
+    """Return the options that may stand before and after the command."""
+    parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = parser.add_argument_group("common options")
+    group.add_argument(
+        "--config-file",
+        action=_Append,
+        metavar="FILE",
+        help="configuration of the image service; may be repeated, later files win "
+        f"(default: {config.DEFAULT_CONFIG_FILE})",
+    )
+    group.add_argument(
+        "--config-dir",
+        action=_Append,
+        metavar="DIR",
+        help="directory with *.conf files, read after the files; may be repeated",
+    )
+    group.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no remarks")
+    group.add_argument("--debug", action="store_true", help="show the library's log and tracebacks")
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    common = _common()
+    parser = _Parser(
+        prog="glance-store",
+        description="Look after the stores of an image service, and the images in them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"glance-store {importlib.metadata.version('glance_store')}",
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
+            name, help=text, description=text.capitalize() + ".", parents=[common]
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_stores(add("stores", commands.stores, "list the stores and how they are"))
+    _add_put(add("put", commands.put, "store an image"))
+    _add_get(add("get", commands.get, "read an image or a range of it"))
+    _add_uri(add("stat", commands.stat, "say where an image is and how large"))
+    _add_verify(
+        add("verify", commands.verify, "read a whole image and compare or print its digests")
+    )
+    _add_remove(add("rm", commands.remove, "remove an image"))
+    return parser
+
+
+def _add_stores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 when something is wrong with a store"
+    )
+
+
+def _add_uri(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("uri", metavar="URI", help="location of the image, as put prints it")
+    parser.add_argument(
+        "--store", metavar="ID", help="its store (default: the one that has the image)"
+    )
+
+
+def _add_put(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="file or device to store, - for stdin")
+    parser.add_argument("--id", type=_image_id, help="id of the image (default: a new UUID)")
+    parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
+    parser.add_argument(
+        "--hash", default="sha512", metavar="NAME", help="multihash to compute (default: sha512)"
+    )
+    parser.add_argument(
+        "--size",
+        type=_bytes,
+        metavar="BYTES",
+        help="bytes that FILE must have, no more and no fewer; for stdin it lets the store plan "
+        "ahead (suffixes K, M, G, T)",
+    )
+
+
+def _add_get(parser: argparse.ArgumentParser) -> None:
+    _add_uri(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="file or device to write, - for stdout (default)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument(
+        "--offset", type=_bytes, default=0, metavar="BYTES", help="first byte (default: 0)"
+    )
+    parser.add_argument(
+        "--length",
+        type=_length,
+        metavar="BYTES",
+        help="how many bytes (default: up to the end)",
+    )
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_uri(parser)
+    parser.add_argument("--checksum", metavar="HEX", help="the md5 that the image should have")
+    parser.add_argument("--multihash", metavar="HEX", help="the digest that it should have")
+    parser.add_argument(
+        "--hash", default="sha512", metavar="NAME", help="name of that digest (default: sha512)"
+    )
+
+
+def _add_remove(parser: argparse.ArgumentParser) -> None:
+    _add_uri(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command by an exception, so that clean-up runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(signum: int, _frame: Any) -> None:
+        raise TerminatedError(signum)
+
+    # A signal that is ignored, as under nohup, stays so.
+    before = {
+        signum: signal.signal(signum, terminate)
+        for signum in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(signum) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _run(words: Sequence[str], output: Output) -> int:
+    args = build_parser().parse_args(words)
+    output.quiet = getattr(args, "quiet", False)
+    output.as_json = getattr(args, "json", False)
+    # What is wrong with a store stands in the list of stores: a warning would repeat it.
+    with logging_to_stderr(getattr(args, "debug", False), silent=args.run is commands.stores):
+        conf = config.load(getattr(args, "config_file", []), getattr(args, "config_dir", []))
+        code: int = args.run(args, config.open_stores(conf), output)
+        output.flush()
+        return code
+
+
+def _abandon_stdout() -> None:
+    """Keep the interpreter from writing the rest of the output when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    :param argv: its arguments, None for those of the process
+    :returns: the exit code
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Known before the arguments are parsed: a mistake in them is reported in the same form.
+    output = Output(as_json="--json" in words)
+    try:
+        with _signals():
+            return _run(words, output)
+    except SystemExit as exc:
+        # --help and --version.
+        return exc.code if isinstance(exc.code, int) else OK
+    except OutputClosedError as exc:
+        _abandon_stdout()
+        return exit_code(exc)
+    except (Exception, KeyboardInterrupt, TerminatedError) as exc:  # noqa: BLE001 - the last resort
+        if "--debug" in words:
+            sys.stderr.write(without_secrets(traceback.format_exc()))
+        output.error(exc)
+        return exit_code(exc)

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command prints: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from glance_store.cli.errors import OutputClosedError, describe, one_line, without_secrets
+
+# A transfer below this many bytes is over before a bar can be read.
+PROGRESS_BYTES = 16 * 1024 * 1024
+# One of unknown size gets a bar when it takes longer than this many seconds.
+_PROGRESS_DELAY = 1.0
+
+_DEFAULT_WIDTH, _DEFAULT_HEIGHT = 80, 24
+# A column is not wrapped to fewer characters than this, however narrow the terminal.
+_NARROWEST = 20
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def human_size(size: int) -> str:
+    """Return a number of bytes as a person reads it.
+
+    :param size: bytes
+    """
+    value, unit = float(size), _UNITS[0]
+    for larger in _UNITS[1:]:
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{size} bytes" if unit == "bytes" else f"{size} bytes ({value:.1f} {unit})"
+
+
+def _columns(stream: TextIO | None) -> int:
+    """Return how wide a terminal is, 0 when it does not know or is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns if stream is not None else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+class Progress:
+    """Counts the bytes of one transfer and shows them.
+
+    :param bar: a progress bar of tqdm, None to show nothing
+    """
+
+    def __init__(self, bar: Any = None) -> None:
+        self._bar = bar
+
+    def add(self, length: int) -> None:
+        """Count bytes.
+
+        :param length: how many more
+        """
+        if self._bar is not None:
+            self._bar.update(length)
+
+
+class ProgressReader:
+    """A source whose reading is counted.
+
+    :param source: an object with ``read(n)``
+    :param progress: what counts
+    """
+
+    def __init__(self, source: Any, progress: Progress) -> None:
+        self._source = source
+        self._progress = progress
+
+    def read(self, length: int) -> Any:
+        """Read up to `length` bytes."""
+        data = self._source.read(length)
+        self._progress.add(len(data))
+        return data
+
+
+class Output:
+    """Prints results and errors.
+
+    :param as_json: print JSON instead of text
+    :param quiet: print results and errors only
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def write(self, text: str) -> None:
+        """Print a line on standard output.
+
+        :param text: the line
+        :raises OutputClosedError: nobody reads it any more
+        """
+        stream = sys.stdout
+        if stream is None:
+            return
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        # A file name may hold what the terminal's encoding has no character for.
+        line = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            stream.write(line + "\n")
+        except BrokenPipeError as exc:
+            raise OutputClosedError from exc
+
+    def flush(self) -> None:
+        """Hand all that was printed to the reader.
+
+        :raises OutputClosedError: nobody reads it any more
+        :raises OSError: it cannot be written
+        """
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError as exc:
+            raise OutputClosedError from exc
+
+    def fields(self, values: Mapping[str, Any], text: Mapping[str, str] | None = None) -> None:
+        """Print one result.
+
+        :param values: its members
+        :param text: other words for some of them, for people
+        """
+        if self.as_json:
+            self.write(json.dumps(values, indent=2))
+            return
+        shown = {**{name: _as_text(value) for name, value in values.items()}, **(text or {})}
+        width = max(len(name) for name in shown) + 1
+        for name, value in shown.items():
+            if value:
+                self.write(f"{name + ':':<{width}} {value}")
+
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        """Print a list of results.
+
+        :param rows: the results; as JSON with all their members
+        :param columns: names of the members in the table
+        """
+        if self.as_json:
+            self.write(json.dumps(list(rows), indent=2))
+            return
+        # Imported where it is used: the other commands start faster without it.
+        import prettytable
+
+        table = prettytable.PrettyTable([name.replace("_", " ") for name in columns])
+        table.align = "l"
+        for row in rows:
+            table.add_row([_as_text(row[name]) for name in columns])
+        _fit(table)
+        self.write(table.get_string())
+
+    def note(self, text: str) -> None:
+        """Tell a person at the terminal what was done; scripts get the result instead.
+
+        :param text: one line
+        """
+        if not self.quiet and not self.as_json:
+            self.write(text)
+
+    def warn(self, text: str) -> None:
+        """Print a warning on standard error.
+
+        :param text: what and what to do
+        """
+        _stderr(f"glance-store: warning: {one_line(text)}")
+
+    def error(self, exc: BaseException) -> None:
+        """Print an error on standard error, in one line.
+
+        :param exc: the error
+        """
+        text = describe(exc)
+        if self.as_json:
+            _stderr(json.dumps({"error": text, "kind": type(exc).__name__}))
+        else:
+            _stderr(f"glance-store: error: {text}")
+
+    def confirm(self, question: str) -> bool:
+        """Ask a person at the terminal.
+
+        :param question: what to ask
+        :returns: whether the answer is yes
+        """
+        if sys.stderr is not None:
+            sys.stderr.write(question)
+            sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    @contextlib.contextmanager
+    def progress(self, what: str, size: int) -> Iterator[Progress]:
+        """Show a progress bar for the time of a transfer, on a terminal, when it is a long one.
+
+        :param what: a word for the transfer
+        :param size: bytes, 0 when unknown
+        :returns: what counts the bytes
+        """
+        if self.quiet or not _is_terminal(sys.stderr) or 0 < size < PROGRESS_BYTES:
+            yield Progress()
+            return
+        import tqdm
+
+        width = _columns(sys.stderr)
+        # Every update is looked at (miniters), so the thread that watches for stalls has no use.
+        tqdm.tqdm.monitor_interval = 0
+        with tqdm.tqdm(
+            total=size or None,
+            desc=what,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            miniters=1,
+            # A terminal without a size, as in containers: tqdm would draw nothing.
+            dynamic_ncols=bool(width),
+            ncols=None if width else _DEFAULT_WIDTH,
+            nrows=None if width else _DEFAULT_HEIGHT,
+            delay=0 if size else _PROGRESS_DELAY,
+            file=sys.stderr,
+        ) as bar:
+            yield Progress(bar)
+
+
+def _fit(table: Any) -> None:
+    """Wrap the last column of a table where the terminal ends."""
+    columns = _columns(sys.stdout)
+    if not columns:
+        # Nothing is wrapped in a pipe, for grep and the like.
+        return
+    last = table.field_names[-1]
+    others = len(table.get_string(fields=table.field_names[:-1]).partition("\n")[0])
+    table.max_width[last] = max(len(last), _NARROWEST, columns - others - len(" ") * 2 - len("|"))
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={item}" for name, item in value.items())
+    return str(value)
+
+
+def _stderr(line: str) -> None:
+    if sys.stderr is None:
+        return
+    # Nobody is left to tell when the standard error is closed too.
+    with contextlib.suppress(OSError):
+        if "tqdm" in sys.modules:
+            # A bar that is on the screen steps aside for the line.
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class _LineFormatter(logging.Formatter):
+    """A log record as one line in the manner of the command's own warnings."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"glance-store: {record.levelname.lower()}: {one_line(record.getMessage())}"
+
+
+class _DebugFormatter(logging.Formatter):
+    """A log record with its origin and traceback, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class _Handler(logging.Handler):
+    """Prints log records between the updates of a progress bar.
+
+    :param repeat: print a line again that was printed before
+    """
+
+    def __init__(self, repeat: bool) -> None:
+        super().__init__()
+        self._repeat = repeat
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            if self._repeat or line not in self._printed:
+                self._printed.add(line)
+                _stderr(line)
+        except Exception:  # noqa: BLE001 - logging's own way to report a broken log call
+            self.handleError(record)
+
+
+# Libraries that repeat in their own words what the command says itself.
+_REPETITIVE = ("stevedore", "oslo_config")
+
+
+@contextlib.contextmanager
+def logging_to_stderr(debug: bool, silent: bool = False) -> Iterator[None]:
+    """Print log records on standard error for the time of a command.
+
+    :param debug: all records of this library with tracebacks; else warnings, one line each
+    :param silent: without `debug` print none at all
+    """
+    handler = _Handler(repeat=debug)
+    handler.setFormatter(
+        _DebugFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if debug
+        else _LineFormatter()
+    )
+    # Client libraries stay at warnings: their debug records show tokens and signatures.
+    levels = {"": logging.WARNING, "glance_store": logging.DEBUG if debug else logging.NOTSET}
+    if silent and not debug:
+        levels["glance_store"] = logging.CRITICAL
+    if not debug:
+        levels.update(dict.fromkeys(_REPETITIVE, logging.CRITICAL))
+    before = {name: logging.getLogger(name).level for name in levels}
+    root = logging.getLogger()
+    root.addHandler(handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

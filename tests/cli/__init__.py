@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `glance-store` command, run as an operator runs it."""

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`glance-store stores` shows what an operator has to know about each store."""
+
+from __future__ import annotations
+
+import pytest
+
+from .command import Command, one_line_error
+
+
+def listed(result):
+    return {store["id"]: store for store in result.json}
+
+
+def test_table_has_a_line_for_each_store(command, tmp_path):
+    result = command("stores")
+    assert result.code == 0
+    assert result.err == ""
+    header, fast, cheap = [line for line in result.out.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        "id",
+        "driver",
+        "capabilities",
+        "default",
+        "weight",
+        "health",
+    ]
+    assert [cell.strip() for cell in fast.split("|")[1:6]] == [
+        "fast",
+        "file",
+        "read, write, ranges",
+        "yes",
+        "10",
+    ]
+    assert f"GiB free in {tmp_path}/fast" in fast
+    assert [cell.strip() for cell in cheap.split("|")[1:6]] == [
+        "cheap",
+        "file",
+        "read, write, ranges",
+        "",
+        "0",
+    ]
+
+
+def test_json_has_all_facts(command):
+    result = command("stores", "--json")
+    assert result.code == 0
+    fast = listed(result)["fast"]
+    health = fast.pop("health")
+    assert health.startswith("ok")
+    assert fast == {
+        "id": "fast",
+        "driver": "file",
+        "schemes": ["file", "filesystem"],
+        "capabilities": ["read", "write", "ranges"],
+        "default": True,
+        "weight": 10,
+        "healthy": True,
+    }
+
+
+def test_single_mode_lists_drivers(single):
+    result = single("stores", "--json", "--check")
+    assert result.code == 0
+    assert list(listed(result)) == ["file"]
+    assert listed(result)["file"]["default"] is True
+
+
+@pytest.fixture
+def sick(tmp_path):
+    """Two stores on one directory, a driver that does not exist, and no default store."""
+    config = tmp_path / "sick.conf"
+    config.write_text(
+        "[DEFAULT]\nenabled_backends = one:file, two:file, none:nodriver\n"
+        f"[one]\nfilesystem_store_datadir = {tmp_path}/same\n"
+        f"[two]\nfilesystem_store_datadir = {tmp_path}/same\n"
+    )
+    return Command(config)
+
+
+def test_what_is_wrong_is_said(sick):
+    result = sick("stores", "--json")
+    assert result.code == 0
+    stores = listed(result)
+    assert stores["one"]["healthy"] is True
+    assert stores["two"]["healthy"] is False
+    assert stores["two"]["capabilities"] == ["read", "ranges"]
+    assert stores["two"]["health"].startswith("read-only: ")
+    assert "belongs to the store one" in stores["two"]["health"]
+    assert stores["none"]["healthy"] is False
+    assert stores["none"]["driver"] == "nodriver"
+    assert stores["none"]["capabilities"] == []
+    assert stores["none"]["health"].startswith("not loaded: ")
+    # What the list says is not said again; the missing default is no matter of one store.
+    (line,) = result.err.splitlines()
+    assert line.startswith("glance-store: warning: ")
+    assert "default_backend" in line
+
+
+def test_a_store_that_can_do_nothing(tmp_path):
+    config = tmp_path / "pending.conf"
+    config.write_text("[DEFAULT]\nenabled_backends = ceph:rbd\n")
+    ceph = listed(Command(config)("stores", "--json"))["ceph"]
+    assert ceph["capabilities"] == []
+    assert ceph["healthy"] is False
+    assert ceph["health"].startswith("unusable: ")
+
+
+def test_check_turns_it_into_an_exit_code(sick):
+    assert sick("stores", "--check").code == 1
+
+
+def test_a_missing_default_alone_fails_the_check(tmp_path):
+    config = tmp_path / "nodefault.conf"
+    config.write_text(
+        "[DEFAULT]\nenabled_backends = one:file\n"
+        f"[one]\nfilesystem_store_datadir = {tmp_path}/one\n"
+    )
+    assert Command(config)("stores").code == 0
+    assert Command(config)("stores", "--check").code == 1
+
+
+def test_warnings_of_the_library_are_lines_elsewhere(sick, small):
+    result = sick("put", small, "--store", "one")
+    assert result.code == 0
+    assert result.err
+    assert len(set(result.err.splitlines())) == len(result.err.splitlines())
+    assert all(line.startswith("glance-store: warning: ") for line in result.err.splitlines())
+
+
+def test_reserved_stores_only_where_they_are_configured(command, config, tmp_path):
+    assert listed(command("stores", "--json")).keys() == {"fast", "cheap"}
+    with config.open("a") as file:
+        file.write(f"[os_glance_staging_store]\nfilesystem_store_datadir = {tmp_path}/staging\n")
+    assert listed(command("stores", "--json")).keys() == {
+        "fast",
+        "cheap",
+        "os_glance_staging_store",
+    }
+    assert (tmp_path / "staging").is_dir()
+
+
+def test_later_files_and_directories_win(command, tmp_path):
+    (tmp_path / "over.conf").write_text("[glance_store]\ndefault_backend = cheap\n")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "weights.conf").write_text("[cheap]\nweight = 7\n")
+    # Common options stand before the command and after it.
+    stores = listed(
+        command(
+            "stores",
+            f"--config-file={tmp_path}/over.conf",
+            "--json",
+            "--config-dir",
+            tmp_path / "conf.d",
+        )
+    )
+    assert stores["cheap"]["default"] is True
+    assert stores["cheap"]["weight"] == 7
+    assert stores["fast"]["weight"] == 10
+
+
+def test_a_narrow_terminal_wraps_the_last_column_only(command):
+    lines = command.on_terminal("stores", columns=90).out.splitlines()
+    assert any("| fast  | file   | read, write, ranges | yes" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[DEFAULT]\nenabled_backends = a\n", "NAME:VALUE pairs"),
+        ("[DEFAULT]\nenabled_backends = a:file\n[a]\nweight = much\n", "weight"),
+        ("[DEFAULT]\nenabled_backends = a:file\n[a]\nfilesystem_store_datadir = $x\n", "option x"),
+        ("[DEFAULT]\nenabled_backends\n", "line 2"),
+        ("no section\n", "line 1"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(tmp_path, text, says):
+    config = tmp_path / "wrong.conf"
+    config.write_text(text)
+    result = Command(config)("stores")
+    assert result.code == 2
+    assert says in one_line_error(result)
+
+
+def test_a_malformed_line_is_not_quoted(tmp_path):
+    config = tmp_path / "wrong.conf"
+    config.write_text("[DEFAULT]\nswift_store_key hush-hush\n")
+    for words in (["stores"], ["stores", "--json"]):
+        result = Command(config)(*words)
+        assert result.code == 2
+        assert "hush" not in result.err
+
+
+def test_a_configuration_that_cannot_be_read(tmp_path):
+    missing = Command(tmp_path / "missing.conf")("stores")
+    assert missing.code == 2
+    assert str(tmp_path / "missing.conf") in one_line_error(missing)
+    folder = Command(tmp_path)("stores")
+    assert folder.code == 2
+    assert "--config-dir" in one_line_error(folder)
+    no_folder = Command()("stores", "--config-dir", tmp_path / "missing.d")
+    assert no_folder.code == 2
+    assert "missing.d" in one_line_error(no_folder)
+    binary = tmp_path / "binary.conf"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert Command(binary)("stores").code == 2
+    assert "UTF-8" in one_line_error(Command(binary)("stores"))

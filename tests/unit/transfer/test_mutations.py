@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of an upload, checked: each of them fails on an engine that is broken on purpose."""
+
+from __future__ import annotations
+
+import types
+from typing import NamedTuple
+
+import pytest
+
+from glance_store.transfer import upload as engine
+
+from . import checks
+
+MODULE = "glance_store.transfer.upload"
+
+
+class Mutation(NamedTuple):
+    """A defect: the text that it takes the place of, and the check that finds it."""
+
+    name: str
+    text: str
+    replacement: str
+    caught_by: str
+
+
+MUTATIONS = [
+    Mutation(
+        "skips a digest",
+        "        for consumer in digests.consumers:\n            lanes.start(",
+        "        for consumer in digests.consumers[1:]:\n            lanes.start(",
+        "contents",
+    ),
+    Mutation(
+        "skips a digest of a small image",
+        "            for consumer in digests.consumers:\n                consumer.update(",
+        "            for consumer in digests.consumers[:1]:\n                consumer.update(",
+        "contents",
+    ),
+    Mutation(
+        "drops the last block",
+        "        if not block:\n            return\n        lanes.put(",
+        "        if len(block) < source._block_size:\n            return\n        lanes.put(",
+        "contents",
+    ),
+    Mutation(
+        "does not abort",
+        "        _abort(writer)\n        raise\n",
+        "        raise\n",
+        "source errors",
+    ),
+    Mutation(
+        "publishes early",
+        "        lanes.finish()\n    except",
+        "        writer.commit(source.total)\n        lanes.finish()\n"
+        "        writer.commit = lambda _size: None\n    except",
+        "commit after writes",
+    ),
+    Mutation(
+        "ignores the declared size",
+        "        self._expected = expected\n",
+        "        self._expected = 0\n",
+        "declared sizes",
+    ),
+    Mutation(
+        "swallows the source's error",
+        "            raise lane_error from exc\n        raise\n",
+        "            raise lane_error from exc\n        return source.total\n",
+        "source errors",
+    ),
+    Mutation(
+        "swallows the backend's error",
+        "                    if self.error is None:\n                        self.error = exc\n",
+        "                    self.error = None\n",
+        "write errors",
+    ),
+]
+
+
+def engine_source() -> str:
+    with open(str(engine.__file__), encoding="utf-8") as file:
+        return file.read()
+
+
+def load(source: str) -> checks.Upload:
+    """Return the function `upload` of a copy of its module."""
+    module = types.ModuleType(f"{MODULE}_copy")
+    exec(compile(source, "<copy of upload.py>", "exec"), module.__dict__)
+    function: checks.Upload = module.upload
+    return function
+
+
+def failing(upload: checks.Upload) -> set[str]:
+    """Return the names of the checks that an engine does not pass."""
+    names = set()
+    for name, check in checks.ALL.items():
+        try:
+            check(upload)
+        except (AssertionError, pytest.fail.Exception):
+            names.add(name)
+    return names
+
+
+def test_the_engine_passes() -> None:
+    assert failing(engine.upload) == set()
+
+
+def test_a_copy_of_the_engine_passes() -> None:
+    """So what fails below fails for its mutation."""
+    assert failing(load(engine_source())) == set()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_is_caught(mutation: Mutation) -> None:
+    source = engine_source()
+    assert source.count(mutation.text) == 1, "the engine has changed: adapt the mutation"
+    mutant = load(source.replace(mutation.text, mutation.replacement))
+    assert mutation.caught_by in failing(mutant)
+
+
+def test_every_check_catches_something() -> None:
+    assert {mutation.caught_by for mutation in MUTATIONS} == set(checks.ALL)
