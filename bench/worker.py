@@ -181,7 +181,7 @@ def get_images(store: Store, task: Task, locations: Sequence[str]) -> Measuremen
 
 
 def busy_seconds() -> float:
-    """Return the CPU seconds that all of the machine has spent working (0.0 if it does not tell)."""
+    """Return the CPU seconds that all of the machine has spent working, 0.0 if untold."""
     try:
         user, nice, system, _, _, irq, softirq, steal = map(
             int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]

@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from glance_store import driver, exceptions, location, registry
 from glance_store.i18n import _
-from glance_store.registry import check_location_metadata
+from glance_store.location import check_location_metadata
 
 __all__ = [
     "Indexable",
@@ -225,6 +225,22 @@ def get_store_from_location(uri: str) -> str:
     return location.get_location_from_uri(uri, conf=registry.active_conf()).store_name
 
 
+def _checked(result: tuple[Any, ...], store: Any) -> tuple[Any, ...]:
+    """Return the result of a store's `add` if its metadata can be kept by the image service.
+
+    :raises BackendException: it cannot
+    """
+    metadata = result[-1]
+    if metadata is not None:
+        if not isinstance(metadata, dict):
+            raise exceptions.BackendException(
+                f"The driver of the store {store} returned location metadata of type "
+                f"{type(metadata).__name__} instead of a dictionary"
+            )
+        check_location_metadata(metadata)
+    return result
+
+
 def store_add_to_backend(
     image_id: str,
     data: Any,
@@ -245,7 +261,7 @@ def store_add_to_backend(
     :raises BackendException: the driver returned metadata that cannot be kept
     """
     result = store.add(image_id, data, size, context=context, verifier=verifier)
-    return registry.checked(result, store)
+    return _checked(result, store)
 
 
 def store_add_to_backend_with_multihash(
@@ -273,7 +289,7 @@ def store_add_to_backend_with_multihash(
     if hashing_algo not in hashlib.algorithms_available:
         raise exceptions.UnknownHashingAlgo(algo=hashing_algo)
     result = store.add(image_id, data, size, hashing_algo, context=context, verifier=verifier)
-    return registry.checked(result, store)
+    return _checked(result, store)
 
 
 def _default_store(conf: cfg.ConfigOpts, scheme: str | None) -> Any:

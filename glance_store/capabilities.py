@@ -109,6 +109,17 @@ def _check_get(store: StoreCapability, offset: Any, chunk_size: Any) -> None:
     raise exceptions.StoreGetNotSupported(_("Getting images from this store is not supported."))
 
 
+def _read_only(store: StoreCapability) -> str:
+    name = getattr(store, "name", type(store).__name__)
+    reason = getattr(store, "configuration_error", None)
+    if reason is None:
+        return _("The store %s is read-only: images can be neither added nor deleted") % name
+    return _("The store %(name)s is read-only because of its configuration: %(reason)s") % {
+        "name": name,
+        "reason": reason,
+    }
+
+
 def check(store_op_fun: _F) -> _F:
     """Decorate an operation of a store: refuse what the store is not capable of.
 
@@ -138,10 +149,10 @@ def check(store_op_fun: _F) -> _F:
             )
         elif name == "add":
             if not store.is_capable(BitMasks.WRITE_ACCESS):
-                raise exceptions.StoreAddDisabled
+                raise exceptions.StoreAddDisabled(_read_only(store))
         elif name == "delete":
             if not store.is_capable(BitMasks.WRITE_ACCESS):
-                raise exceptions.StoreDeleteNotSupported
+                raise exceptions.StoreDeleteNotSupported(_read_only(store))
         else:
             LOG.warning("The capabilities of the store operation %s are not checked", name)
         return store_op_fun(store, *args, **kwargs)

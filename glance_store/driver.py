@@ -122,13 +122,9 @@ class BackendGroupConfiguration:
         """Return the value of an option.
 
         :param key: its name
-        :param default: returned when the option is unknown or None everywhere
+        :param default: returned when there is no such option
         """
-        try:
-            value = getattr(self, key)
-        except AttributeError:
-            return default
-        return default if value is None else value
+        return getattr(self, key, default)
 
     def __getattr__(self, opt_name: str) -> Any:
         if opt_name in ("backend_conf", "shared_backend_conf"):

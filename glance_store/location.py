@@ -127,6 +127,26 @@ def register_scheme_backend_map(scheme_map: dict[str, dict[str, dict[str, Any]]]
         SCHEME_TO_CLS_BACKEND_MAP.setdefault(scheme, {}).update(stores)
 
 
+def check_location_metadata(val: Any, key: str = "") -> None:
+    """Check that metadata has only strings in it, in any depth of dicts and lists.
+
+    :param val: the metadata
+    :param key: where in the metadata `val` stands, for the text of the error
+    :raises BackendException: there is something else
+    """
+    if isinstance(val, dict):
+        for name, value in val.items():
+            check_location_metadata(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(val, list):
+        for index, value in enumerate(val):
+            check_location_metadata(value, f"{key}[{index}]")
+    elif not isinstance(val, str):
+        raise exceptions.BackendException(
+            f"The location metadata has a value of type {type(val).__name__} at "
+            f"{key or 'its top'}; only text, and lists and dictionaries of text, can be stored"
+        )
+
+
 class Location:
     """The place of one image, whatever the store.
 

@@ -15,7 +15,7 @@ from glance_store.backend import (
     store_add_to_backend_with_multihash,
 )
 from glance_store.i18n import _
-from glance_store.registry import check_location_metadata
+from glance_store.location import check_location_metadata
 
 __all__ = [
     "add",

@@ -182,6 +182,7 @@ def load_store(
             store_entry,
             exc,
         )
+        _STATE.failures[backend or store_entry] = f"driver {store_entry} cannot be loaded: {exc}"
         return None
 
 
@@ -228,9 +229,13 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
         count = 0
         useless: list[str] = []
         for identifier, entry in _configured(conf):
-            register_backend_opts(conf, identifier, entry, identifier in _STATE.reserved)
+            if identifier in _STATE.reserved:
+                # Those of the others are registered by the store itself.
+                register_backend_opts(conf, identifier, entry, reserved=True)
             store = _create(conf, entry, identifier)
             if store is None:
+                # One that worked with an earlier configuration must not stay in use.
+                _forget(identifier)
                 continue
             _claim(store, identifier)
             schemes = _schemes(store, identifier, useless)
@@ -240,6 +245,11 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
             count += len(schemes)
         _refuse(useless)
         return count
+
+
+def _forget(identifier: str) -> None:
+    for by_identifier in location.SCHEME_TO_CLS_BACKEND_MAP.values():
+        by_identifier.pop(identifier, None)
 
 
 def _configured(conf: cfg.ConfigOpts) -> list[tuple[str, str]]:
@@ -273,7 +283,6 @@ def _create(conf: cfg.ConfigOpts, entry: str, identifier: str | None = None) -> 
     try:
         store = load_store(conf, entry, backend=identifier)
         if store is None:
-            _STATE.failures[name] = f"driver {entry} cannot be loaded"
             return None
         store.get_schemes()
         store.configure()
@@ -426,11 +435,14 @@ def candidates(uri: str) -> list[str]:
     by_identifier = location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})
     found = [name for name, _entry_name in _configured(active_conf()) if name in by_identifier]
 
-    def is_elsewhere(identifier: str) -> bool:
-        prefix = getattr(by_identifier[identifier]["store"], "url_prefix", None)
-        return not (prefix and uri.startswith(prefix))
+    def fit(identifier: str) -> int:
+        prefix = getattr(by_identifier[identifier]["store"], "url_prefix", None) or ""
+        # By whole components: /srv/fast holds nothing that is in /srv/fast2.
+        rest = uri[len(prefix) :]
+        whole = not rest or prefix.endswith("/") or rest[0] == "/" or "://" not in prefix
+        return len(prefix) if uri.startswith(prefix) and whole else 0
 
-    return sorted(found, key=is_elsewhere)
+    return sorted(found, key=fit, reverse=True)
 
 
 def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
@@ -456,42 +468,3 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
     raise exceptions.NotFound(
         _("Image not found in any configured store: %(uri)s"), uri=location.redact(uri)
     )
-
-
-# -- locations and metadata
-
-
-def check_location_metadata(val: Any, key: str = "") -> None:
-    """Check that metadata has only strings in it, in any depth of dicts and lists.
-
-    :param val: the metadata
-    :param key: where in the metadata `val` stands, for the text of the error
-    :raises BackendException: there is something else
-    """
-    if isinstance(val, dict):
-        for name, value in val.items():
-            check_location_metadata(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(val, list):
-        for index, value in enumerate(val):
-            check_location_metadata(value, f"{key}[{index}]")
-    elif not isinstance(val, str):
-        raise exceptions.BackendException(
-            f"The location metadata has a value of type {type(val).__name__} at "
-            f"{key or 'its top'}; only text, and lists and dictionaries of text, can be stored"
-        )
-
-
-def checked(result: tuple[Any, ...], store: Any) -> tuple[Any, ...]:
-    """Return the result of a store's `add` if its metadata can be kept by the image service.
-
-    :raises BackendException: it cannot
-    """
-    metadata = result[-1]
-    if metadata is not None:
-        if not isinstance(metadata, dict):
-            raise exceptions.BackendException(
-                f"The driver of the store {store} returned location metadata of type "
-                f"{type(metadata).__name__} instead of a dictionary"
-            )
-        check_location_metadata(metadata)
-    return result

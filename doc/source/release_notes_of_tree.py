@@ -41,7 +41,8 @@ def has_releases() -> bool:
     except NotGitRepository:
         return False
     with repository:
-        return bool(repository.refs.as_dict(b"refs/tags")) and not repository.get_shallow()
+        tagged = any(name.startswith(b"refs/tags/") for name in repository.get_refs())
+        return tagged and not repository.get_shallow()
 
 
 def replace_directive(app: Sphinx, _document: str, source: list[str]) -> None:
@@ -51,6 +52,8 @@ def replace_directive(app: Sphinx, _document: str, source: list[str]) -> None:
             NotesOfTree(), Config(str(ROOT)), [app.config.release], show_source=False
         )
         source[0] = source[0].replace(DIRECTIVE, report)
+        # A new note is no change of this page.
+        app.env.note_reread()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -163,8 +163,8 @@ def test_a_killed_upload_is_never_a_partial_image(
     moments = random.Random(seed)
     complete = hashlib.sha256(WHOLE).digest()
     partial = 0
-    for number in range(25):
-        kill_during_an_upload(directory, (0, len(WHOLE))[number % 2], moments.uniform(0.0, 0.2))
+    for number in range(50):
+        kill_during_an_upload(directory, (0, len(WHOLE))[number % 2], moments.uniform(0.0, 0.15))
         for name in listing(directory):
             path = directory / name
             if name == "image":

@@ -175,7 +175,7 @@ def test_busy_threads_are_reported(caplog: pytest.LogCaptureFixture) -> None:
             assert ("wait for the file system" in caplog.text) == (number > 2)
             thread.start()
             wait_for(lambda wanted=number + 1: calls._busy == wanted)
-    assert "Store files: 3 calls" in caplog.text
+    wait_for(lambda: "Store files: 3 calls" in caplog.text)
     release.set()
     for thread in waiting:
         thread.join()
@@ -221,10 +221,11 @@ def test_an_error_of_the_call_is_no_timeout() -> None:
 
 
 def test_r64_the_pool_ends_with_a_new_configuration(make_store: MakeStore) -> None:
+    before = set(threading.enumerate())
     store = make_store(timeout=30)
     put(store, "one", b"data")
-    pools = {thread for thread in threading.enumerate() if "glance_store-file" in thread.name}
-    assert pools
+    pools = set(threading.enumerate()) - before
+    assert {thread.name.rpartition("_")[0] for thread in pools} == {"glance_store-file"}
     store.configure()
     for thread in pools:
         thread.join(20)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store._drivers import _uri
+from glance_store.location import redact
 
 DATA = Path(__file__).parents[2] / "data"
 VECTORS = json.loads((DATA / "uri_vectors.json").read_text())
@@ -264,7 +264,7 @@ def test_an_error_says_what_is_wrong_and_what_is_right():
     ],
 )
 def test_what_is_shown_of_a_malformed_uri(uri, shown):
-    assert location.redact(uri) == shown
+    assert redact(uri) == shown
 
 
 @pytest.mark.parametrize(

@@ -313,11 +313,18 @@ class CallerBlocks:
     def __init__(self, note: Callable[[], int] = int) -> None:
         self.blocked = threading.Event()
         self.notes: list[int] = []
+        self.waits_for: object = None  # a thread or a condition, while it does
         self._note = note
 
-    def _block(self) -> None:
+    @contextlib.contextmanager
+    def _block(self, waits_for: object) -> Iterator[None]:
         self.notes.append(self._note())
+        self.waits_for = waits_for
         self.blocked.set()
+        try:
+            yield
+        finally:
+            self.waits_for = None
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[CallerBlocks]:
@@ -335,14 +342,17 @@ class CallerBlocks:
 
         def watched_wait(condition: threading.Condition, timeout: float | None = None) -> bool:
             if threading.current_thread() is caller and not starting:
-                self._block()
+                with self._block(condition):
+                    return wait_(condition, timeout)
             return wait_(condition, timeout)
 
         def watched_join(thread: threading.Thread, timeout: float | None = None) -> None:
             # An interrupted join() may have taken a running thread for dead: no waiting either.
             if threading.current_thread() is caller and thread.is_alive():
-                self._block()
-            join(thread, timeout)
+                with self._block(thread):
+                    join(thread, timeout)
+            else:
+                join(thread, timeout)
 
         with (
             mock.patch.object(threading.Thread, "start", watched_start),

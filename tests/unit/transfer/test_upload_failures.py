@@ -24,7 +24,7 @@ from .memory import (
     MemoryWriter,
     Source,
     Verifier,
-    engine_threads,
+    eventually,
     pattern,
     wait,
 )
@@ -217,11 +217,13 @@ def test_an_interrupt_while_writes_are_waited_for() -> None:
 
     def on_write(number: int) -> None:
         assert number == 0
-        wait(caller.blocked)
-        for thread in engine_threads():
-            if thread is not threading.current_thread():
-                thread.join()
-        # The caller waits for this thread, and is interrupted.
+        # The caller waits for this very write, whatever by, and is interrupted.
+        assert eventually(
+            lambda: (
+                isinstance(caller.waits_for, threading.Condition)
+                or caller.waits_for is threading.current_thread()
+            )
+        )
         signal.pthread_kill(main.ident, signal.SIGINT)
         wait(interrupted)
         # It is to wait once more. Should it abort instead, abort() finds this write running.
