@@ -106,18 +106,25 @@ def _check_get(store: StoreCapability, offset: Any, chunk_size: Any) -> None:
         return
     if offset or chunk_size:
         raise exceptions.StoreRandomGetNotSupported(offset=offset, chunk_size=chunk_size)
-    raise exceptions.StoreGetNotSupported(_("Getting images from this store is not supported."))
+    reason = getattr(store, "configuration_error", None)
+    raise exceptions.StoreGetNotSupported(
+        _("The store %(name)s reads no images: %(reason)s"),
+        name=_name(store),
+        reason=reason or _("its driver cannot"),
+    )
+
+
+def _name(store: StoreCapability) -> str:
+    return str(getattr(store, "name", type(store).__name__))
 
 
 def _read_only(store: StoreCapability) -> str:
-    name = getattr(store, "name", type(store).__name__)
     reason = getattr(store, "configuration_error", None)
     if reason is None:
-        return _("The store %s is read-only: images can be neither added nor deleted") % name
-    return _("The store %(name)s is read-only because of its configuration: %(reason)s") % {
-        "name": name,
-        "reason": reason,
-    }
+        text = _("The store %(name)s is read-only: images can be neither added nor deleted")
+    else:
+        text = _("The store %(name)s adds and deletes no images: %(reason)s")
+    return str(text % {"name": _name(store), "reason": reason})
 
 
 def check(store_op_fun: _F) -> _F:

@@ -91,6 +91,9 @@ class BackendGroupConfiguration:
         self.shared_backend_conf = getattr(self.conf, SHARED_CONF_GROUP)
 
     def _register(self, store_opts: Sequence[cfg.Opt]) -> None:
+        for group in (SHARED_CONF_GROUP, self.config_group):
+            # Also without a single option in it, the group can be asked.
+            self.conf.register_group(cfg.OptGroup(group))
         register_each(self.conf, store_opts, SHARED_CONF_GROUP)
         if self.config_group == SHARED_CONF_GROUP:
             return
@@ -336,6 +339,23 @@ class Store(capabilities.StoreCapability):
         """
         raise NotImplementedError("A driver that reads images must implement open_reader")
 
+    def open_range(
+        self, location: Location, offset: int, length: int | None, context: Any = None
+    ) -> ImageReader:
+        """Open a stored image of which only a range will be read.
+
+        For drivers whose first request has to name the range; the others need not implement it.
+
+        :param location: where it is
+        :param offset: first byte that will be read
+        :param length: bytes that will be read at most; None for all that follow
+        :param context: the request's context, if the caller has one
+        :returns: the reader of the whole image, which the engine closes
+        :raises NotFound: it is not there
+        :raises StoreRandomGetNotSupported: this image cannot be read from there
+        """
+        return self.open_reader(location, context)
+
     @back_compat_add
     @capabilities.check
     def add(
@@ -398,9 +418,10 @@ class Store(capabilities.StoreCapability):
                 length=chunk_size,
                 offset=offset,
             )
-        reader = self.open_reader(location, context)
         # A length of 0 has always meant "to the end".
-        download = Download(reader, offset or 0, chunk_size or None, self.read_size)
+        first, length = offset or 0, chunk_size or None
+        reader = self.open_range(location, first, length, context)
+        download = Download(reader, first, length, self.read_size)
         return download, download.length or 0
 
     def get_size(self, location: Location, context: Any = None) -> int:

@@ -119,7 +119,7 @@ def without_secrets(text: str) -> str:
 
     :param text: any text
     """
-    return re.sub(r"\S+://\S+", lambda found: redact(found[0]), text)
+    return re.sub(r"\S+://\S+?(?=[:;,]?(?:\s|$))", lambda found: redact(found[0]), text)
 
 
 def one_line(text: str) -> str:

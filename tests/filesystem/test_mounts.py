@@ -37,7 +37,7 @@ def test_a_mount_that_goes_away_is_noticed(
             put(store, "other", b"data")
         assert listing(images) == []
         # The image is not deleted: it is out of sight.
-        for operation in (store.get, store.delete):
+        for operation in (store.get, store.get_size, store.delete):
             with pytest.raises(exceptions.StorageWriteDenied, match="is gone"):
                 operation(locate(store, uri))
         with pytest.raises(exceptions.StorageWriteDenied, match="is gone"):

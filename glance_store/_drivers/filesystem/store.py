@@ -256,6 +256,8 @@ class Store(store_driver.Store):
         try:
             return self._guard.call(os.path.getsize, path)
         except OSError as exc:
+            if isinstance(exc, FileNotFoundError):
+                self._check_not_gone(path)
             raise syscalls.reading_error(exc, path) from exc
 
     @capabilities.check

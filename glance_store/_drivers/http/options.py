@@ -70,7 +70,8 @@ allows.
         default=3,
         min=0,
         help="""
-How often a download that broke off is resumed where it stopped.
+How often in a row a download that broke off is resumed where it stopped. The
+count starts anew when data arrives again.
 
 Resuming needs a server that can send a part of a file. After the last try, or
 at once with the value 0, the reader gets an error, never a shortened image.

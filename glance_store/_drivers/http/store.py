@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.http import headers as parsing
@@ -26,13 +26,6 @@ LOG = logging.getLogger(__name__)
 # Answers of servers that refuse HEAD but may send the file: not implemented, or a signed URL, whose
 # signature is for GET alone.
 _NO_HEAD = (403, 405, 501)
-
-
-class _Range(NamedTuple):
-    """The bytes that a reader is opened for."""
-
-    first: int = 0
-    length: int | None = None
 
 
 class Store(driver.Store):
@@ -91,33 +84,6 @@ class Store(driver.Store):
                 self.name,
             )
 
-    @capabilities.check
-    def get(
-        self,
-        location: Location,
-        offset: int = 0,
-        chunk_size: int | None = None,
-        context: Any = None,
-    ) -> tuple[Any, int]:
-        """Read an image or a range of it, with a single request unless it breaks off.
-
-        :param location: where it is
-        :param offset: first byte to read
-        :param chunk_size: how many bytes to read in all, None for all that follow
-        :param context: of no use here
-        :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver (0 when
-            the server does not say)
-        :raises NotFound: the server has no such file
-        :raises BadStoreUri: the server answers, but not with the file
-        :raises RemoteServiceUnavailable: the server cannot be reached or breaks off
-        :raises MaxRedirectsExceeded: the server redirects too often
-        :raises StoreRandomGetNotSupported: the server cannot send a part of a file
-        """
-        # The first request has to ask for the range: open_reader gets it in place of the context,
-        # which means nothing to a web server.
-        wanted = _Range(offset or 0, chunk_size or None)
-        return super().get(location, offset, chunk_size, context=wanted)
-
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image.
 
@@ -125,10 +91,26 @@ class Store(driver.Store):
         :param context: of no use here
         :returns: the reader, which has sent its first request and resumes what breaks off
         :raises NotFound: the server has no such file
+        :raises BadStoreUri: the server answers, but not with the file
+        :raises RemoteServiceUnavailable: the server cannot be reached
+        :raises MaxRedirectsExceeded: the server redirects too often
         """
-        wanted = context if isinstance(context, _Range) else _Range()
+        return self.open_range(location, 0, None, context)
+
+    def open_range(
+        self, location: Location, offset: int, length: int | None, context: Any = None
+    ) -> ImageReader:
+        """Open an image for a range, which the first request asks for.
+
+        :param location: where it is
+        :param offset: first byte
+        :param length: bytes, None for all that follow
+        :param context: of no use here
+        :returns: the reader, which has sent its first request and resumes what breaks off
+        :raises StoreRandomGetNotSupported: the server cannot send a part of a file
+        """
         client = self._client()
-        reader = HTTPReader(client, _place(location), wanted.first, wanted.length)
+        reader = HTTPReader(client, _place(location), offset, length)
         return ResumingReader(reader, client.settings.retries, transient=(TransferInterrupted,))
 
     def get_size(self, location: Location, context: Any = None) -> int:
