@@ -39,10 +39,14 @@ class Service(abc.ABC):
     name: ClassVar[str]
     # Names of the services that have to run before this one.
     needs: ClassVar[tuple[str, ...]] = ()
+    # The stores that `glance_conf` describes: type of the driver by id, which names the section.
+    stores: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.folder: Path | None = None
+        # How long it took to make the programs available, and to start.
+        self.install_seconds: float | None = None
         self.seconds: float | None = None
 
     @abc.abstractmethod
@@ -134,12 +138,21 @@ class Lab:
     """Running services.
 
     :param services: one class for each service that can be started
+    :param find: finds the class of a service that is not among them
     """
 
-    def __init__(self, services: Sequence[type[Service]]) -> None:
+    def __init__(
+        self,
+        services: Sequence[type[Service]] = (),
+        find: Callable[[str], type[Service]] | None = None,
+    ) -> None:
         self._classes = {service.name: service for service in services}
+        self._find = find
         self._running: dict[str, Service] = {}
+        self._failed: dict[str, Exception] = {}
         self._folder: Path | None = None
+        # All services that ever became ready, in order.
+        self.started: list[Service] = []
 
     @property
     def folder(self) -> Path:
@@ -152,8 +165,13 @@ class Lab:
         """Return a running service."""
         return self._running[name]
 
+    def __contains__(self, name: str) -> bool:
+        """Tell whether a service runs."""
+        return name in self._running
+
     def get(self, service: type[S]) -> S:
         """Return a service, started with those that it needs if it does not run yet."""
+        self._classes.setdefault(service.name, service)
         self.up(service.name)
         found = self._running[service.name]
         assert isinstance(found, service)
@@ -162,37 +180,54 @@ class Lab:
     def up(self, *names: str) -> None:
         """Start services and what they need.
 
+        One that did not start is not tried again: the tests that want it need not wait once more.
+
         :raises Unavailable: this machine cannot run one of them
         """
         for name in names:
             if name in self._running:
                 continue
-            service = self._classes[name]()
-            self.up(*service.needs)
-            service.install()
-            folder = self.folder / name
-            folder.mkdir()
-            service.folder = folder
-            began = time.monotonic()
+            if name in self._failed:
+                raise self._failed[name]
             try:
-                service.start(folder, self)
-            except BaseException:
-                service.stop()
-                shutil.rmtree(folder, ignore_errors=True)
+                self._up(name)
+            except Exception as error:
+                self._failed[name] = error
                 raise
-            service.seconds = time.monotonic() - began
-            LOG.info("%s is ready after %.1f s", name, service.seconds)
-            self._running[name] = service
+
+    def _up(self, name: str) -> None:
+        if name not in self._classes and self._find is not None:
+            self._classes[name] = self._find(name)
+        service = self._classes[name]()
+        self.up(*service.needs)
+        began = time.monotonic()
+        service.install()
+        service.install_seconds = time.monotonic() - began
+        folder = self.folder / name
+        folder.mkdir()
+        service.folder = folder
+        began = time.monotonic()
+        try:
+            service.start(folder, self)
+        except BaseException:
+            service.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        service.seconds = time.monotonic() - began
+        LOG.info("%s is ready after %.1f s", name, service.seconds)
+        self._running[name] = service
+        self.started.append(service)
 
     def running(self) -> Iterator[Service]:
         """Yield the running services in the order of their start."""
         yield from self._running.values()
 
     def down(self) -> None:
-        """Stop all services and remove their state."""
-        while self._running:
-            _name, service = self._running.popitem()
-            service.stop()
-        if self._folder is not None:
-            shutil.rmtree(self._folder)
-            self._folder = None
+        """Stop all services and remove their state, even when one of them cannot be stopped."""
+        with contextlib.ExitStack() as stack:
+            if self._folder is not None:
+                stack.callback(shutil.rmtree, self._folder)
+                self._folder = None
+            for service in self._running.values():
+                stack.callback(service.stop)
+            self._running.clear()

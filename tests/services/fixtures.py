@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of pytest: each server is started for the first test that wants it, once in a run.
+
+Without what a server needs its tests are skipped and say why; in CI (`CI=true`) they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import pytest
+
+from tests.services import catalogue
+from tests.services.base import Lab, Service, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.services.ceph import Ceph
+    from tests.services.cinder import Cinder
+    from tests.services.keystone import Keystone
+    from tests.services.radosgw import Radosgw
+    from tests.services.swift import Swift
+
+_LAB = pytest.StashKey[Lab]()
+
+
+def unavailable(reason: Unavailable | str) -> NoReturn:
+    """Skip the test, or fail it in CI, where everything has to be there."""
+    if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+        pytest.fail(f"CI must run this test: {reason}", pytrace=False)
+    pytest.skip(str(reason))
+
+
+def running(lab: Lab, name: str) -> Service:
+    """Return a service, started if need be, for a fixture.
+
+    :param name: of the service, one of the catalogue
+    """
+    try:
+        lab.up(name)
+    except Unavailable as reason:
+        unavailable(reason)
+    return lab[name]
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+    """Give the running services of this test run."""
+    everything = Lab(find=catalogue.find)
+    pytestconfig.stash[_LAB] = everything
+    yield everything
+    everything.down()
+
+
+@pytest.fixture(scope="session")
+def ceph(lab: Lab) -> Ceph:
+    """Give a Ceph cluster; the modules `rados` and `rbd` can be imported."""
+    cluster = cast("Ceph", running(lab, "ceph"))
+    try:
+        cluster.add_bindings()
+    except Unavailable as reason:
+        unavailable(reason)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def radosgw(lab: Lab) -> Radosgw:
+    """Give a RADOS gateway, which speaks S3 and Swift."""
+    return cast("Radosgw", running(lab, "radosgw"))
+
+
+@pytest.fixture(scope="session")
+def keystone(lab: Lab) -> Keystone:
+    """Give a Keystone."""
+    return cast("Keystone", running(lab, "keystone"))
+
+
+@pytest.fixture(scope="session")
+def swift(lab: Lab) -> Swift:
+    """Give a Swift that trusts the Keystone."""
+    return cast("Swift", running(lab, "swift"))
+
+
+@pytest.fixture(scope="session")
+def cinder(lab: Lab) -> Cinder:
+    """Give a Cinder with volumes."""
+    return cast("Cinder", running(lab, "cinder"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say how long each server took to start."""
+    everything = config.stash.get(_LAB, None)
+    if everything is None or not everything.started:
+        return
+    terminalreporter.section("servers")
+    for service in everything.started:
+        terminalreporter.line(
+            f"{service.name}: ready after {service.seconds:.1f} s"
+            f" (programs made available in {service.install_seconds:.1f} s)"
+        )
+    total = sum(service.seconds or 0 for service in everything.started)
+    terminalreporter.line(f"together: {total:.1f} s")
