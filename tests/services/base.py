@@ -2,7 +2,8 @@
 """What a real server of the tests has to offer, and how servers are started together.
 
 A `Service` installs what it needs, starts on loopback with all of its state in one folder, tells
-how to reach it, and stops without leftovers. `Lab` starts several, those that need others after them.
+how to reach it, and stops without leftovers. `Lab` starts several, those that need others after
+them.
 """
 
 from __future__ import annotations
