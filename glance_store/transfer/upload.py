@@ -20,12 +20,13 @@ from glance_store.i18n import _
 from glance_store.transfer import sparse
 from glance_store.transfer.digest import Digests, Updatable
 from glance_store.transfer.interface import ImageWriter
+from glance_store.transfer.load import LOAD
 from glance_store.transfer.source import BlockSource, Buffer
 
 LOG = logging.getLogger(__name__)
 
 # Small blocks want a deeper queue, so that lanes of uneven speed do not wait for each other.
-_QUEUE_BYTES = 16 * 1024 * 1024
+_QUEUE_BYTES = 8 * 1024 * 1024
 
 
 class UploadResult(NamedTuple):
@@ -116,21 +117,27 @@ def _transfer(
     first = source.next_block()
     second = source.next_block() if len(first) == writer.block_size else b""
     if not second:
-        if first:
-            for consumer in digests.consumers:
-                consumer.update(first)
-            _write(writer, 0, first)
+        _work_off(first, 0, writer, digests)
         return source.total
     read_already = [second, first]
     # Blocks are counted, and none may live on in a variable.
     del first, second
+    offset = 0
+    while writer.concurrency == 1 and not LOAD.has_spare_core():
+        # Threads of its own would only take turns with the uploads that keep all cores busy.
+        block = read_already.pop() if read_already else source.next_block()
+        if not block:
+            return source.total
+        _work_off(block, offset, writer, digests)
+        offset += len(block)
+        del block
     # Two have been read by now, whatever the budget.
     lanes = _Lanes(max(2, default_budget(writer) if budget is None else budget))
     try:
         for consumer in digests.consumers:
             lanes.start(1, functools.partial(_update, consumer))
         lanes.start(writer.concurrency, functools.partial(_write, writer))
-        _feed(lanes, source, read_already)
+        _feed(lanes, source, read_already, offset)
         lanes.finish()
     except Exception as exc:
         lane_error = lanes.cancel()
@@ -144,8 +151,20 @@ def _transfer(
     return source.total
 
 
-def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[Buffer]) -> None:
-    offset = 0
+def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests) -> None:
+    """Do all that a block needs in the caller's thread."""
+    if not block:
+        return
+    LOAD.enter()
+    try:
+        for consumer in digests.consumers:
+            consumer.update(block)
+        _write(writer, offset, block)
+    finally:
+        LOAD.leave()
+
+
+def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[Buffer], offset: int) -> None:
     while True:
         # Room first, data second: what is being read counts as well.
         lanes.reserve()
@@ -199,6 +218,7 @@ class _Lanes:
         self._space = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._free = budget
+        self._in_flight = 0  # blocks that some lane still needs
         self._busy = 0  # threads with a block in hand
         self._lanes: list[_Lane] = []
         self._threads: list[threading.Thread] = []
@@ -229,6 +249,9 @@ class _Lanes:
     def put(self, offset: int, block: Buffer) -> None:
         """Hand a block, for which there is room, to all lanes."""
         with self._lock:
+            self._in_flight += 1
+            if self._in_flight == 1:
+                LOAD.enter()
             item = _Item(offset, block, len(self._lanes))
             for lane in self._lanes:
                 lane.items.append(item)
@@ -260,6 +283,8 @@ class _Lanes:
             while self._busy:
                 self._idle.wait()
         self._join()
+        with self._lock:
+            self._landed(self._in_flight)
         return error
 
     def _join(self) -> None:
@@ -281,6 +306,12 @@ class _Lanes:
                     return None
                 lane.ready.wait()
             return None
+
+    def _landed(self, blocks: int) -> None:
+        if blocks:
+            self._in_flight -= blocks
+            if not self._in_flight:
+                LOAD.leave()
 
     def _put_down(self) -> None:
         self._busy -= 1
@@ -305,5 +336,6 @@ class _Lanes:
                 if not item.pending:
                     self._free += 1
                     self._space.notify()
+                    self._landed(1)
             # Room was given back: the block may not live on while the lane waits for the next.
             del item

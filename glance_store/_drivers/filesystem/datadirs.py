@@ -119,11 +119,11 @@ class DataDirs:
 
         :param size: bytes of the image, 0 when unknown
         :raises StorageFull: none has room
-        :raises StorageWriteDenied: the file system of a directory is gone
+        :raises StorageWriteDenied: the file system of one of several directories is gone
         """
-        self.check_mounts()
         if len(self.all) == 1:
             return self.all[0]
+        self.check_mounts()
         room = {directory.path: free_bytes(directory.path) for directory in self.all}
         fitting = [
             directory

@@ -3,10 +3,24 @@
 
 from __future__ import annotations
 
+import os
+
 from glance_store import exceptions, location
 from glance_store.i18n import _
 
 SCHEMES = ("file", "filesystem")
+
+
+def is_encodable(path: str) -> bool:
+    """Tell whether the file system can have a file of this name at all.
+
+    :param path: name or path
+    """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class StoreLocation(location.StoreLocation):
@@ -37,10 +51,10 @@ class StoreLocation(location.StoreLocation):
         self.validate_schemas(uri, tuple(f"{scheme}://" for scheme in SCHEMES))
         self.scheme, _separator, rest = uri.partition("://")
         self.path = rest.strip()
-        if not self.path or "\0" in self.path:
+        if not self.path or "\0" in self.path or not is_encodable(self.path):
             raise exceptions.BadStoreUri(
                 _("The Store URI was malformed: %(uri)s names no file; the form is file:///path"),
-                uri=uri.replace("\0", "\\0"),
+                uri=uri.replace("\0", "\\0").encode(errors="backslashreplace").decode(),
             )
 
     def __repr__(self) -> str:

@@ -58,28 +58,46 @@ class MountGuard:
         self._fstab = fstab
         # What is mounted there now has to be there later.
         self._point = mount_point(path)
-
-    def problem(self) -> str | None:
-        """Say what is wrong with the file system of the directory; None when all is well."""
-        # Walking into the directory is what makes an automounter mount it.
-        os.path.exists(os.path.join(self._path, "."))
-        if not os.path.ismount(self._point):
-            return f"the file system that was mounted at {self._point} is gone; mount it again"
-        names = {os.path.abspath(self._path), os.path.realpath(self._path)}
+        names = {os.path.abspath(path), os.path.realpath(path)}
         declared = [
             point
-            for point in declared_mount_points(self._fstab)
+            for point in declared_mount_points(fstab)
             if any(is_within(name, point) for name in names)
         ]
-        deepest = max(declared, key=len, default=None)
-        if deepest is not None and not os.path.ismount(deepest):
-            return f"{deepest} is a mount point by {self._fstab}, but nothing is mounted; mount it"
+        self._declared = os.path.realpath(max(declared, key=len, default="/"))
+
+    def problem(self) -> str | None:
+        """Say what is wrong with the file system of the directory; None when all is well.
+
+        It is asked for each upload, and costs a few calls of the kernel at most.
+        """
+        if self._point != "/" or self._declared != "/":
+            # Walking into the directory is what makes an automounter mount it.
+            os.path.exists(os.path.join(self._path, "."))
+        if not _is_mounted(self._point):
+            return f"the file system that was mounted at {self._point} is gone; mount it again"
+        if not _is_mounted(self._declared):
+            return (
+                f"{self._declared} is a mount point by {self._fstab}, but nothing is mounted; "
+                "mount it"
+            )
         if self._require_mount and mount_point(self._path) == "/":
             return (
                 f"{self._path} lies on the root file system, which "
                 "filesystem_store_require_mount forbids; mount the file system for images"
             )
         return None
+
+
+def _is_mounted(point: str) -> bool:
+    """Tell whether a real path is a mount point; `os.path.ismount` without resolving links anew."""
+    if point == "/":
+        return True
+    try:
+        here, above = os.lstat(point), os.lstat(os.path.dirname(point))
+    except OSError:
+        return False
+    return here.st_dev != above.st_dev
 
 
 def is_within(path: str, directory: str) -> bool:

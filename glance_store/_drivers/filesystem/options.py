@@ -79,7 +79,7 @@ Bytes that are read from or written to an image file in one step.
 
 Larger values save round trips on network file systems; some MiB are a good
 choice there. Each transfer that is under way needs memory in proportion, some
-16 MiB at least. Values below 512 KiB for reading and 1 MiB for writing are
+8 MiB at least. Values below 512 KiB for reading and 1 MiB for writing are
 rounded up to these.
 """,
     ),

@@ -20,6 +20,19 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
+def check_is_file(status: os.stat_result, path: str) -> None:
+    """Refuse a directory or a device.
+
+    :param status: of what is at the path
+    :param path: the path, for the text
+    :raises BadStoreUri: it is no regular file
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise exceptions.BadStoreUri(
+            _("The Store URI was malformed: %(uri)s is not a regular file"), uri=path
+        )
+
+
 class FileReader:
     """An `ImageReader` of a file; the file may be deleted while it is read.
 
@@ -40,13 +53,10 @@ class FileReader:
             # A file that is opened too late belongs to nobody: close it again.
             self._file = GuardedFile(guard, guard.call(_open, path, late=os.close))
         except OSError as exc:
-            raise syscalls.reading_error(exc, path) from exc
+            syscalls.raise_reading_error(exc, path)
         try:
             status = self._file.call(os.fstat)
-            if not stat.S_ISREG(status.st_mode):
-                raise exceptions.BadStoreUri(
-                    _("The Store URI was malformed: %(uri)s is not a regular file"), uri=path
-                )
+            check_is_file(status, path)
         except BaseException:
             self.close()
             raise
@@ -58,7 +68,7 @@ class FileReader:
         try:
             return self._file.call(os.pread, length, offset)
         except OSError as exc:
-            raise syscalls.reading_error(exc, self._path) from exc
+            syscalls.raise_reading_error(exc, self._path)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes."""

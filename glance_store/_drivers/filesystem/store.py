@@ -12,10 +12,10 @@ from glance_store import capabilities, exceptions
 from glance_store import driver as store_driver
 from glance_store._drivers.filesystem import datadirs, metadata, syscalls
 from glance_store._drivers.filesystem.guard import CallGuard
-from glance_store._drivers.filesystem.location import SCHEMES, StoreLocation
+from glance_store._drivers.filesystem.location import SCHEMES, StoreLocation, is_encodable
 from glance_store._drivers.filesystem.mounts import is_within
 from glance_store._drivers.filesystem.options import OPTIONS
-from glance_store._drivers.filesystem.reader import FileReader
+from glance_store._drivers.filesystem.reader import FileReader, check_is_file
 from glance_store._drivers.filesystem.writer import PARTIAL_SUFFIX, FileWriter, WriteSettings
 from glance_store.i18n import _
 from glance_store.location import Location
@@ -47,6 +47,7 @@ class Store(store_driver.Store):
         self._datadirs: datadirs.DataDirs | None = None
         self._metadata: list[metadata.Entry] = []
         self._file_perm = 0
+        self._fsync = True
         self._call_guard: CallGuard | None = None
 
     def get_schemes(self) -> tuple[str, ...]:
@@ -89,6 +90,7 @@ class Store(store_driver.Store):
         self.READ_CHUNKSIZE = self.chunk_size
         self.WRITE_CHUNKSIZE = self.chunk_size
         self.thin_provisioning = options.filesystem_thin_provisioning
+        self._fsync = options.filesystem_store_fsync
         self._file_perm = self._permissions(options.filesystem_store_file_perm)
         directories = self._directories()
         metadata_file = options.filesystem_store_metadata_file
@@ -221,7 +223,7 @@ class Store(store_driver.Store):
         settings = WriteSettings(
             block_size=max(self.WRITE_CHUNKSIZE, _SMALLEST_BLOCK),
             thin=self.thin_provisioning,
-            fsync=self.store_conf.filesystem_store_fsync,
+            fsync=self._fsync,
             file_perm=self._file_perm,
         )
         writer = FileWriter(directories, name, size, settings, self._guard)
@@ -254,11 +256,13 @@ class Store(store_driver.Store):
         """
         path = self._path(location)
         try:
-            return self._guard.call(os.path.getsize, path)
+            status = self._guard.call(os.stat, path)
         except OSError as exc:
             if isinstance(exc, FileNotFoundError):
                 self._check_not_gone(path)
-            raise syscalls.reading_error(exc, path) from exc
+            syscalls.raise_reading_error(exc, path)
+        check_is_file(status, path)
+        return status.st_size
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -312,6 +316,7 @@ def _file_name(image_id: str) -> str:
         or name in (".", "..")
         or any(char in name for char in "/\0")
         or name.endswith(PARTIAL_SUFFIX)
+        or not is_encodable(name)
         or len(os.fsencode(name)) > 255
     ):
         raise exceptions.Invalid(

@@ -9,14 +9,14 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from glance_store import exceptions
 from glance_store.i18n import _
 
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # What a file system answers that does not know a call, or not this form of it.
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR}
 
@@ -117,21 +117,22 @@ def writing(path: str) -> Iterator[None]:
         raise
 
 
-def reading_error(exc: OSError, path: str) -> Exception:
-    """Return the exception that describes an error of reading a file; else the error itself.
+def raise_reading_error(exc: OSError, path: str) -> NoReturn:
+    """Raise the exception that describes an error of reading a file; else the error itself.
 
     A function, no context manager: it stands in the path of every read.
 
     :param exc: the error
     :param path: the image file, for the text
-    :returns: `NotFound` when there is no such file, `Forbidden` without permission
+    :raises NotFound: there is no such file
+    :raises Forbidden: no permission
     """
     if exc.errno in _MISSING:
-        return exceptions.NotFound(image=path)
+        raise exceptions.NotFound(image=path) from exc
     if exc.errno in _DENIED:
-        return exceptions.Forbidden(
+        raise exceptions.Forbidden(
             _("The image file %(path)s cannot be read: %(reason)s"),
             path=path,
             reason=exc.strerror,
-        )
-    return exc
+        ) from exc
+    raise exc

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import logging
 import os
 import secrets
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from glance_store import exceptions
 from glance_store._drivers.filesystem import syscalls
-from glance_store._drivers.filesystem.datadirs import DataDirs, check_mount, free_bytes
+from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs, check_mount, free_bytes
 from glance_store._drivers.filesystem.guard import CallGuard, GuardedFile
 from glance_store.i18n import _
 
@@ -51,16 +52,26 @@ class _Unnamed(NamedTuple):
             os.close(self.directory)
 
 
-def _create(path: str) -> _Unnamed:
+@functools.cache
+def _has_proc() -> bool:
+    """Tell whether a file without a name can be given one here."""
+    return os.path.isdir("/proc/self/fd")
+
+
+def _create(datadir: DataDir) -> _Unnamed:
     """Open a directory and a new file in it."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        directory = os.open(datadir.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        check_mount(datadir)
+        raise
+    try:
+        # Of what is open now: from here on a new mount changes nothing.
+        check_mount(datadir)
         try:
-            file = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666, dir_fd=directory)
-            if os.path.exists(f"/proc/self/fd/{file}"):
-                return _Unnamed(directory, file, None)
-            # Without /proc such a file can never get a name.
-            os.close(file)
+            if _has_proc():
+                flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+                return _Unnamed(directory, os.open(".", flags, 0o666, dir_fd=directory), None)
         except OSError as exc:
             if exc.errno not in syscalls.UNSUPPORTED:
                 raise
@@ -168,14 +179,12 @@ class FileWriter:
         directory = guard.call(datadirs.choose, size)
         self.path = os.path.join(directory.path, name)
         with syscalls.writing(self.path):
-            created = guard.call(_create, directory.path, late=_Unnamed.discard)
+            created = guard.call(_create, directory, late=_Unnamed.discard)
         self._directory = GuardedFile(guard, created.directory)
         self._file = GuardedFile(guard, created.file)
         self._partial = created.partial
         try:
-            # Once more, on what is open now: from here on a new mount changes nothing.
-            guard.call(check_mount, directory)
-            if size and not settings.thin:
+            if size > settings.block_size and not settings.thin:
                 self._set_space_aside(size)
         except BaseException:
             try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import http.cookiejar
 import os
 import ssl
@@ -173,12 +174,43 @@ def _real(target: str) -> str:
     return target.target if isinstance(target, _LoggedTarget) else target
 
 
+class _Head:
+    """The lines before a body, which have to end with an empty one."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readline(self, limit: int = -1) -> bytes:
+        line: bytes = self._stream.readline(limit)
+        if not line.endswith(b"\n") and len(line) != limit:
+            raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        # The base class takes a connection that ends among the headers for the end of the headers:
+        # without a Content-Length, or with half of its digits, an image would look shorter.
+        stream, self.fp = self.fp, _Head(self.fp)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            self.fp = stream
+
+
 class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         super().putrequest(method, _real(url), *args, **kwargs)
 
 
 class _TLSConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         super().putrequest(method, _real(url), *args, **kwargs)
 

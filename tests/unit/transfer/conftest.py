@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No test of the engine may leave a thread of it behind."""
+"""No test of the engine may leave a thread of it behind, or be counted as at work for ever."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
+from glance_store.transfer.load import LOAD
 
 from .memory import engine_threads
 
@@ -15,3 +17,4 @@ def _no_thread_left() -> Iterator[None]:
     assert engine_threads() == []
     yield
     assert engine_threads() == []
+    assert LOAD._at_work == 0
