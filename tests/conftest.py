@@ -26,6 +26,8 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytest_plugins = ["tests.services.fixtures"]
+
 OUTSIDE = Path(__file__).parent / "outside_driver"
 
 

@@ -18,6 +18,9 @@ from oslo_config import cfg
 import glance_store
 from glance_store import location, registry
 from glance_store._drivers.filesystem import Store
+from tests.services.base import Unavailable
+from tests.services.environments import debian_packages
+from tests.services.fixtures import unavailable
 
 MakeStore = Callable[..., Store]
 
@@ -67,17 +70,12 @@ def listing(directory: Path) -> list[str]:
 
 
 def need(tool: str, package: str) -> str:
-    """Return the path of a tool; without it, skip on a laptop and fail in CI."""
-    path = shutil.which(tool)
-    if path is None:
-        unavailable(f"{tool} is not installed (Debian: apt-get install {package})")
-    return str(path)
-
-
-def unavailable(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """Return the path of a tool, installed if need be; else skip on a laptop and fail in CI."""
+    try:
+        debian_packages(package, probe=[tool])
+    except Unavailable as exc:
+        unavailable(str(exc))
+    return str(shutil.which(tool))
 
 
 @contextlib.contextmanager

@@ -25,8 +25,14 @@ def glance_api_conf(services: Iterable[Service], folder: Path) -> str:
     :param services: running services
     :param folder: for Glance's own data
     """
-    offering = [service for service in services if service.glance_conf()]
-    stores = {name: kind for service in offering for name, kind in service.stores.items()}
+    offering = {service: text for service in services if (text := service.glance_conf())}
+    stores = {
+        name: kind
+        for service, text in offering.items()
+        for name, kind in service.stores.items()
+        # Some stores need other services to be there.
+        if f"[{name}]" in text
+    }
     own = folder / "glance"
     head = ["[DEFAULT]"]
     if stores:
@@ -41,7 +47,7 @@ def glance_api_conf(services: Iterable[Service], folder: Path) -> str:
         place = own / reserved
         place.mkdir(parents=True, exist_ok=True)
         head += ["", f"[os_glance_{reserved}_store]", f"filesystem_store_datadir = {place}"]
-    return "\n\n".join(["\n".join(head), *(s.glance_conf().strip() for s in offering)]) + "\n"
+    return "\n\n".join(["\n".join(head), *(text.strip() for text in offering.values())]) + "\n"
 
 
 def show(lab: Lab) -> None:

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ class Service(abc.ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     # The stores that `glance_conf` describes: type of the driver by id, which names the section.
     stores: ClassVar[dict[str, str]] = {}
+    # What ends its processes, one after the other until it works.
+    ending: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGTERM, signal.SIGKILL)
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -69,11 +72,12 @@ class Service(abc.ABC):
         """Return the sections of a glance-api.conf for the stores on this server, else nothing."""
         return ""
 
-    def run(self, command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+    def run(self, command: Sequence[object], **options: Any) -> subprocess.Popen[bytes]:
         """Start a process of this service in a process group of its own, with a log."""
         assert self.folder is not None
         log = self.folder / f"{Path(str(command[0])).name}-{len(self.processes)}.log"
-        with log.open("wb") as output:
+        # A signal that came in between would leave a process that nobody knows.
+        with log.open("ab") as output, _signals_later():
             process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
@@ -82,7 +86,7 @@ class Service(abc.ABC):
                 start_new_session=True,
                 **options,
             )
-        self.processes.append(process)
+            self.processes.append(process)
         return process
 
     def wait(self, ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -107,12 +111,33 @@ class Service(abc.ABC):
     def stop(self) -> None:
         """End the processes that were started, by their own ids."""
         for process in reversed(self.processes):
-            _end(process)
+            _end(process, self.ending)
         self.processes.clear()
 
 
-def _end(process: subprocess.Popen[bytes], patience: float = 10) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let the signals that end a run wait until the end of a block."""
+    if threading.current_thread() is not threading.main_thread():
+        # Signals do not interrupt other threads.
+        yield
+        return
+    waiting: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {n: signal.signal(n, lambda got, _frame: waiting.append(got)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
+
+
+def _end(
+    process: subprocess.Popen[bytes], signs: Sequence[signal.Signals], patience: float = 10
+) -> None:
+    for sign in signs:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):

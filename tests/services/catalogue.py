@@ -32,8 +32,7 @@ def find(name: str) -> type[Service]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise Unavailable(f"{name}: the module {error.name} is not installed") from error
-    found = getattr(module, class_name)
-    assert issubclass(found, Service)
+    found: type[Service] = getattr(module, class_name)
     return found
 
 

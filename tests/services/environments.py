@@ -43,7 +43,12 @@ def environment(name: str, requirements: Sequence[str], constraints: Path | None
             return place
         shutil.rmtree(place, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        command = [place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command: list[str | Path] = [
+            place / "bin" / "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         if constraints is not None:
             command += ["--constraint", constraints]
         done = subprocess.run(

@@ -6,6 +6,7 @@ Without what a server needs its tests are skipped and say why; in CI (`CI=true`)
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -16,6 +17,7 @@ from tests.services.base import Lab, Service, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
     from tests.services.ceph import Ceph
     from tests.services.cinder import Cinder
@@ -31,6 +33,18 @@ def unavailable(reason: Unavailable | str) -> NoReturn:
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         pytest.fail(f"CI must run this test: {reason}", pytrace=False)
     pytest.skip(str(reason))
+
+
+def client_module(name: str, extra: str) -> ModuleType:
+    """Return the module of a client, for a fixture.
+
+    :param name: of the module
+    :param extra: of this distribution, which brings the client
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        unavailable(f"{name} is missing: pip install 'glance_store[{extra}]'")
 
 
 def running(lab: Lab, name: str) -> Service:

@@ -111,6 +111,9 @@ class Shelf:
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._images
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._images))
+
     def check_room(self, size: int) -> None:
         """Raise StorageFull when an image of this size does not fit."""
         if sum(map(len, self._images.values())) + size > self.limit:
@@ -154,7 +157,7 @@ class Store(driver.Store):
 
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__(conf, backend)
-        self._shelf = Shelf()
+        self.shelf = Shelf()
 
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
@@ -162,28 +165,28 @@ class Store(driver.Store):
 
     def configure_add(self) -> None:
         """Read the options."""
-        self._shelf.limit = self.store_conf.memory_store_limit * MIB
+        self.shelf.limit = self.store_conf.memory_store_limit * MIB
         self._url_prefix = f"{SCHEME}://{self.name}/"
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> MemoryWriter:
         """Begin to store an image."""
         if not image_id or "/" in image_id:
             raise exceptions.Invalid("%(image)r cannot be the id of an image", image=image_id)
-        if image_id in self._shelf:
+        if image_id in self.shelf:
             # Before anything is read; put() decides between two uploads at the same time.
             raise exceptions.Duplicate(image=image_id)
-        self._shelf.check_room(size)
+        self.shelf.check_room(size)
         place = StoreLocation({"store_name": self.name, "image_id": image_id}, self.conf)
-        return MemoryWriter(self._shelf, place)
+        return MemoryWriter(self.shelf, place)
 
     def open_reader(self, location: location.Location, context: Any = None) -> MemoryReader:
         """Open a stored image."""
-        return MemoryReader(self._shelf.find(self._image_id(location)))
+        return MemoryReader(self.shelf.find(self._image_id(location)))
 
     @capabilities.check
     def delete(self, location: location.Location, context: Any = None) -> None:
         """Remove an image."""
-        self._shelf.remove(self._image_id(location))
+        self.shelf.remove(self._image_id(location))
 
     def _image_id(self, location: location.Location) -> str:
         place = location.store_location

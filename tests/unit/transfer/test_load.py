@@ -47,9 +47,7 @@ class Watching(MemoryWriter):
 
 def test_an_upload_beside_another_takes_no_threads(one_spare: None) -> None:
     data, verifier, other = pattern(6 * BLOCK), Blocked(), MemoryWriter()
-    first = threading.Thread(
-        target=upload, args=(Source(data), other, Digests("sha512", verifier))
-    )
+    first = threading.Thread(target=upload, args=(Source(data), other, Digests("sha512", verifier)))
     first.start()
     assert verifier.reached.wait(30)
     before = len(engine_threads())

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conformance kit on the memory store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import memory_store
+import pytest
+from oslo_config import cfg
+
+from glance_store.testing import StoreConformance
+
+
+class TestMemoryStore(StoreConformance):
+    block_size = memory_store.MemoryWriter.block_size
+
+    @pytest.fixture
+    def backend(self) -> None:
+        """Start with an empty shelf; another driver starts a server, or makes a directory."""
+        self.shelf = memory_store.Shelf()
+
+    def make_store(self) -> memory_store.Store:
+        conf = cfg.ConfigOpts()
+        store = memory_store.Store(conf, "scratch")
+        conf.set_override("memory_store_limit", 256, group="scratch")
+        # The stores of a test see the same images. Those of another driver meet in its backend.
+        store.shelf = self.shelf
+        store.configure(re_raise_bsc=True)
+        return store
+
+    def listing(self) -> Iterable[str]:
+        return list(self.shelf)

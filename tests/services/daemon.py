@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of a service that tests may freeze, kill and start again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.services.base import Service
+
+
+class Daemon:
+    """A process of a service, which tests may freeze, kill and start again.
+
+    :param service: that it belongs to
+    :param command: starts it in the foreground
+    """
+
+    def __init__(self, service: Service, command: Sequence[str | Path]) -> None:
+        self._service = service
+        self.command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None when it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start it unless it runs; it may not be ready yet."""
+        if self._process is None:
+            self._process = self._service.run(self.command)
+
+    def freeze(self) -> None:
+        """Let it answer nothing any more, as a host does that hangs; connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, frozen or not."""
+        self._signal(signal.SIGKILL)
+        process, self._process = self._process, None
+        if process is not None:
+            process.wait()
+            self._service.processes.remove(process)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
