@@ -91,10 +91,12 @@ class BlockSource:
         first = self._portion(length)
         if len(first) == length or not first:
             return first
+        portion = self._portion(length - len(first))
+        if not portion:
+            # The end of most images that fit a block: nothing has to be copied.
+            return first
         block = bytearray(first)
-        while len(block) < length:
-            portion = self._portion(length - len(block))
-            if not portion:
-                break
+        while portion:
             block += portion
+            portion = self._portion(length - len(block)) if len(block) < length else b""
         return block

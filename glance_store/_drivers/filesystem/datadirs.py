@@ -150,13 +150,8 @@ class DataDirs:
     def publishing(self, name: str) -> Iterator[None]:
         """Hold other uploads off while a name is published that must be new to all directories.
 
-        Within one directory the file system itself sees to that.
-
         :raises Duplicate: the name is taken
         """
-        if len(self.all) == 1:
-            yield
-            return
         lock = os.open(self.all[0].path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -167,13 +162,14 @@ class DataDirs:
             os.close(lock)
 
 
-def check_mount(directory: DataDir) -> None:
+def check_mount(directory: DataDir, descriptor: int | None = None) -> None:
     """Refuse to go on when the file system of a directory has gone away.
 
     :param directory: the directory
+    :param descriptor: the same, where it is open
     :raises StorageWriteDenied: it has
     """
-    problem = directory.mount.problem()
+    problem = directory.mount.problem(descriptor)
     if problem is not None:
         raise exceptions.StorageWriteDenied(
             _("Data directory %(path)s is not usable: %(problem)s"),

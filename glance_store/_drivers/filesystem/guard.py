@@ -136,25 +136,25 @@ class GuardedFile:
         :raises TimeoutError: it did not return in time
         :raises ValueError: the file is closed
         """
-        self._started()
+        with self._lock:
+            if self._closed:
+                raise ValueError("The file is closed")
+            self._calls += 1
         run: Callable[..., _T] = self._run
-        if not self._guard.timeout:
-            return run(function, *args)
-        return self._guard.call(run, function, *args, never=self._finished)
+        if self._guard.timeout:
+            return self._guard.call(run, function, *args, never=self._finished)
+        return run(function, *args)
 
     def call_unguarded(self, function: Callable[..., _T], *args: Any) -> _T:
         """Run ``function(fd, *args)`` inside of a call that is bounded in time already.
 
         :raises ValueError: the file is closed
         """
-        self._started()
-        return self._run(function, *args)
-
-    def _started(self) -> None:
         with self._lock:
             if self._closed:
                 raise ValueError("The file is closed")
             self._calls += 1
+        return self._run(function, *args)
 
     def _run(self, function: Callable[..., _T], *args: Any) -> _T:
         try:

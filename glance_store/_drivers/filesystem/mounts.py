@@ -12,13 +12,42 @@ import os
 FSTAB = "/etc/fstab"
 
 
+MOUNTINFO = "/proc/self/mountinfo"
+
+
+def _unescape(name: str) -> str:
+    # White space in a name is written as an octal escape, in both tables.
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        name = name.replace(code, char)
+    return name
+
+
+def _mounted() -> set[str]:
+    """Return all mount points of this process, bind mounts among them."""
+    try:
+        with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as table:
+            return {_unescape(line.split()[4]) for line in table}
+    except OSError:
+        return set()
+
+
+def is_mount_point(path: str) -> bool:
+    """Tell whether something is mounted at a real path.
+
+    :param path: absolute, without links
+    """
+    # A bind mount of the same file system shows in the table alone.
+    return path == "/" or os.path.ismount(path) or path in _mounted()
+
+
 def mount_point(path: str) -> str:
     """Return the mount point that a path, which need not exist yet, lies on.
 
     :param path: the path
     """
     current = os.path.realpath(path)
-    while not os.path.ismount(current):
+    mounted = _mounted()
+    while current not in mounted and not os.path.ismount(current):
         current = os.path.dirname(current)
     return current
 
@@ -37,8 +66,7 @@ def declared_mount_points(fstab: str = FSTAB) -> list[str]:
     for fields in lines:
         if len(fields) < 4 or fields[0].startswith("#") or "noauto" in fields[3].split(","):
             continue
-        # White space in a name is written as an octal escape.
-        point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        point = _unescape(fields[1])
         if point.startswith("/"):
             points.append(os.path.normpath(point))
     return points
@@ -65,18 +93,21 @@ class MountGuard:
             if any(is_within(name, point) for name in names)
         ]
         self._declared = os.path.realpath(max(declared, key=len, default="/"))
+        self._device: int | None = None  # of the file system, where a device tells it for sure
 
-    def problem(self) -> str | None:
+    def problem(self, directory: int | None = None) -> str | None:
         """Say what is wrong with the file system of the directory; None when all is well.
 
-        It is asked for each upload, and costs a few calls of the kernel at most.
+        :param directory: descriptor of the directory, which makes the common case cheap: it is
+            asked for each upload
         """
-        if self._point != "/" or self._declared != "/":
-            # Walking into the directory is what makes an automounter mount it.
-            os.path.exists(os.path.join(self._path, "."))
-        if not _is_mounted(self._point):
+        if directory is not None and os.fstat(directory).st_dev == self._device:
+            return None
+        # Walking into the directory is what makes an automounter mount it.
+        os.path.exists(os.path.join(self._path, "."))
+        if not is_mount_point(self._point):
             return f"the file system that was mounted at {self._point} is gone; mount it again"
-        if not _is_mounted(self._declared):
+        if not is_mount_point(self._declared):
             return (
                 f"{self._declared} is a mount point by {self._fstab}, but nothing is mounted; "
                 "mount it"
@@ -86,18 +117,10 @@ class MountGuard:
                 f"{self._path} lies on the root file system, which "
                 "filesystem_store_require_mount forbids; mount the file system for images"
             )
+        if directory is not None and os.path.ismount(self._point):
+            # Not for a bind mount: what is below it may be on the same device.
+            self._device = os.fstat(directory).st_dev
         return None
-
-
-def _is_mounted(point: str) -> bool:
-    """Tell whether a real path is a mount point; `os.path.ismount` without resolving links anew."""
-    if point == "/":
-        return True
-    try:
-        here, above = os.lstat(point), os.lstat(os.path.dirname(point))
-    except OSError:
-        return False
-    return here.st_dev != above.st_dev
 
 
 def is_within(path: str, directory: str) -> bool:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn
 
 from glance_store import exceptions
 from glance_store.i18n import _
@@ -85,8 +84,7 @@ def rename_exclusive(old: str, new: str, dir_fd: int) -> None:
     _call(function, dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE)
 
 
-@contextlib.contextmanager
-def writing(path: str) -> Iterator[None]:
+class writing:  # noqa: N801 - used as a statement, like open()
     """Translate the errors of writing a file; errors that no exception describes stay as they are.
 
     :param path: the image file, for the text
@@ -94,27 +92,44 @@ def writing(path: str) -> Iterator[None]:
     :raises StorageWriteDenied: no permission, or a read-only file system
     :raises Duplicate: the file exists
     """
-    try:
-        yield
-    except FileExistsError as exc:
-        raise exceptions.Duplicate(image=path) from exc
-    except OSError as exc:
-        if exc.errno in _FULL:
-            raise exceptions.StorageFull(
-                _("There is no room for the image at %(path)s: %(reason)s"),
-                path=path,
-                reason=exc.strerror,
-            ) from exc
-        if exc.errno in _DENIED:
-            raise exceptions.StorageWriteDenied(
-                _(
-                    "The image cannot be written to %(path)s: %(reason)s; check who owns the "
-                    "directory and how it is mounted"
-                ),
-                path=path,
-                reason=exc.strerror,
-            ) from exc
-        raise
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _kind: object, error: BaseException | None, _traceback: object
+    ) -> Literal[False]:
+        if isinstance(error, OSError):
+            translated = _writing_error(error, self._path)
+            if translated is not None:
+                raise translated from error
+        return False
+
+
+def _writing_error(error: OSError, path: str) -> exceptions.GlanceStoreException | None:
+    if isinstance(error, FileExistsError):
+        return exceptions.Duplicate(image=path)
+    if error.errno in _FULL:
+        return exceptions.StorageFull(
+            _("There is no room for the image at %(path)s: %(reason)s"),
+            path=path,
+            reason=error.strerror,
+        )
+    if error.errno in _DENIED:
+        return exceptions.StorageWriteDenied(
+            _(
+                "The image cannot be written to %(path)s: %(reason)s; check who owns the "
+                "directory and how it is mounted"
+            ),
+            path=path,
+            reason=error.strerror,
+        )
+    return None
 
 
 def raise_reading_error(exc: OSError, path: str) -> NoReturn:

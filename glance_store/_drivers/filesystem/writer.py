@@ -67,7 +67,7 @@ def _create(datadir: DataDir) -> _Unnamed:
         raise
     try:
         # Of what is open now: from here on a new mount changes nothing.
-        check_mount(datadir)
+        check_mount(datadir, directory)
         try:
             if _has_proc():
                 flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
@@ -271,8 +271,12 @@ class FileWriter:
         self._directory.call_unguarded(self._link_in, file)
 
     def _link_in(self, directory: int, file: int) -> None:
-        with self._datadirs.publishing(self._name):
+        if len(self._datadirs.all) == 1:
+            # Within one directory the file system itself sees to it that the name is new.
             _publish(directory, file, self._partial, self._name)
+        else:
+            with self._datadirs.publishing(self._name):
+                _publish(directory, file, self._partial, self._name)
         with self._state:
             self._published = True
             too_late = self._aborted

@@ -90,6 +90,9 @@ class StoreLocation(location.StoreLocation):
         user, password, host = _split_authority(uri, parts.netloc)
         if not _uri.is_host(host) or _NO_HOST.search(host) or not _is_bracketed_well(host):
             raise _SYNTAX.refuse(uri, _("the host is missing, or it or its port is not valid"))
+        if host.endswith(":") and parts.path.startswith("//"):
+            # Two schemes in a row: what looks like a path has a host, and maybe credentials, in it.
+            raise _SYNTAX.refuse(uri, _("it has a second scheme where the host should be"))
         self.scheme, self.netloc = parts.scheme, host
         self.user, self.password = user, password
         self.path, self.params, self.query = parts.path, parts.params, parts.query
