@@ -93,7 +93,10 @@ class StoreCapability:
 
 
 def _union(masks: tuple[int, ...]) -> int:
-    return functools.reduce(int.__or__, (int(mask) for mask in masks), 0)
+    union = 0
+    for mask in masks:
+        union |= int(mask)
+    return union
 
 
 def _check_get(store: StoreCapability, offset: Any, chunk_size: Any) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import subprocess
 import sys
 import types
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytest_plugins = ["tests.services.fixtures"]
+
+# A shell has jobs in the background ignore Ctrl-C, nohup has them ignore a hang-up, and processes
+# that the tests start would inherit that: they send these signals.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 OUTSIDE = Path(__file__).parent / "outside_driver"
 

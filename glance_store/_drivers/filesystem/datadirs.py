@@ -26,6 +26,10 @@ class DataDir(NamedTuple):
     priority: int
     mount: MountGuard
 
+    def file(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return self.path + name if self.path.endswith("/") else f"{self.path}/{name}"
+
 
 def parse(values: list[str]) -> dict[str, int]:
     """Return {path: priority} of the option ``filesystem_store_datadirs``.
@@ -141,8 +145,9 @@ class DataDirs:
     def find(self, name: str) -> str | None:
         """Return the path of a file that is in one of the directories, None if it is in none."""
         for directory in self.all:
-            path = os.path.join(directory.path, name)
-            if os.path.lexists(path):
+            path = directory.file(name)
+            # No lexists(): it raises and catches an error for each image that is new.
+            if os.access(path, os.F_OK, follow_symlinks=False):
                 return path
         return None
 

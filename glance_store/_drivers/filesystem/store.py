@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from oslo_config import cfg
@@ -308,8 +309,14 @@ class Store(store_driver.Store):
                 self._guard.call(datadirs.check_mount, directory)
 
 
+# Nearly all ids are of this kind, which needs no closer look.
+_PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,254}")
+
+
 def _file_name(image_id: str) -> str:
     name = str(image_id)
+    if _PLAIN.fullmatch(name):
+        return name
     if (
         not name.strip()
         or name != name.strip()

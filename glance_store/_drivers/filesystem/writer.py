@@ -177,7 +177,7 @@ class FileWriter:
         if existing is not None:
             raise exceptions.Duplicate(image=existing)
         directory = guard.call(datadirs.choose, size)
-        self.path = os.path.join(directory.path, name)
+        self.path = directory.file(name)
         with syscalls.writing(self.path):
             created = guard.call(_create, directory, late=_Unnamed.discard)
         self._directory = GuardedFile(guard, created.directory)
