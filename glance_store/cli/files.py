@@ -7,8 +7,11 @@ import contextlib
 import errno
 import os
 import secrets
+import select
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +20,14 @@ from glance_store.transfer import sparse
 
 # Errors of link() on a file system that has no hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+class Readable(Protocol):
+    """What the bytes of a new image come from."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to `size` bytes, nothing at the end."""
+        ...
 
 
 def _size_of(descriptor: int) -> int:
@@ -32,7 +43,7 @@ def _size_of(descriptor: int) -> int:
 
 
 @contextlib.contextmanager
-def open_source(path: str) -> Iterator[tuple[BinaryIO, int]]:
+def open_source(path: str) -> Iterator[tuple[Readable, int]]:
     """Open the data of a new image.
 
     :param path: a file or a device, ``-`` for standard input
@@ -42,7 +53,8 @@ def open_source(path: str) -> Iterator[tuple[BinaryIO, int]]:
     if path == "-":
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("- stands for standard input, which must be a file or a pipe here")
-        yield sys.stdin.buffer, _size_of(sys.stdin.fileno())
+        with _Input(sys.stdin.fileno()) as stream:
+            yield stream, _size_of(sys.stdin.fileno())
         return
     try:
         file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below
@@ -50,6 +62,42 @@ def open_source(path: str) -> Iterator[tuple[BinaryIO, int]]:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
     with file:
         yield file, _size_of(file.fileno())
+
+
+class _Input:
+    """Standard input, whose reads a signal ends however shortly before them it comes.
+
+    A signal between Python's last look and the kernel's read() would go unnoticed until more data
+    came, which may be never: the wake-up descriptor of Python is waited for as well.
+
+    :param descriptor: of the input
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> _Input:  # noqa: PYI034 - typing.Self came with Python 3.11
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            self._before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._is_main:
+            signal.set_wakeup_fd(self._before)
+        os.close(self._wake)
+        os.close(self._waker)
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, nothing at the end."""
+        while True:
+            ready, _writable, _failed = select.select([self._descriptor, self._wake], [], [])
+            if self._wake in ready:
+                # The handler of the signal runs before the next line.
+                os.read(self._wake, 4096)
+            if self._descriptor in ready:
+                return os.read(self._descriptor, size)
 
 
 class Destination(Protocol):
