@@ -30,6 +30,7 @@ import pytest
 _MODULES = (
     "concurrency",
     "failures",
+    "faults",
     "hashes",
     "inputs",
     "kit",
@@ -51,6 +52,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from glance_store.testing.concurrency import Concurrency
 from glance_store.testing.failures import Failures
+from glance_store.testing.faults import Faults
 from glance_store.testing.hashes import Hashes
 from glance_store.testing.inputs import image
 from glance_store.testing.kit import Kit, needs
@@ -75,6 +77,7 @@ class StoreConformance(
     Locations,
     Lifecycle,
     Failures,
+    Faults,
     Concurrency,
     Secrets,
     Stateful,

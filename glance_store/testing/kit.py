@@ -57,6 +57,8 @@ class Kit:
     :cvar secrets: texts that no log line, error or representation may hold: passwords, keys and
         tokens of the configuration or in locations, chosen so that they occur nowhere else
     :cvar hostile_uris: locations that the store must refuse, besides those that every store must
+    :ivar proxy: what fails requests between driver and server, in the form of
+        `glance_store.testing.faults.Proxy`; set by `backend`, None where there is no server
     """
 
     __test__ = False
@@ -66,6 +68,7 @@ class Kit:
     secrets: ClassVar[tuple[str, ...]] = ()
     hostile_uris: ClassVar[tuple[str, ...]] = ()
 
+    proxy: Any = None
     store: Store
     watch: Watch
 

@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from glance_store._drivers.http import Store
 from glance_store.testing import StoreConformance
+from tests.faults.proxy import FaultProxy
 from tests.services.http_server import WebServer
 
 
@@ -24,16 +25,21 @@ class TestHttp(StoreConformance):
     @pytest.fixture
     def backend(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("NO_PROXY", "*")
-        with WebServer() as self.web:
+        with (
+            WebServer() as self.web,
+            FaultProxy("127.0.0.1", self.web.port, http=True) as self.proxy,
+        ):
             yield
 
     def make_store(self) -> Store:
-        store = Store(cfg.ConfigOpts(), "web")
+        conf = cfg.ConfigOpts()
+        store = Store(conf, "web")
+        conf.set_override("http_store_retries", 1, group="web")
         store.configure(re_raise_bsc=True)
         return store
 
     def _uri(self, path: str) -> str:
-        return self.web.url(path, "user:canary-password@") + "?token=canary-token"
+        return f"http://user:canary-password@{self.proxy.address}{path}?token=canary-token"
 
     def seed(self, image_id: str, data: bytes) -> str:
         self.web.serve(f"/{image_id}", data)
@@ -44,7 +50,7 @@ class TestHttp(StoreConformance):
         held: Counter[str] = Counter()
         for descriptor in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as end:
-                held["connections"] += end.getpeername()[1] == self.web.port
+                held["connections"] += end.getpeername()[1] == self.proxy.port
         return held
 
     def missing_uri(self) -> str:
