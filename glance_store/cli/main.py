@@ -271,4 +271,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             sys.stderr.write(without_secrets(traceback.format_exc()))
         output.error(exc)
+        try:
+            output.flush()
+        except (OSError, OutputClosedError):
+            # Else the interpreter tries once more, and ends with a code of its own.
+            _abandon_stdout()
         return exit_code(exc)

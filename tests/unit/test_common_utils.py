@@ -25,6 +25,7 @@ DISTRIBUTIONS = {
     "boto3": "boto3",
     "botocore": "boto3",
     "cinderclient": "python-cinderclient",
+    "hypothesis": "hypothesis",
     "keystoneauth1": "keystoneauth1",
     "os_brick": "os-brick",
     "oslo_concurrency": "oslo.concurrency",
