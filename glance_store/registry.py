@@ -383,7 +383,8 @@ def _enabled(identifier: str) -> dict[str, Any] | None:
 
     :raises UnknownScheme: it is not enabled
     """
-    if not any(identifier == name for name, _entry_name in _configured(active_conf())):
+    enabled = getattr(active_conf(), "enabled_backends", None) or {}
+    if identifier not in enabled and identifier not in _STATE.reserved:
         raise exceptions.UnknownScheme(
             _("The store '%(store)s' is not in enabled_backends"), store=identifier
         )

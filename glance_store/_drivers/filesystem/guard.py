@@ -178,3 +178,38 @@ class GuardedFile:
             idle = not self._calls
         if idle:
             self._guard.call(os.close, self._fd)
+
+
+class DirectFile:
+    """An open file for calls without a timeout, and for one thread at a time.
+
+    :param fd: descriptor, owned by this object from now on
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def call(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Run ``function(fd, *args)``."""
+        return function(self._fd, *args)
+
+    call_unguarded = call
+
+    def close(self) -> None:
+        """Close the file; again does no harm."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def exclusive_file(guard: CallGuard, fd: int) -> GuardedFile | DirectFile:
+    """Return an open file that is not closed by one thread while another one uses it.
+
+    Where calls cannot be left behind either, nothing has to be counted.
+
+    :param guard: bounds the calls
+    :param fd: descriptor, owned by the result from now on
+    """
+    return GuardedFile(guard, fd) if guard.timeout else DirectFile(fd)

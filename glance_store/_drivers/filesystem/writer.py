@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from glance_store import exceptions
 from glance_store._drivers.filesystem import syscalls
 from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs, check_mount, free_bytes
-from glance_store._drivers.filesystem.guard import CallGuard, GuardedFile
+from glance_store._drivers.filesystem.guard import CallGuard, exclusive_file
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -180,8 +180,8 @@ class FileWriter:
         self.path = directory.file(name)
         with syscalls.writing(self.path):
             created = guard.call(_create, directory, late=_Unnamed.discard)
-        self._directory = GuardedFile(guard, created.directory)
-        self._file = GuardedFile(guard, created.file)
+        self._directory = exclusive_file(guard, created.directory)
+        self._file = exclusive_file(guard, created.file)
         self._partial = created.partial
         try:
             if size > settings.block_size and not settings.thin:
