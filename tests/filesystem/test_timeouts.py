@@ -186,15 +186,19 @@ def test_busy_threads_are_reported(caplog: pytest.LogCaptureFixture) -> None:
 def test_calls_that_never_start_touch_nothing() -> None:
     """With all threads stuck, a call times out in the queue and is not made later on."""
     calls = guard.CallGuard(timeout=1, threads=1, threshold=100, name="files")
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait()
 
     def stick() -> None:
         with pytest.raises(exceptions.TimeoutError):
-            calls.call(release.wait)
+            calls.call(hang)
 
     stuck = threading.Thread(target=stick)
     stuck.start()
-    wait_for(lambda: calls._busy == 1)
+    assert begun.wait(20)
     read, write = os.pipe()
     file = guard.GuardedFile(calls, write)
     with pytest.raises(exceptions.TimeoutError):
