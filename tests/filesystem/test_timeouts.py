@@ -215,6 +215,22 @@ def test_calls_that_never_start_touch_nothing() -> None:
     calls.close()
 
 
+def test_a_call_that_comes_back_at_the_last_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call may end between the timeout and the look at what has become of it."""
+    calls = guard.CallGuard(timeout=30, threads=1, threshold=100, name="files")
+    result = guard.futures.Future.result
+
+    def late(future: Any, timeout: float | None = None) -> Any:
+        value = result(future)
+        if timeout is not None:
+            raise guard.futures.TimeoutError
+        return value
+
+    monkeypatch.setattr(guard.futures.Future, "result", late)
+    assert calls.call(lambda: "done") == "done"
+    calls.close()
+
+
 def test_an_error_of_the_call_is_no_timeout() -> None:
     calls = guard.CallGuard(timeout=30, threads=1, threshold=100, name="files")
 

@@ -65,8 +65,8 @@ class CallGuard:
             return future.result(self.timeout)
         except futures.TimeoutError:
             if future.done():
-                # Not ours: the function itself has raised it.
-                raise
+                # The function has raised it itself, or has come back in this very moment.
+                return future.result()
         if future.cancel():
             if never is not None:
                 never()
