@@ -59,6 +59,18 @@ class ImageWriter(Protocol):
         ...
 
 
+class GrowingWriter(ImageWriter, Protocol):
+    """A writer whose blocks grow as the image does: its backend takes a limited number of them."""
+
+    def block_size_at(self, offset: int) -> int:
+        """Return the bytes of the block that begins at an offset.
+
+        :param offset: bytes; 0, or where the block before ends
+        :returns: bytes, at least `block_size`, which is that of the first block
+        """
+        ...
+
+
 @runtime_checkable
 class ImageReader(Protocol):
     """One stored image. `read_at` is safe from several threads."""

@@ -38,7 +38,11 @@ class UploadResult(NamedTuple):
 
 
 def default_budget(writer: ImageWriter) -> int:
-    """Return how many blocks of an upload may be in memory at once."""
+    """Return how many blocks of an upload may be in memory at once.
+
+    Of blocks that grow (see `GrowingWriter`) fewer are: as many as have the bytes of that many
+    blocks of the first size, or one.
+    """
     return max(writer.concurrency + 2, _QUEUE_BYTES // writer.block_size)
 
 
@@ -61,13 +65,20 @@ def upload(
     :raises Exception: whatever the source, the writer or the verifier raised first
     """
     try:
-        total = _transfer(_SizedSource(source, writer.block_size, size), writer, digests, budget)
+        total = _transfer(_SizedSource(source, _block_sizes(writer), size), writer, digests, budget)
         result = UploadResult(total, digests.checksum, digests.multihash)
         writer.commit(total)
     except BaseException:
         _abort(writer)
         raise
     return result
+
+
+def _block_sizes(writer: ImageWriter) -> Callable[[int], int]:
+    """Return the function that tells the bytes of the block at an offset."""
+    block_size = writer.block_size
+    growing: Callable[[int], int] | None = getattr(writer, "block_size_at", None)
+    return growing or (lambda _offset: block_size)
 
 
 def _abort(writer: ImageWriter) -> None:
@@ -81,20 +92,23 @@ def _abort(writer: ImageWriter) -> None:
 class _SizedSource:
     """The blocks of a source that must have exactly `expected` bytes (0: any number)."""
 
-    def __init__(self, source: Any, block_size: int, expected: int) -> None:
+    def __init__(self, source: Any, block_size_at: Callable[[int], int], expected: int) -> None:
         self._source = BlockSource(source)
-        self._block_size = block_size
+        self._block_size_at = block_size_at
         self._expected = expected
+        self.block_size = block_size_at(0)  # of the block that is next
         self.total = 0
 
     def next_block(self) -> Buffer:
         """Return the next block, empty at the end; raise Invalid when the size is wrong."""
-        wanted = self._block_size
+        wanted = self.block_size
         if self._expected:
             # One byte past the announced end tells that there is too much, and costs nothing.
             wanted = min(wanted, self._expected - self.total + 1)
         block = self._source.block(wanted)
         self.total += len(block)
+        if len(block) == self.block_size:
+            self.block_size = self._block_size_at(self.total)
         if not self._expected:
             return block
         if self.total > self._expected:
@@ -114,8 +128,9 @@ class _SizedSource:
 def _transfer(
     source: _SizedSource, writer: ImageWriter, digests: Digests, budget: int | None
 ) -> int:
+    wanted = source.block_size
     first = source.next_block()
-    second = source.next_block() if len(first) == writer.block_size else b""
+    second = source.next_block() if len(first) == wanted else b""
     if not second:
         _work_off(first, 0, writer, digests)
         return source.total
@@ -132,7 +147,8 @@ def _transfer(
         offset += len(block)
         del block
     # Two have been read by now, whatever the budget.
-    lanes = _Lanes(max(2, default_budget(writer) if budget is None else budget))
+    blocks = max(2, default_budget(writer) if budget is None else budget)
+    lanes = _Lanes(blocks * writer.block_size)
     try:
         for consumer in digests.consumers:
             lanes.start(1, functools.partial(_update, consumer))
@@ -167,11 +183,15 @@ def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests)
 def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[Buffer], offset: int) -> None:
     while True:
         # Room first, data second: what is being read counts as well.
-        lanes.reserve()
-        block = read_already.pop() if read_already else source.next_block()
+        if read_already:
+            room = lanes.reserve(len(read_already[-1]))
+            block = read_already.pop()
+        else:
+            room = lanes.reserve(source.block_size)
+            block = source.next_block()
         if not block:
             return
-        lanes.put(offset, block)
+        lanes.put(offset, block, room)
         offset += len(block)
         del block
 
@@ -191,13 +211,14 @@ def _write(writer: ImageWriter, offset: int, block: Buffer) -> None:
 
 
 class _Item:
-    """A block and how many lanes still need it."""
+    """A block, the bytes of the budget that it holds, and how many lanes still need it."""
 
-    __slots__ = ("block", "offset", "pending")
+    __slots__ = ("block", "offset", "pending", "room")
 
-    def __init__(self, offset: int, block: Buffer, pending: int) -> None:
+    def __init__(self, offset: int, block: Buffer, room: int, pending: int) -> None:
         self.offset = offset
         self.block = block
+        self.room = room
         self.pending = pending
 
 
@@ -211,13 +232,13 @@ class _Lane:
 
 
 class _Lanes:
-    """Feeds every block to every lane; at most `budget` blocks are on their way."""
+    """Feeds every block to every lane; at most `budget` bytes are on their way, or one block."""
 
     def __init__(self, budget: int) -> None:
         self._lock = threading.Lock()
         self._space = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
-        self._free = budget
+        self._budget = self._free = budget
         self._in_flight = 0  # blocks that some lane still needs
         self._busy = 0  # threads with a block in hand
         self._lanes: list[_Lane] = []
@@ -237,22 +258,28 @@ class _Lanes:
             thread.start()
             self._threads.append(thread)
 
-    def reserve(self) -> None:
-        """Wait for room for one block; raise what a lane has raised."""
+    def reserve(self, block_size: int) -> int:
+        """Wait for room for one block; raise what a lane has raised.
+
+        :returns: the bytes that are now held for it
+        """
+        # A block that is larger than the whole budget passes alone.
+        room = min(block_size, self._budget)
         with self._lock:
-            while not self._free and not self._stopped:
+            while self._free < room and not self._stopped:
                 self._space.wait()
             if self.error is not None:
                 raise self.error
-            self._free -= 1
+            self._free -= room
+        return room
 
-    def put(self, offset: int, block: Buffer) -> None:
+    def put(self, offset: int, block: Buffer, room: int) -> None:
         """Hand a block, for which there is room, to all lanes."""
         with self._lock:
             self._in_flight += 1
             if self._in_flight == 1:
                 LOAD.enter()
-            item = _Item(offset, block, len(self._lanes))
+            item = _Item(offset, block, room, len(self._lanes))
             for lane in self._lanes:
                 lane.items.append(item)
                 lane.ready.notify()
@@ -334,7 +361,7 @@ class _Lanes:
                 self._put_down()
                 item.pending -= 1
                 if not item.pending:
-                    self._free += 1
+                    self._free += item.room
                     self._space.notify()
                     self._landed(1)
             # Room was given back: the block may not live on while the lane waits for the next.

@@ -41,7 +41,7 @@ MUTATIONS = [
     Mutation(
         "drops the last block",
         "        if not block:\n            return\n        lanes.put(",
-        "        if len(block) < source._block_size:\n            return\n        lanes.put(",
+        "        if len(block) < source.block_size:\n            return\n        lanes.put(",
         "contents",
     ),
     Mutation(
