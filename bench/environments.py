@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two virtual environments: one holds the reference release, one this repository.
 
-Both are made on first use, by the interpreter that runs the benchmark. The second takes the same
-versions of all dependencies as the first, and is installed from a copy of the tree (not editable),
-again whenever the tree has changed.
+There is a pair for each driver that needs client libraries, and one for the others. Both are made
+on first use, by the interpreter that runs the benchmark. The second takes the same versions of all
+dependencies as the first, and is installed from a copy of the tree (not editable), again whenever
+the tree has changed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REFERENCE = "glance_store==5.7.0"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -33,6 +38,12 @@ print(json.dumps({
 }))
 """
 
+_VERSIONS = """
+import importlib.metadata, json, sys
+found = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions()}
+print(json.dumps({name: found.get(name.lower()) for name in sys.argv[1:]}))
+"""
+
 
 class EnvironmentUnusableError(Exception):
     """An environment cannot be used; the text says why and what to do."""
@@ -40,37 +51,47 @@ class EnvironmentUnusableError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """An interpreter and the version of glance_store that it imports."""
+    """An interpreter, the version of glance_store that it imports, whether that is the one of this
+    repository, and the versions of client libraries by name.
+    """
 
     python: str
     version: str
+    ours: bool
+    clients: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def reference() -> Environment:
-    """Return the environment with the reference release, made when it is missing.
+def reference(driver: str, clients: Sequence[str] = ()) -> Environment:
+    """Return the environment with the reference release and ``clients``, made when it is missing.
 
-    The folder is ``.cache/bench-reference``, or $GLANCE_STORE_BENCH_REFERENCE.
+    The folder is ``.cache/bench-reference``, or $GLANCE_STORE_BENCH_REFERENCE; for a driver with
+    clients ``-`` and its name follow, since a library that finds clients may import them and then
+    takes more memory.
     """
-    folder = _folder("GLANCE_STORE_BENCH_REFERENCE", "bench-reference")
+    folder = _folder("GLANCE_STORE_BENCH_REFERENCE", "bench-reference", driver if clients else "")
     _make(folder)
-    if _probe(folder)["version"] != REFERENCE.partition("==")[2]:
-        _pip(folder, "install", REFERENCE)
-    return _checked(folder)
+    missing = None in _versions(folder, clients).values()
+    if missing or _probe(folder)["version"] != REFERENCE.partition("==")[2]:
+        _pip(folder, "install", REFERENCE, *clients)
+    return _checked(folder, clients, ours=False)
 
 
-def current(like: Environment) -> Environment:
-    """Return the environment with this repository, dependencies the same as in ``like``.
+def current(driver: str, like: Environment) -> Environment:
+    """Return the environment with this repository, all else the same as in ``like``.
 
-    The folder is ``.cache/bench-current``, or $GLANCE_STORE_BENCH_CURRENT.
+    The folder is ``.cache/bench-current``, or $GLANCE_STORE_BENCH_CURRENT; see `reference`.
     """
-    folder = _folder("GLANCE_STORE_BENCH_CURRENT", "bench-current")
+    suffix = driver if like.clients else ""
+    folder = _folder("GLANCE_STORE_BENCH_CURRENT", "bench-current", suffix)
     _make(folder)
     tree = tree_digest()
     mark = folder / "bench-tree"
     if not mark.exists() or mark.read_text() != tree or not _probe(folder)["version"]:
         _install_tree(folder, like)
         mark.write_text(tree)
-    return _checked(folder)
+    if _versions(folder, list(like.clients)) != like.clients:
+        _pip(folder, "install", *(f"{name}=={it}" for name, it in like.clients.items()))
+    return _checked(folder, list(like.clients), ours=True)
 
 
 def tree_digest() -> str:
@@ -85,8 +106,9 @@ def tree_digest() -> str:
     return digest.hexdigest()
 
 
-def _folder(variable: str, name: str) -> Path:
-    return Path(os.environ.get(variable) or CACHE / name).resolve()
+def _folder(variable: str, name: str, suffix: str) -> Path:
+    folder = Path(os.environ.get(variable) or CACHE / name).resolve()
+    return folder.with_name(f"{folder.name}-{suffix}") if suffix else folder
 
 
 def _make(folder: Path) -> None:
@@ -134,7 +156,16 @@ def _probe(folder: Path) -> dict[str, str]:
     return found
 
 
-def _checked(folder: Path) -> Environment:
+def _versions(folder: Path, distributions: Sequence[str]) -> dict[str, str | None]:
+    """Return the versions of distributions in an environment, None for those that are missing."""
+    if not distributions:
+        return {}
+    command = [str(folder / "bin" / "python"), "-I", "-c", _VERSIONS, *distributions]
+    found: dict[str, str | None] = json.loads(_call(command))
+    return found
+
+
+def _checked(folder: Path, clients: Sequence[str], *, ours: bool) -> Environment:
     found = _probe(folder)
     if found["python"] != sys.version:
         raise EnvironmentUnusableError(
@@ -145,7 +176,8 @@ def _checked(folder: Path) -> Environment:
         raise EnvironmentUnusableError(
             f"{folder} imports glance_store from {found['origin']}: remove the folder, start again"
         )
-    return Environment(str(folder / "bin" / "python"), found["version"])
+    versions = {name: it for name, it in _versions(folder, clients).items() if it is not None}
+    return Environment(str(folder / "bin" / "python"), found["version"], ours, versions)
 
 
 def _call(command: list[str]) -> str:

@@ -3,145 +3,174 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import os
-import subprocess
-import sys
+import functools
 import tempfile
-import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import worker
-from bench.scenarios import Result, Scenario
-from bench.worker import MIB, Measurement, Task
+from bench.contenders import (
+    Contender,
+    MeasurementError,
+    Workers,
+    import_time,
+    write_source,
+)
+from bench.model import CURRENT, REFERENCE, Result, Scenario
+from bench.worker import Measurement, Task
 
 if TYPE_CHECKING:
+    from bench.beds.base import Bed
     from bench.environments import Environment
-
-Contender = Callable[[], Measurement]
-
-_IMPORT = """
-import time
-cpu, wall = time.process_time(), time.perf_counter()
-import {modules}
-print(time.perf_counter() - wall, time.process_time() - cpu)
-"""
-
-
-class MeasurementError(Exception):
-    """A measurement did not come about, or the contenders did not do the same work."""
 
 
 @dataclasses.dataclass
 class Runner:
-    """Measures scenarios in scratch folders below ``places`` ("tmpfs" and "disk")."""
+    """Measures scenarios of a test bed in scratch folders below ``places`` ("tmpfs" and "disk").
+
+    :param scale: by which sizes were multiplied
+    :param verbose: show what failing workers of this repository wrote
+    """
 
     reference: Environment
     current: Environment
     places: dict[str, str]
     rounds: int
+    bed: Bed
+    scale: float = 1.0
+    verbose: bool = False
 
     def run(self, scenario: Scenario) -> Result:
-        place = Path(self.places[scenario.place])
-        place.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix="bench-", dir=self.places["tmpfs"]) as sources,
-            tempfile.TemporaryDirectory(prefix="bench-", dir=place) as images,
-        ):
-            contenders = self._contenders(scenario, Path(sources), Path(images))
-            if scenario.task:
+        with contextlib.ExitStack() as stack:
+            place = Path(self.places.get(scenario.place, self.places["tmpfs"]))
+            place.mkdir(parents=True, exist_ok=True)
+            sources, images = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=folder)))
+                for folder in (self.places["tmpfs"], place)
+            )
+            self.bed.start(scenario)
+            turns = Turns(self._contenders(scenario, sources, images, stack))
+            turns.prepare()
+            if scenario.task and scenario.warm:
                 # Memory that nobody has used yet costs the first user of it extra, in a virtual
                 # machine above all: this turn pays for it, and does not count.
-                take_turns(contenders, 1)
-            measurements = take_turns(contenders, scenario.turns(self.rounds))
+                turns.take(1)
+            measurements = turns.take(scenario.turns(self.rounds))
         digests = {
             each.digest for series in measurements.values() for each in series if each.digest
         }
         if len(digests) > 1:
-            raise MeasurementError(f"{scenario.name}: the contenders returned different checksums")
-        return Result(scenario, measurements)
+            turns.failures["checksums"] = "the contenders returned different ones"
+        return Result(scenario, measurements, turns.failures)
 
-    def _contenders(self, scenario: Scenario, sources: Path, images: Path) -> dict[str, Contender]:
+    def _contenders(
+        self, scenario: Scenario, sources: Path, images: Path, stack: contextlib.ExitStack
+    ) -> dict[str, Contender]:
         if scenario.task is None:
             return {
-                "reference": lambda: import_time(self.reference, "glance_store"),
-                "current": lambda: import_time(self.current, "glance_store"),
-                "dependencies": lambda: import_time(self.current, "oslo_config.cfg, stevedore"),
+                label: Contender(functools.partial(import_time, environment, modules))
+                for label, environment, modules in (
+                    (REFERENCE, self.reference, "glance_store"),
+                    (CURRENT, self.current, "glance_store"),
+                    ("dependencies", self.current, "oslo_config.cfg, stevedore"),
+                )
             }
-        task = dataclasses.replace(scenario.task, datadir=str(images))
+        task = dataclasses.replace(scenario.task, **self.bed.basis(scenario, images))
         if task.source in {"file", "network"}:
             task = dataclasses.replace(task, path=str(sources / scenario.content))
             write_source(task.path, task.size, scenario.content)
-        contenders: dict[str, Contender] = {
-            "reference": lambda: call_worker(self.reference, task),
-            "current": lambda: call_worker(self.current, task),
+        sides = {REFERENCE: self.reference, CURRENT: self.current}
+        sides.update((label, self.current) for label in scenario.options if label not in sides)
+        if scenario.alone:
+            del sides[REFERENCE]
+        contenders = {
+            label: self._side(scenario, label, environment, task, stack)
+            for label, environment in sides.items()
         }
-        if scenario.place == "disk":
-            contenders["dd conv=fsync"] = lambda: dd(task.path, images / "dd")
-            return {label: after_sync(contender) for label, contender in contenders.items()}
-        return contenders
+        if scenario.rivals:
+            rivals = self.bed.rivals(scenario, task, images, self.current, stack)
+            contenders.update((label, rivals[label]) for label in scenario.rivals)
+        return {
+            label: self._around(scenario, label, contender)
+            for label, contender in contenders.items()
+        }
+
+    def _around(self, scenario: Scenario, label: str, contender: Contender) -> Contender:
+        def prepare() -> None:
+            self.bed.ready(scenario, label)
+            contender.prepare()
+
+        return Contender(self.bed.around(scenario, label, contender.measure), prepare)
+
+    def _side(
+        self,
+        scenario: Scenario,
+        label: str,
+        environment: Environment,
+        task: Task,
+        stack: contextlib.ExitStack,
+    ) -> Contender:
+        """Return one side of a scenario; what it reads is put there when it is prepared."""
+        own = dict(scenario.options.get(label, {}))
+        if label != REFERENCE and not environment.ours:
+            own = {}  # the reference in the place of this repository does not know its options
+        task = dataclasses.replace(task, options={**task.options, **own})
+        workers = Workers(self.bed.variables(), self.verbose)
+        locations: list[str] = []
+
+        def named(operation: str) -> Task:
+            prefix = self.bed.prefix or str(uuid.uuid4())
+            return dataclasses.replace(
+                task, operation=operation, prefix=prefix, locations=tuple(locations)
+            )
+
+        def prepare() -> None:
+            if task.operation == "read":
+                locations.extend(workers.call(environment, named("put")))
+                stack.callback(_forgiving, workers.call, environment, named("remove"))
+
+        def measure() -> Measurement:
+            return workers.measure(environment, self.bed.linked(scenario, named(task.operation)))
+
+        return Contender(measure, prepare)
 
 
-def take_turns(contenders: dict[str, Contender], turns: int) -> dict[str, list[Measurement]]:
-    """Let each contender measure ``turns`` times, A B, B A, A B ...: drift then hits all alike."""
-    series: dict[str, list[Measurement]] = {label: [] for label in contenders}
-    for turn in range(turns):
-        for label in list(contenders)[:: -1 if turn % 2 else 1]:
-            series[label].append(contenders[label]())
-    return series
+def _forgiving(*call: object) -> None:
+    """Clean up as far as possible: the servers and all they hold go at the end."""
+    action, *arguments = call
+    with contextlib.suppress(MeasurementError):
+        action(*arguments)  # type: ignore[operator]
 
 
-def after_sync(contender: Contender) -> Contender:
-    """Return a contender that does not pay for what others left unwritten."""
+class Turns:
+    """Lets contenders measure in turn. One that has failed is left out from then on."""
 
-    def synced() -> Measurement:
-        os.sync()
-        return contender()
+    def __init__(self, contenders: dict[str, Contender]) -> None:
+        self._contenders = contenders
+        self.failures: dict[str, str] = {}
 
-    return synced
+    def prepare(self) -> None:
+        """Let each contender make ready what it needs."""
+        for label, contender in self._contenders.items():
+            with self._noting(label):
+                contender.prepare()
 
+    def take(self, turns: int) -> dict[str, list[Measurement]]:
+        """Take so many turns, A B, B A, A B ...: drift then hits all alike."""
+        series: dict[str, list[Measurement]] = {label: [] for label in self._contenders}
+        for turn in range(turns):
+            for label in list(self._contenders)[:: -1 if turn % 2 else 1]:
+                if label not in self.failures:
+                    with self._noting(label):
+                        series[label].append(self._contenders[label].measure())
+        return {label: each for label, each in series.items() if label not in self.failures}
 
-def call_worker(environment: Environment, task: Task) -> Measurement:
-    """Have ``task`` done in a new process of ``environment``."""
-    output = _output(
-        [environment.python, "-I", worker.__file__, json.dumps(dataclasses.asdict(task))]
-    )
-    return Measurement(**json.loads(output.splitlines()[-1]))
-
-
-def import_time(environment: Environment, modules: str) -> Measurement:
-    """Return how long a fresh interpreter takes to import ``modules``, its own start excluded."""
-    output = _output([environment.python, "-I", "-c", _IMPORT.format(modules=modules)])
-    seconds, cpu_seconds = map(float, output.split())
-    return Measurement(seconds, cpu_seconds, 0)
-
-
-def dd(source: str, target: Path) -> Measurement:
-    """Copy ``source`` with dd to a durable ``target``, which is removed afterwards."""
-    start = time.perf_counter()
-    _output(["dd", f"if={source}", f"of={target}", "bs=1M", "conv=fsync", "status=none"])
-    seconds = time.perf_counter() - start
-    size = target.stat().st_size
-    target.unlink()
-    return Measurement(seconds, 0.0, size)
-
-
-def write_source(path: str, size: int, content: str) -> None:
-    """Write the source file: random, or ("sparse") one random MiB in sixteen and written zeros."""
-    zeros = bytes(MIB)
-    with Path(path).open("wb") as file:
-        for index in range(size // MIB):
-            is_data = content == "random" or index % 16 == 0
-            file.write(os.urandom(MIB) if is_data else zeros)
-
-
-def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MeasurementError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
-    if done.stderr:
-        sys.stderr.write(done.stderr)
-    return done.stdout
+    @contextlib.contextmanager
+    def _noting(self, label: str) -> Iterator[None]:
+        try:
+            yield
+        except MeasurementError as error:
+            self.failures[label] = str(error)

@@ -1,58 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, and what it has to reach."""
+"""What is measured of each driver, and what it has to reach."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
-
+from bench.model import Goal, Scenario
+from bench.server_scenarios import CINDER, RBD, S3, SWIFT
 from bench.worker import KIB, MIB, Task
-
-if TYPE_CHECKING:
-    from bench.worker import Measurement
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """A bound that the current library has to keep.
-
-    ``kind`` is "speed" (seconds of the reference over its own, at least), "peak" (resident bytes,
-    at most) or "import" (its own seconds over those of its two heaviest dependencies, at most).
-    """
-
-    kind: str
-    limit: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """A measurement by name.
-
-    ``content`` is what the source file holds: "random", or "sparse" for 94 % zeros. ``place`` is
-    where images go: "tmpfs" or "disk". ``import`` has no task. The number of turns is that of the
-    command line times ``times``, and ``at_most``.
-    """
-
-    name: str
-    title: str
-    task: Task | None
-    goal: Goal | None = None
-    content: str = "random"
-    place: str = "tmpfs"
-    times: int = 1
-    at_most: int = 1000
-
-    def turns(self, rounds: int) -> int:
-        return min(rounds * self.times, self.at_most)
-
 
 LARGE = 512 * MIB
 SMALL = 64 * KIB
 HUGE = 4096 * MIB
 THIN = {"filesystem_thin_provisioning": True}
-FASTER = Goal("speed", 1.6)
-AS_FAST = Goal("speed", 1.0)
-BOUNDED = Goal("peak", 160 * MIB)
+FASTER = (Goal("speed", 1.6),)
+AS_FAST = (Goal("speed", 1.0),)
+BOUNDED = (Goal("peak", 160 * MIB),)
 
 FILE = (
     Scenario("add", "add 512 MiB, random", Task("add", LARGE), FASTER),
@@ -109,16 +70,20 @@ FILE = (
         BOUNDED,
         at_most=1,
     ),
-    Scenario("import", "import glance_store", None, Goal("import", 1.3), times=4),
-    Scenario("disk", "add 512 MiB, random, to a disk", Task("add", LARGE), place="disk"),
+    Scenario("import", "import glance_store", None, (Goal("import", 1.3),), times=4),
+    Scenario(
+        "disk",
+        "add 512 MiB, random, to a disk",
+        Task("add", LARGE),
+        place="disk",
+        rivals=("dd conv=fsync",),
+    ),
 )
 
-DRIVERS = {"file": FILE}
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The measurements of a scenario, by contender, each list in order of the turns."""
-
-    scenario: Scenario
-    measurements: dict[str, list[Measurement]]
+DRIVERS: dict[str, tuple[Scenario, ...]] = {
+    "file": FILE,
+    "rbd": RBD,
+    "s3": S3,
+    "swift": SWIFT,
+    "cinder": CINDER,
+}

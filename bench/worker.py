@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One measurement in one fresh process, through the public API of whatever glance_store it finds.
 
-The parent starts this file as a script in isolated mode (``python -I worker.py TASK``), so that the
+The parent starts this file as a script in isolated mode (``python -I worker.py``), so that the
 ``glance_store`` imported is the one installed in that interpreter's environment and never the one
-in the current directory. For the same reason it imports nothing of ``bench``.
+in the current directory. For the same reason it imports nothing of the package ``bench``. The task
+comes as JSON on the standard input: it may hold credentials.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 BACKEND = "bench"
 NETWORK_READ = 64 * KIB  # what a WSGI server hands over at most
 
@@ -36,12 +39,16 @@ NETWORK_READ = 64 * KIB  # what a WSGI server hands over at most
 class Task:
     """What one worker does.
 
-    ``operation`` is "add" or "get"; ``size`` is in bytes and for each of ``count`` images, which
-    ``threads`` threads share. ``repeat``: all is done so many times, and the median counts.
-    ``declared``: whether ``add`` is told the size. ``source`` is "file"
-    (a plain open file), "network" (the same, at most 64 KiB a read), "memory" (a BytesIO) or
-    "generated" (made up while it is read, needs neither memory nor disk). ``options`` are driver
-    options that differ from their defaults.
+    ``operation`` is "add" or "get"; or, when adding costs more than the measurement, "put" (add,
+    and leave the images), "read" (get the images at ``locations``) and "remove" (these). ``size``
+    is in bytes and for each of ``count`` images, which ``threads`` threads share. ``repeat``: all
+    is done so many times, and the median counts. ``declared``: whether ``add`` is told the size.
+    ``source`` is "file" (a plain open file, at ``path``), "network" (the same, at most 64 KiB a
+    read), "memory" (a BytesIO) or "generated" (made up while it is read, needs neither memory nor
+    disk). ``driver`` is the type of the store, or the name of a program in ``rivals.py``;
+    ``options`` are those that differ from their defaults; ``context`` has the attributes of the
+    request's context, if any. Names of images begin with ``prefix``; ``modules`` are folders to
+    import from after all others.
     """
 
     operation: str
@@ -52,15 +59,20 @@ class Task:
     declared: bool = True
     source: str = "file"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    datadir: str = ""
     path: str = ""
+    driver: str = "file"
+    context: dict[str, Any] | None = None
+    prefix: str = "image"
+    locations: Sequence[str] = ()
+    modules: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """What one worker saw: wall and CPU seconds, bytes moved, peak resident bytes, a digest of all
     results, by which the parent makes sure that both sides did the same work, and how many cores
-    ``others`` kept busy meanwhile: near 0 on a quiet machine.
+    ``others`` kept busy meanwhile: near 0 on a quiet machine without servers. ``figures`` are
+    further ones by name.
     """
 
     seconds: float
@@ -69,6 +81,7 @@ class Measurement:
     peak_rss: int = 0
     digest: str = ""
     others: float = 0.0
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class NetworkSource:
@@ -122,59 +135,98 @@ def open_source(task: Task, index: int) -> Any:
     return NetworkSource(plain) if task.source == "network" else plain
 
 
-class Store:
-    """The public multi-store API, configured as an image service does it: one ``file`` store."""
+class Context:
+    """Who makes a request, as an image service tells its stores."""
 
-    def __init__(self, datadir: str, options: dict[str, Any]) -> None:
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self._attributes = attributes
+        vars(self).update(attributes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self._attributes)
+
+
+class Store:
+    """The public multi-store API, configured as an image service does it: one store."""
+
+    def __init__(self, task: Task) -> None:
         from oslo_config import cfg
 
         import glance_store
 
         self._api: Any = glance_store
         self._conf = cfg.CONF
+        self._context = Context(task.context) if task.context else None
         self._conf.register_opt(cfg.DictOpt("enabled_backends"))
-        self._conf.set_override("enabled_backends", {BACKEND: "file"})
+        self._conf.set_override("enabled_backends", {BACKEND: task.driver})
         self._api.register_store_opts(self._conf)
         self._conf.set_override("default_backend", BACKEND, group="glance_store")
-        for name, value in {"filesystem_store_datadir": datadir, **options}.items():
+        for name, value in task.options.items():
             self._conf.set_override(name, value, group=BACKEND)
         self._conf([], project="bench", default_config_files=[], default_config_dirs=[])
+        if task.driver == "cinder":
+            prepare_brick(task.options["cinder_mount_point_base"])
         self._api.create_multi_stores(self._conf)
         self._api.verify_store()
 
     def add(self, image_id: str, source: Any, size: int) -> tuple[str, int, str]:
         """Return location, size, and both digests of the image added (``size`` 0: unknown)."""
         location, stored, checksum, multihash, _ = self._api.add_with_multihash(
-            self._conf, image_id, source, size, BACKEND, "sha512"
+            self._conf, image_id, source, size, BACKEND, "sha512", context=self._context
         )
         return location, stored, f"{checksum}:{multihash}"
 
     def get(self, location: str) -> int:
         """Read the whole image and return how many bytes came."""
-        chunks, _ = self._api.get(location, BACKEND)
+        chunks, _ = self._api.get(location, BACKEND, context=self._context)
         return sum(len(chunk) for chunk in chunks)
 
     def delete_all(self, locations: Sequence[str]) -> None:
         for location in locations:
-            self._api.delete(location, BACKEND)
+            self._api.delete(location, BACKEND, context=self._context)
 
 
-def add_images(store: Store, task: Task) -> tuple[Measurement, list[str]]:
+def prepare_brick(locks: str) -> None:
+    """Let os-brick attach volumes with the rights of this very process."""
+    import os_brick
+    import os_brick.privileged
+    from oslo_concurrency import lockutils
+    from oslo_config import cfg
+
+    lockutils.set_defaults(locks)
+    os_brick.setup(cfg.CONF)
+    os_brick.privileged.default.set_client_mode(False)
+
+
+def open_store(task: Task) -> Any:
+    """Return what adds, gets and deletes images: a store of glance_store, or another program."""
+    if task.driver in {"boto3", "swiftservice"}:
+        sys.path.append(str(Path(__file__).resolve().parent))
+        rivals: Any = __import__("rivals")
+        return rivals.KINDS[task.driver](task.options)
+    return Store(task)
+
+
+def add_images(store: Any, task: Task) -> tuple[Measurement, list[str]]:
     """Add the images of ``task``; return the measurement and their locations."""
     sources = [open_source(task, index) for index in range(task.count)]
     declared = task.size if task.declared else 0
 
     def add(index: int) -> tuple[str, int, str]:
-        return store.add(f"image-{index:06d}", sources[index], declared)
+        added: tuple[str, int, str] = store.add(
+            f"{task.prefix}-{index:06d}", sources[index], declared
+        )
+        return added
 
     measured, results = timed(add, task)
-    digest = hashlib.sha256("\n".join(both for _, _, both in results).encode()).hexdigest()
+    text = "\n".join(both for _, _, both in results)
+    digest = hashlib.sha256(text.encode()).hexdigest() if text.strip() else ""
     moved = sum(stored for _, stored, _ in results)
     measured = dataclasses.replace(measured, bytes=moved, digest=digest)
     return measured, [location for location, _, _ in results]
 
 
-def get_images(store: Store, task: Task, locations: Sequence[str]) -> Measurement:
+def get_images(store: Any, task: Task, locations: Sequence[str]) -> Measurement:
     """Read the images at ``locations``."""
     measured, sizes = timed(lambda index: store.get(locations[index]), task)
     return dataclasses.replace(measured, bytes=sum(sizes))
@@ -189,6 +241,19 @@ def busy_seconds() -> float:
     except (OSError, ValueError):
         return 0.0
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_rss() -> int:
+    """Return the largest resident size of this process, in bytes.
+
+    What ``getrusage`` tells includes that of the parent, from the moment between fork and exec.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * KIB
 
 
 def timed(action: Callable[[int], Any], task: Task) -> tuple[Measurement, Sequence[Any]]:
@@ -206,34 +271,64 @@ def timed(action: Callable[[int], Any], task: Task) -> tuple[Measurement, Sequen
     return Measurement(seconds, own, 0, others=others), results
 
 
-def run(task: Task) -> Measurement:
-    """Warm up, measure, remove the images; return the repetition that took the median time.
+def measure(store: Any, task: Task) -> Measurement:
+    """Measure, remove the images; return the repetition that took the median time.
 
     Raises RuntimeError when fewer or more bytes were moved than the task has.
     """
-    store = Store(task.datadir, task.options)
-    warm_up, _, _ = store.add("warm-up", GeneratedSource(MIB, seed=0), MIB)
-    store.get(warm_up)
-    store.delete_all([warm_up])
-
-    added, locations = add_images(store, task)
+    locations: Sequence[str] = task.locations
+    added = None
+    if task.operation != "read":
+        added, locations = add_images(store, task)
     measurements = []
     for repetition in range(task.repeat):
-        if task.operation == "get":
+        if added is None:
+            measured = get_images(store, task, locations)
+        elif task.operation == "get":
             measured = dataclasses.replace(get_images(store, task, locations), digest=added.digest)
         elif repetition:
             store.delete_all(locations)
             measured, locations = add_images(store, task)
         else:
             measured = added
-        if measured.bytes != task.size * task.count:
-            raise RuntimeError(f"{measured.bytes} bytes moved, not {task.size * task.count}")
+        check_moved(measured, task)
         measurements.append(measured)
-    store.delete_all(locations)
+    if added is not None:
+        store.delete_all(locations)
     measurements.sort(key=lambda each: each.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
-    return dataclasses.replace(measurements[len(measurements) // 2], peak_rss=peak)
+    return dataclasses.replace(measurements[len(measurements) // 2], peak_rss=peak_rss())
+
+
+def check_moved(measured: Measurement, task: Task) -> None:
+    if measured.bytes != task.size * task.count:
+        raise RuntimeError(f"{measured.bytes} bytes moved, not {task.size * task.count}")
+
+
+def run(task: Task) -> Any:
+    """Do the task; return what is to be printed."""
+    store = open_store(task)
+    if task.operation == "put":
+        measured, locations = add_images(store, task)
+        check_moved(measured, task)
+        return locations
+    if task.operation == "remove":
+        return store.delete_all(task.locations)
+    warm_up, _, _ = store.add(f"{task.prefix}-warm-up", GeneratedSource(MIB, seed=0), MIB)
+    store.get(warm_up)
+    store.delete_all([warm_up])
+    return dataclasses.asdict(measure(store, task))
+
+
+def tell_shortly(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print an error that nobody caught, and at last all of its text in one line."""
+    sys.__excepthook__(kind, error, traceback)
+    print(" ".join(f"{kind.__name__}: {error}".split()), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(run(Task(**json.loads(sys.argv[1]))))))
+    sys.excepthook = tell_shortly
+    received = Task(**json.load(sys.stdin))
+    sys.path.extend(received.modules)
+    print(json.dumps(run(received)))
