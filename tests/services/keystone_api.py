@@ -10,7 +10,8 @@ import urllib.request
 from typing import Any
 
 REGION = "RegionOne"
-DOMAIN = "default"
+DOMAIN = "default"  # the id; Keystone makes it with the name below
+DOMAIN_NAME = "Default"
 INTERFACES = ("public", "internal", "admin")
 
 

@@ -1,7 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ceph RBD store."""
+"""Images as RBD images in a pool of a Ceph cluster.
+
+The attributes `rados` and `rbd` are Ceph's Python bindings, None where they are not installed. They
+are imported when somebody first asks for them, not with this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from glance_store._drivers.rbd.location import StoreLocation
 from glance_store._drivers.rbd.store import Store
 
 __all__ = ["Store", "StoreLocation"]
+
+rados: Any
+rbd: Any
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("rados", "rbd"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module: Any = importlib.import_module(name)
+    except ImportError:
+        # Missing, or made for another version of Python: either way the store cannot work.
+        module = None
+    globals()[name] = module
+    return module

@@ -76,4 +76,30 @@ Saves space in the pool and time for raw images that are mostly empty. The
 parts that were left out read back as zeros, so the image is the same.
 """,
     ),
+    cfg.IntOpt(
+        "rbd_store_io_depth",
+        default=8,
+        min=1,
+        max=128,
+        help="""
+How many reads, and how many writes, of one image are in flight at once.
+
+One of them has up to 2 MiB, or ``rbd_store_chunk_size`` if that is less, and
+memory for a few copies of it is needed for each: 8 stay below 256 MiB for a
+transfer. More of them help where the network to the cluster has long delays
+or the disks are many; 1 reads and writes strictly one after the other.
+""",
+    ),
+    cfg.StrOpt(
+        "rbd_store_data_pool",
+        help="""
+Pool for the data of new images, when it is not the one of ``rbd_store_pool``,
+which then keeps only their names, sizes and snapshots.
+
+This is how an erasure-coded pool is used: it must allow overwrites
+(``allow_ec_overwrites``), and the user in ``rbd_store_user`` must be allowed to
+read and write both pools. Readers need no option for such images. Changing it
+affects new images only.
+""",
+    ),
 ]

@@ -1,19 +1,285 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ceph RBD store: options and locations; see `glance_store._drivers._pending`."""
+"""The Ceph RBD store."""
 
 from __future__ import annotations
 
-from glance_store._drivers._pending import PendingStore
+import contextlib
+import errno
+import logging
+from collections.abc import Iterator
+from typing import Any, cast
+
+from oslo_config import cfg
+
+from glance_store import capabilities, driver, exceptions
+from glance_store._drivers.rbd import bindings, errors
+from glance_store._drivers.rbd.connection import Cluster, Connection, Lease, Settings, UnknownPool
+from glance_store._drivers.rbd.deletion import remove_image
+from glance_store._drivers.rbd.image import SNAPSHOT, is_possible_name
 from glance_store._drivers.rbd.location import StoreLocation
 from glance_store._drivers.rbd.options import OPTIONS
+from glance_store._drivers.rbd.reader import RBDReader
+from glance_store._drivers.rbd.writer import RBDWriter, WriteSettings
+from glance_store.i18n import _
+from glance_store.location import Location
 
 __all__ = ["Store", "StoreLocation"]
 
+LOG = logging.getLogger(__name__)
 
-class Store(PendingStore):
-    """Images as RBD images of a Ceph pool."""
+_MIB = 1024 * 1024
+# Of one read and write at most: larger ones are not quicker, and take their size several times over
+# in Ceph's libraries.
+_LARGEST_BLOCK = 2 * _MIB
+_LARGEST_CHUNK = 32  # MiB, the most that RBD allows for an object
 
-    DRIVER = "rbd"
-    SCHEMES = ("rbd",)
-    OPTIONS = OPTIONS
+
+class Store(driver.Store):
+    """Images as RBD images of a Ceph pool, each with a protected snapshot."""
+
+    OPTIONS: list[cfg.Opt] | None = OPTIONS
+    _CAPABILITIES: int = (
+        capabilities.BitMasks.READ_RANDOM
+        | capabilities.BitMasks.WRITE_ACCESS
+        | capabilities.BitMasks.DRIVER_REUSABLE
+    )
     EXAMPLE_URL = "rbd://<FSID>/<POOL>/<IMAGE>/<SNAPSHOT>"
+
+    chunk_size: int = 8 * _MIB
+    pool: str = "images"
+    data_pool: str | None = None
+    thin_provisioning: bool = False
+    io_depth: int = 8
+
+    def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self._fsid: str | None = None
+        self._cluster = Cluster(self._settings, self._unreachable)
+
+    def get_schemes(self) -> tuple[str, ...]:
+        """Return the URI schemes that the store serves."""
+        return ("rbd",)
+
+    # -- configuration
+
+    def configure_add(self) -> None:
+        """Take the options over, and in multi-store mode ask the cluster for its id.
+
+        :raises BadStoreConfiguration: Ceph's bindings are missing, an option is wrong, or the
+            cluster of one of several stores cannot be reached
+        :raises BackendException: the cluster of the only store cannot be reached
+        """
+        options = self.store_conf
+        self.pool = str(options.rbd_store_pool)
+        self.data_pool = options.rbd_store_data_pool or None
+        self.thin_provisioning = options.rbd_thin_provisioning
+        self.io_depth = options.rbd_store_io_depth
+        self.chunk_size = options.rbd_store_chunk_size * _MIB
+        self.READ_CHUNKSIZE = self.chunk_size
+        self.WRITE_CHUNKSIZE = self.chunk_size
+        self._check_bindings()
+        if options.rbd_store_chunk_size > _LARGEST_CHUNK:
+            raise self._misconfigured(
+                f"rbd_store_chunk_size is {options.rbd_store_chunk_size}, and RBD allows objects "
+                f"of {_LARGEST_CHUNK} MiB at most: use a power of two up to {_LARGEST_CHUNK}"
+            )
+        if self.backend_group is not None:
+            self._url_prefix = "rbd://"
+            with self.get_connection() as connection:
+                self._learn_fsid(connection)
+
+    def _check_bindings(self) -> None:
+        missing = [
+            f"python3-{name}"
+            for name, module in (("rados", bindings.rados()), ("rbd", bindings.rbd()))
+            if module is None
+        ]
+        if missing:
+            raise self._misconfigured(
+                f"Ceph's Python bindings are missing: install {' and '.join(missing)} from the "
+                "packages of your distribution or of Ceph, for the Python that runs this service; "
+                "they are on no Python package index"
+            )
+
+    def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
+        return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
+
+    def _learn_fsid(self, connection: Any) -> None:
+        try:
+            fsid = connection.get_fsid()
+        except Exception as exc:
+            if not errors.is_native(exc):
+                raise
+            LOG.warning(
+                "Store %s: the id of the Ceph cluster is not known (%s): new locations will not "
+                "name the cluster",
+                self.name,
+                exc,
+            )
+            return
+        # Older bindings give it as bytes.
+        self._fsid = fsid.decode() if isinstance(fsid, bytes) else str(fsid)
+        if self.backend_group is not None:
+            self._url_prefix = f"rbd://{self._fsid}/{self.pool}/"
+
+    def storage_ids(self) -> set[str]:
+        """Return the pools, by cluster."""
+        if self._fsid is None:
+            return set()
+        place = f"pool {self.pool} of Ceph cluster {self._fsid}"
+        # The same pool with another place for the data is a common set-up.
+        return {f"{place} (data in pool {self.data_pool})" if self.data_pool else place}
+
+    def check_health(self) -> str:
+        """Look whether the cluster and the pools can be used.
+
+        :returns: which they are
+        :raises BackendException: the cluster cannot be reached
+        :raises NotFound: a pool is not there
+        """
+        self._check_bindings()
+        with self._lease() as lease:
+            self._check_data_pool(lease)
+            action = _("Looking into pool %s") % self.pool
+            with (
+                errors.translated(action, lease.connection, self.pool),
+                # The directory of images: absent in a pool without any, else it has to be readable.
+                errors.expected(errno.ENOENT),
+            ):
+                lease.access.stat("rbd_directory")
+        data = f", data in pool {self.data_pool}" if self.data_pool else ""
+        return f"ok, pool {self.pool} of Ceph cluster {self._fsid}{data}"
+
+    # -- connection
+
+    def _settings(self) -> Settings:
+        options = self.store_conf
+        return Settings(
+            options.rbd_store_ceph_conf or "",
+            options.rbd_store_user or None,
+            options.rados_connect_timeout,
+        )
+
+    def _unreachable(self, reason: str) -> Exception:
+        if len(getattr(self.conf, "enabled_backends", None) or {}) > 1:
+            return self._misconfigured(reason)
+        return exceptions.BackendException(f"Store {self.name}: {reason}")
+
+    @contextlib.contextmanager
+    def get_connection(
+        self, conffile: str | None = None, rados_id: str | None = None
+    ) -> Iterator[Any]:
+        """Yield the bindings' connection to the cluster, which the operations of the store share.
+
+        :param conffile: not used any more: the options of the store say it
+        :param rados_id: not used any more: the options of the store say it
+        :raises BadStoreConfiguration: the cluster cannot be reached, and there are other stores
+        :raises BackendException: the cluster cannot be reached
+        """
+        connection: Connection = self._cluster.borrow()
+        try:
+            yield connection.native
+        finally:
+            connection.give_back()
+
+    def _lease(self, pool: str | None = None) -> Lease:
+        if bindings.rados() is None or bindings.rbd() is None:
+            self._check_bindings()
+        lease = self._cluster.lease(pool or self.pool)
+        if self._fsid is None:
+            # The cluster was out of reach when the store was configured, or there is but one store.
+            self._learn_fsid(lease.connection.native)
+        return lease
+
+    def _check_data_pool(self, lease: Lease) -> None:
+        with errors.translated(_("Looking for the data pool"), lease.connection, self.pool):
+            known = not self.data_pool or lease.connection.native.pool_exists(self.data_pool)
+        if not known:
+            raise self._misconfigured(
+                f"the Ceph cluster has no pool {self.data_pool}: create it, or set "
+                "rbd_store_data_pool to the right one"
+            )
+
+    # -- images
+
+    @property
+    def read_size(self) -> int:
+        """Bytes of the chunks that `get` delivers."""
+        return min(self.READ_CHUNKSIZE, _LARGEST_BLOCK)
+
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> RBDWriter:
+        """Begin to store an image.
+
+        :param image_id: id of the image, which becomes the name of the RBD image
+        :param size: bytes, 0 when unknown
+        :param context: not used
+        :raises Duplicate: there is an RBD image of this name that is complete or being uploaded
+        :raises Invalid: no RBD image can have this name
+        :raises StorageFull: the pool is full
+        :raises BadStoreConfiguration: a pool is not there
+        """
+        name = str(image_id)
+        if not is_possible_name(name):
+            raise exceptions.Invalid(
+                _("The image id %(image)r cannot be the name of an RBD image"), image=name[:100]
+            )
+        try:
+            lease = self._lease()
+        except UnknownPool as exc:
+            raise self._misconfigured(str(exc.msg)) from exc
+        try:
+            self._check_data_pool(lease)
+            place = StoreLocation(
+                {"fsid": self._fsid, "pool": self.pool, "image": name, "snapshot": SNAPSHOT},
+                self.conf,
+                backend_group=self.backend_group,
+            )
+        except BaseException:
+            lease.close()
+            raise
+        settings = WriteSettings(
+            chunk_size=self.WRITE_CHUNKSIZE,
+            block_size=min(self.WRITE_CHUNKSIZE, _LARGEST_BLOCK),
+            depth=self.io_depth,
+            thin=self.thin_provisioning,
+            data_pool=self.data_pool,
+        )
+        return RBDWriter(self._cluster, lease, place, size, settings)
+
+    def open_reader(self, location: Location, context: Any = None) -> RBDReader:
+        """Open an image.
+
+        :param location: where it is
+        :param context: not used
+        :raises NotFound: there is no such image, or it is incomplete
+        :raises Forbidden: the Ceph user may not read it
+        :raises TimeoutError: the cluster does not answer
+        """
+        place = _place(location)
+        return RBDReader(self._lease(place.pool), str(place.image), place.snapshot, self.io_depth)
+
+    @capabilities.check
+    def delete(self, location: Location, context: Any = None) -> None:
+        """Remove an image; what others still need of it goes to the trash of the pool.
+
+        :param location: where it is
+        :param context: not used
+        :raises NotFound: there is no such image
+        :raises InUseByStore: it has clones, or is open elsewhere; nothing is destroyed
+        :raises Forbidden: the Ceph user may not remove it
+        :raises TimeoutError: the cluster does not answer
+        """
+        place = _place(location)
+        with self._lease(place.pool) as lease:
+            remove_image(lease, str(place.image), place.snapshot)
+
+
+def _place(location: Location) -> StoreLocation:
+    place = cast("StoreLocation", location.store_location)
+    for text in (place.pool, place.image, place.snapshot):
+        if text is not None and not is_possible_name(text):
+            raise exceptions.BadStoreUri(
+                _("The Store URI was malformed: %(uri)s: this is no name of an RBD image"),
+                uri=f"rbd://...{text[:50]!r}",
+            )
+    return place

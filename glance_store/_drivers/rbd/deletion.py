@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removes an image, or nothing of it when somebody uses it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from glance_store import exceptions
+from glance_store._drivers.rbd import bindings, errors
+from glance_store._drivers.rbd.connection import Lease
+from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+
+def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
+    """Remove an image with its snapshot.
+
+    :param lease: the pool
+    :param name: of the image
+    :param snapshot: the one that the location names, None if it names none
+    :raises NotFound: there is no such image, or it has another snapshot
+    :raises InUseByStore: it has clones, or is open for writing elsewhere; nothing is destroyed
+    """
+    with errors.translated(_("Deleting image %s") % name, lease.connection, name):
+        with OpenImage(lease, name, read_only=False) as image:
+            there = image.snapshots()
+            if snapshot is not None and snapshot not in there and SNAPSHOT in there:
+                raise exceptions.NotFound(
+                    _("Image %(image)s not found: it has no snapshot '%(snapshot)s'"),
+                    image=name,
+                    snapshot=snapshot,
+                )
+            if image.watchers() > 1:
+                raise _in_use(name, _("another client has it open for writing"))
+            removed = _remove_snapshot(image, snapshot or SNAPSHOT)
+        try:
+            _remove_or_set_aside(lease, name)
+        except exceptions.InUseByStore:
+            if removed:
+                # Without it the image could not be read any more.
+                _restore_snapshot(lease, name, snapshot or SNAPSHOT)
+            raise
+
+
+def _remove_snapshot(image: OpenImage, snapshot: str) -> bool:
+    """Remove a snapshot.
+
+    :returns: False when there was none
+    """
+    unprotected = removed = False
+    try:
+        # Already unprotected, or not there.
+        with errors.expected(errno.EINVAL, errno.ENOENT):
+            image.native.unprotect_snap(snapshot)
+            unprotected = True
+        with errors.expected(errno.ENOENT):
+            image.native.remove_snap(snapshot)
+            removed = True
+    except Exception as exc:
+        if errors.number_of(exc) != errno.EBUSY:
+            raise
+        if unprotected:
+            image.native.protect_snap(snapshot)
+        raise _in_use(image.name, _("its snapshot has clones")) from exc
+    return removed
+
+
+def _remove_or_set_aside(lease: Lease, name: str) -> None:
+    rbd = bindings.rbd().RBD()
+    try:
+        try:
+            rbd.remove(lease.access, name)
+        except Exception as exc:
+            if errors.number_of(exc) != errno.ENOTEMPTY:
+                raise
+            LOG.info(
+                "RBD image %s/%s has further snapshots or clones: it goes to the trash of the pool",
+                lease.pool,
+                name,
+            )
+            rbd.trash_move(lease.access, name, 0)
+    except Exception as exc:
+        if errors.number_of(exc) != errno.EBUSY:
+            raise
+        raise _in_use(name, _("another client has it open")) from exc
+
+
+def _restore_snapshot(lease: Lease, name: str, snapshot: str) -> None:
+    try:
+        with OpenImage(lease, name, read_only=False) as image:
+            image.native.create_snap(snapshot)
+            image.native.protect_snap(snapshot)
+    except Exception as exc:
+        if not errors.is_native(exc) and not isinstance(exc, exceptions.GlanceStoreException):
+            raise
+        LOG.error(
+            "RBD image %s/%s could not be deleted, and has lost its snapshot, without which it "
+            "cannot be read (%s); to make it readable: rbd snap create %s/%s@%s, then rbd snap "
+            "protect",
+            lease.pool,
+            name,
+            exc,
+            lease.pool,
+            name,
+            snapshot,
+        )
+
+
+def _in_use(name: str, reason: object) -> exceptions.InUseByStore:
+    LOG.warning("RBD image %s cannot be deleted: %s", name, reason)
+    return exceptions.InUseByStore(
+        _("Image %(image)s cannot be deleted: %(reason)s"), image=name, reason=reason
+    )
