@@ -38,7 +38,7 @@ set_up() {
         rm -rf "$venv"
         "$python" -m venv "$venv" || fail "cannot make a virtual environment (Debian: python3-venv)"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            -e '.[test,docs,s3,swift]'
+            -e '.[test,docs,s3,swift,cinder]'
         cp setup.cfg "$stamp"
     fi
 }

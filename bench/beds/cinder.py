@@ -32,9 +32,6 @@ class CinderBed(ServerBed):
     def basis(self, scenario: Scenario, images: Path) -> dict[str, Any]:
         cinder = self._cinder
         options = {name: _plain(value) for name, value in cinder.store_options("plain").items()}
-        # Their names; the id of that domain is in lower case.
-        options["cinder_store_user_domain_name"] = "Default"
-        options["cinder_store_project_domain_name"] = "Default"
         own = scenario.task.options if scenario.task else {}
         return {
             "driver": self.driver,

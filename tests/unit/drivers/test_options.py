@@ -24,6 +24,29 @@ NEW = {
         ("http_store_read_timeout", 60, 1),
         ("http_store_retries", 3, 0),
     ],
+    "rbd": [
+        ("rbd_store_io_depth", 8, 1),
+        ("rbd_store_data_pool", None, None),
+    ],
+    "s3": [
+        ("s3_store_read_concurrency", 10, 1),
+        ("s3_store_retry_mode", "standard", None),
+        ("s3_store_max_attempts", 5, 1),
+        ("s3_store_connect_timeout", 10, 1),
+        ("s3_store_read_timeout", 60, 1),
+        ("s3_store_proxies", {}, None),
+    ],
+    "swift": [
+        ("swift_store_thread_pool_size", 4, 1),
+        ("swift_store_upload_memory", 256, 16),
+        ("swift_store_read_concurrency", 4, 1),
+        ("swift_store_connect_timeout", 10, 1),
+        ("swift_store_read_timeout", 120, 1),
+        ("swift_store_retries", 3, 0),
+    ],
+    "cinder": [
+        ("cinder_request_timeout", 180, 1),
+    ],
 }
 
 
