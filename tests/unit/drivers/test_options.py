@@ -127,7 +127,8 @@ def test_option_is_as_the_facts_say(driver, fact):
 def test_new_option(driver, name, default, minimum):
     opt = option_of(driver, name)
     assert (opt.default, getattr(opt.type, "min", None)) == (default, minimum)
-    assert isinstance(opt.type, types.Boolean if isinstance(default, bool) else types.Integer)
+    kinds = {bool: types.Boolean, int: types.Integer, dict: types.Dict}
+    assert isinstance(opt.type, kinds.get(type(default), types.String))
 
 
 @pytest.mark.parametrize(
