@@ -15,8 +15,10 @@ Address of the S3 service: a host name or an address with ``http://`` or
 ``https://`` in front, and a port if it is not the usual one, for example
 ``https://s3.example.org:9000``.
 
-Without a scheme the connection is not encrypted. The store needs this option,
-the two keys and the bucket; while one of them is missing it takes no images.
+Without a scheme the connection is not encrypted. All requests go there: the
+host that the location of an old image names is not used. The store needs this
+option, the bucket and credentials; while one of them is missing it takes no
+images.
 
 Related options: ``s3_store_access_key``, ``s3_store_secret_key``,
 ``s3_store_bucket``.
@@ -39,6 +41,10 @@ signature is wrong.
         secret=True,
         help="""
 Access key that the store signs its requests with.
+
+Without it and its secret the store looks for credentials where Amazon's tools
+do: environment variables, the shared credentials file and its profiles, the
+role of the container or of the instance.
 
 Locations of images do not contain it: after a change of keys the images that
 are stored stay usable, as long as the new key may access the bucket.
@@ -97,8 +103,10 @@ bucket's name must be a valid DNS name.
         help="""
 Size in MiB from which on an image is uploaded in parts.
 
-Smaller images are sent in one request. Parts are sent side by side, and only a
-part is repeated after an error. 0 uploads every image in parts.
+Smaller images are held in memory and sent in one request. Parts are sent side
+by side, and only a part is repeated after an error. An image whose size is not
+known in advance is sent in one request if it fits in one part. 0 uploads every
+image in parts.
 
 Related options: ``s3_store_large_object_chunk_size``,
 ``s3_store_thread_pools``.
@@ -111,8 +119,10 @@ Related options: ``s3_store_large_object_chunk_size``,
 Size in MiB of one part, at least 5.
 
 S3 allows 10,000 parts: for images that would need more of them the parts are
-made larger. Every part that is under way is held in memory, so an upload takes
-about this size times ``s3_store_thread_pools``.
+made larger, and where the size is not known in advance they grow from the
+900th part on. Every part that is under way is held in memory, so an upload
+takes about this size times two more than ``s3_store_thread_pools``; parts that
+have grown beyond it are fewer at a time.
 """,
     ),
     cfg.IntOpt(
@@ -174,6 +184,76 @@ the operation, or ``when_supported``, which is always where the service sends
 one.
 
 It has an effect only with ``s3_store_enable_data_integrity_protection``.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_read_concurrency",
+        default=10,
+        min=1,
+        help="""
+Number of ranges of one image that are fetched at the same time.
+
+Each is 8 MiB, and as many are held in memory for each download. On a link with
+a long delay, or with a service that limits each connection, several are faster
+than one; 1 reads an image range by range.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_retry_mode",
+        default="standard",
+        choices=["standard", "adaptive", "legacy"],
+        help="""
+How requests are repeated that failed for a passing reason.
+
+``standard`` waits up to 20 seconds, longer after each failure, and stops
+repeating when most requests fail. ``adaptive`` also slows the store down while
+the service asks for fewer requests. ``legacy`` is what older client libraries
+did.
+
+Related options: ``s3_store_max_attempts``.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_max_attempts",
+        default=5,
+        min=1,
+        help="""
+How often a request is sent at most, the first time included.
+
+Only the part that failed is sent or fetched again, not the image.
+
+Related options: ``s3_store_retry_mode``.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_connect_timeout",
+        default=10,
+        min=1,
+        help="""
+Seconds to wait for a connection to the service.
+""",
+    ),
+    cfg.IntOpt(
+        "s3_store_read_timeout",
+        default=60,
+        min=1,
+        help="""
+Seconds to wait while the service neither takes nor sends a byte.
+
+A service that needs longer to join the parts of a large image wants a larger
+value.
+""",
+    ),
+    cfg.DictOpt(
+        "s3_store_proxies",
+        default={},
+        secret=True,
+        help="""
+Proxies between the store and the service, one for each scheme of
+``s3_store_host``, for example ``https:http://10.0.0.1:3128``.
+
+Empty: those of the environment variables ``http_proxy``, ``https_proxy`` and
+``no_proxy``.
 """,
     ),
 ]

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of boto3, and of the service behind it, as exceptions of this library.
+
+The text has the service's own reason, and no secret. The originals are not chained: a chained
+exception is printed with the log line of the new one, and it quotes requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from glance_store import exceptions
+from glance_store._drivers.s3.redaction import REDACTION
+from glance_store.i18n import _
+
+_T = TypeVar("_T")
+
+_LONGEST_REASON = 300
+
+_MISSING = ("NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion")
+_ELSEWHERE = (
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+)
+_NO_CREDENTIALS = (
+    "CredentialRetrievalError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "TokenRetrievalError",
+    "SSOError",
+)
+_NETWORK = (
+    "ConnectionClosedError",
+    "ConnectionError",
+    "ConnectTimeoutError",
+    "EndpointConnectionError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "ProxyConnectionError",
+    "ReadTimeoutError",
+    "ResponseStreamingError",
+    "SSLError",
+)
+
+
+class TransferInterrupted(exceptions.RemoteServiceUnavailable):
+    """A download broke off at a place where it can be resumed."""
+
+
+class PreconditionFailed(exceptions.GlanceStoreException):
+    """An object is there that should not be, or is not the one that it was. Never leaves here."""
+
+
+class NotImplementedByService(exceptions.BackendException):
+    """The service does not know what was asked."""
+
+
+class _Rule(NamedTuple):
+    """What an answer of the service becomes; the first rule that fits counts."""
+
+    kind: type[Exception]
+    codes: tuple[str, ...]
+    statuses: tuple[int, ...]
+    hint: str = ""
+
+
+_RULES = (
+    _Rule(
+        exceptions.Forbidden,
+        (
+            "AccessDenied",
+            "AccountProblem",
+            "ExpiredToken",
+            "InvalidAccessKeyId",
+            "InvalidToken",
+            "RequestTimeTooSkewed",
+            "SignatureDoesNotMatch",
+        ),
+        (401, 403),
+        ": check the credentials, their rights on the bucket, and the clock of this host",
+    ),
+    _Rule(PreconditionFailed, ("PreconditionFailed", "ConditionalRequestConflict"), (412,)),
+    _Rule(
+        exceptions.StorageFull,
+        (
+            "EntityTooLarge",
+            "InsufficientStorage",
+            "QuotaExceeded",
+            "ServiceQuotaExceeded",
+            "XMinioStorageFull",
+        ),
+        (413, 507),
+    ),
+    _Rule(NotImplementedByService, ("NotImplemented",), (501,)),
+    _Rule(exceptions.TruncatedImage, ("InvalidRange",), (416,)),
+    _Rule(
+        exceptions.RemoteServiceUnavailable,
+        (
+            "InternalError",
+            "RequestTimeout",
+            "ServiceUnavailable",
+            "SlowDown",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequests",
+        ),
+        (408, 429, *range(500, 600)),
+    ),
+)
+
+
+class Answer(NamedTuple):
+    """What the service said when it refused."""
+
+    status: int
+    code: str
+    message: str
+    region: str | None
+    retried: bool
+
+    @classmethod
+    def of(cls, response: Any) -> Answer:
+        """Read the answer that boto3 keeps with an error.
+
+        :param response: the attribute ``response`` of a ClientError
+        """
+        error = response.get("Error", {})
+        about = response.get("ResponseMetadata", {})
+        headers = about.get("HTTPHeaders") or {}
+        return cls(
+            status=int(about.get("HTTPStatusCode") or 0),
+            code=str(error.get("Code") or ""),
+            message=str(error.get("Message") or ""),
+            region=error.get("Region") or headers.get("x-amz-bucket-region"),
+            retried=bool(about.get("RetryAttempts")),
+        )
+
+    @property
+    def reason(self) -> str:
+        """Status, code and message in one line, without secrets."""
+        # A HEAD request has the status for its code, and botocore writes "None" for no message.
+        parts = [str(self.status)] if self.status else []
+        if self.code and self.code != str(self.status):
+            parts.append(self.code)
+        text = " ".join(parts)
+        message = "" if self.message in ("None", "") else self.message
+        if message:
+            text = f"{text}: {message}"
+        clean = "".join(char if char.isprintable() else " " for char in REDACTION.scrub(text))
+        return clean[:_LONGEST_REASON]
+
+
+def guarded(call: Callable[[], _T], action: str, image: str | None = None) -> _T:
+    """Call a function that uses boto3, and translate its errors.
+
+    :param call: the function
+    :param action: what is tried, in words without secrets: the beginning of the error's text
+    :param image: what to call the object that may be missing
+    :returns: what the function returns
+    :raises NotFound: the service has no such object
+    :raises Forbidden: the service refuses
+    :raises StorageFull: the object is too large, or the account is full
+    :raises RemoteServiceUnavailable: the service cannot be reached or is overloaded
+    :raises BadStoreConfiguration: there are no credentials, or the client cannot work with the
+        options
+    :raises BackendException: any other answer
+    """
+    try:
+        return call()
+    except (exceptions.GlanceStoreException, exceptions.BackendException):
+        raise
+    except Exception as exc:
+        error = translate(exc, action, image)
+        if error is None:
+            raise
+    # Raised out here: inside, the original would be its context.
+    raise error
+
+
+def translate(exc: Exception, action: str, image: str | None = None) -> Exception | None:
+    """Return the exception for one of boto3 or of what is below it; None if it is neither.
+
+    :param exc: what was raised
+    :param action: what was tried
+    :param image: what to call the object that may be missing
+    """
+    import botocore.exceptions
+    import urllib3.exceptions
+
+    if isinstance(exc, botocore.exceptions.ClientError):
+        return _of_answer(Answer.of(exc.response), action, image)
+    if isinstance(exc, botocore.exceptions.BotoCoreError):
+        return _of_library(exc, action)
+    if isinstance(exc, (urllib3.exceptions.HTTPError, OSError)):
+        return exceptions.RemoteServiceUnavailable(
+            _("%(action)s: the connection failed (%(cause)s)"), action=action, cause=_cause(exc)
+        )
+    if type(exc).__module__.partition(".")[0] in ("boto3", "botocore"):
+        return exceptions.BackendException(f"{action}: {type(exc).__name__}")
+    return None
+
+
+def _of_answer(answer: Answer, action: str, image: str | None) -> Exception:
+    text = f"{action}: the service answered {answer.reason}"
+    if image is not None and (answer.code in _MISSING or answer.status == 404):
+        return exceptions.NotFound(
+            _("Image %(image)s not found: the service answered %(reason)s"),
+            image=image,
+            reason=answer.reason,
+        )
+    if answer.code in _ELSEWHERE or answer.status in (301, 302, 307, 308):
+        where = _(" (the bucket is in the region %s)") % answer.region if answer.region else ""
+        return exceptions.BackendException(
+            text
+            + where
+            + _(": set s3_store_host and s3_store_region_name to the place of the bucket")
+        )
+    for rule in _RULES:
+        if answer.code in rule.codes or answer.status in rule.statuses:
+            return rule.kind(text + rule.hint)
+    return exceptions.BackendException(text)
+
+
+def _of_library(exc: Exception, action: str) -> Exception:
+    # By the name of the class and of its bases: not all of them are in every release.
+    names = {base.__name__ for base in type(exc).__mro__}
+    if names & set(_NO_CREDENTIALS):
+        return exceptions.BadStoreConfiguration(
+            _(
+                "%(action)s: no valid credentials (%(kind)s): set s3_store_access_key and "
+                "s3_store_secret_key, or give the service a role or a profile"
+            ),
+            action=action,
+            kind=type(exc).__name__,
+        )
+    if names & set(_NETWORK):
+        hint = ""
+        if "SSLError" in names:
+            hint = _(
+                "; when the certificate of the service is signed by a private authority, name the "
+                "file with the authority's certificate in s3_store_cacert"
+            )
+        elif "ProxyConnectionError" in names:
+            hint = _("; the proxy cannot be used (s3_store_proxies)")
+        return exceptions.RemoteServiceUnavailable(
+            _("%(action)s: the connection failed (%(cause)s)%(hint)s"),
+            action=action,
+            cause=_cause(exc),
+            hint=hint,
+        )
+    return exceptions.BackendException(
+        f"{action}: {type(exc).__name__}: {_one_line(str(exc))}"
+        if "ParamValidationError" not in names
+        else f"{action}: the client library refuses the name of the bucket or of the object"
+    )
+
+
+def _cause(exc: BaseException) -> str:
+    """Return the innermost cause in words; texts of the layers above it quote addresses."""
+    for _level in range(12):
+        inner = [getattr(exc, "kwargs", {}).get("error"), getattr(exc, "reason", None), *exc.args]
+        deeper = next((item for item in inner if isinstance(item, BaseException)), None)
+        if deeper is None:
+            break
+        exc = deeper
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    words = getattr(exc, "verify_message", None)
+    return _one_line(str(words)) if words else type(exc).__name__
+
+
+def _one_line(text: str) -> str:
+    clean = "".join(char if char.isprintable() else " " for char in REDACTION.scrub(text))
+    return clean[:_LONGEST_REASON]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps credentials out of log lines, those of the client library at the level DEBUG included."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+_HIDDEN = "***"
+_LIBRARIES = ("botocore", "boto3", "urllib3")
+_SHORTEST = 4  # a shorter text occurs everywhere, and is no secret
+
+# What requests and answers of S3 and of the services that hand out credentials look like in the
+# log: headers, XML, JSON.
+_PATTERNS = (
+    re.compile(r"(?i)(Credential=)[^/,\s'\"]+"),
+    re.compile(r"(?i)(X-Amz-(?:Security|S3session)-Token['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",}]+"),
+    re.compile(r"(?i)(<(?:AWS)?(?:AccessKeyId|SecretAccessKey|SessionToken)>)[^<]*"),
+    re.compile(
+        r"(?i)(['\"](?:AccessKeyId|SecretAccessKey|SessionToken|Token)['\"]\s*:\s*b?['\"])[^'\"]*"
+    ),
+)
+
+
+class Redaction(logging.Filter):
+    """Takes credentials out of log records; knows those of all stores of the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: tuple[str, ...] = ()
+
+    def hide(self, *texts: str | None) -> None:
+        """Take further texts for secrets.
+
+        :param texts: keys and passwords; None and very short ones are ignored
+        """
+        new = {text for text in texts if text and len(text) >= _SHORTEST}
+        # The longest first: one may be a part of another. Assigned at once, threads may be reading.
+        self._texts = tuple(sorted(new | set(self._texts), key=len, reverse=True))
+
+    def scrub(self, text: str) -> str:
+        """Return a text without credentials.
+
+        :param text: of a log line or an error
+        """
+        for secret in self._texts:
+            text = text.replace(secret, _HIDDEN)
+        for pattern in _PATTERNS:
+            text = pattern.sub(rf"\g<1>{_HIDDEN}", text)
+        return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Clean a record; let all of them pass."""
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            # Not a line that can be written; logging says so itself.
+            return True
+        clean = self.scrub(text)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        return True
+
+    def watch(self) -> None:
+        """Clean what the client library and what is below it log from now on."""
+        for name in list(logging.root.manager.loggerDict):
+            if name.partition(".")[0] in _LIBRARIES:
+                # Adding it twice is no harm: a logger keeps a filter once.
+                logging.getLogger(name).addFilter(self)
+
+
+REDACTION = Redaction()
