@@ -17,8 +17,9 @@ from tests.services.swift import Swift
 
 pytestmark = pytest.mark.services
 
-# S3 allows no smaller parts.
-PART = 5 * 1024 * 1024
+# The options allow none below the 5 MiB of S3; the servers of these tests do, and the kit sends
+# thousands of them. Parts of real size are in tests/s3.
+PART = 256 * 1024
 
 
 class S3Kit(StoreConformance):
@@ -41,6 +42,8 @@ class S3Kit(StoreConformance):
         for name, value in self.service.options(self.proxy.address).items():
             conf.set_override(name, value, group="objects")
         store.configure(re_raise_bsc=True)
+        store.s3_store_large_object_size = store.s3_store_large_object_chunk_size = PART
+        store.READ_CHUNKSIZE = PART
         return store
 
     def listing(self) -> list[str]:

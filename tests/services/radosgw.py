@@ -194,6 +194,8 @@ def _gateway(folder: Path, port: int) -> dict[str, str]:
         "admin_socket": f"{folder}/$name.$pid.asok",
         "rgw_frontends": f"beast endpoint=127.0.0.1:{port}",
         "rgw_thread_pool_size": "64",
+        # Tests of uploads in parts need not send megabytes each.
+        "rgw_multipart_min_part_size": "65536",
         # --no-mon-config leaves clients with an insecure mode that the monitors refuse.
         "ms_mon_client_mode": "crc secure",
         # One with a cache tells all others of changes, and waits half a minute for the answer of

@@ -127,7 +127,12 @@ def proxy(
                 "storage_url_scheme": "http",
                 **users,
             },
-            "filter:s3api": {"use": "egg:swift#s3api", "s3_acl": "false"},
+            # Tests of uploads in parts need not send megabytes each.
+            "filter:s3api": {
+                "use": "egg:swift#s3api",
+                "s3_acl": "false",
+                "min_segment_size": "65536",
+            },
             "filter:cache": {
                 "use": "egg:swift#memcache",
                 "memcache_servers": f"127.0.0.1:{memcached_port}",

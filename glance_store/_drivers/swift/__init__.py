@@ -1,7 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Swift store."""
 
-from glance_store._drivers.swift.location import StoreLocation
-from glance_store._drivers.swift.store import BaseStore, Store
+from __future__ import annotations
 
-__all__ = ["BaseStore", "Store", "StoreLocation"]
+from typing import Any
+
+from glance_store._drivers.swift.location import StoreLocation
+from glance_store._drivers.swift.store import (
+    BaseStore,
+    MultiTenantStore,
+    SingleTenantStore,
+    Store,
+)
+
+swiftclient: Any
+try:
+    import swiftclient  # type: ignore[no-redef]
+except ImportError:
+    # The store says what to install when it is configured.
+    swiftclient = None
+
+__all__ = [
+    "BaseStore",
+    "MultiTenantStore",
+    "SingleTenantStore",
+    "Store",
+    "StoreLocation",
+    "swiftclient",
+]

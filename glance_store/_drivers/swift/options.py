@@ -370,4 +370,82 @@ When it is full, uploads fail.
     ),
 ]
 
-OPTIONS: list[cfg.Opt] = [*_CONNECTION, *_LAYOUT, *_TRANSFER, *_ACCOUNT]
+_LIMITS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "swift_store_thread_pool_size",
+        default=4,
+        min=1,
+        help="""
+How many segments of an upload, and how many requests of a deletion, are under
+way at once.
+
+With 1 segments are sent one after the other. More of them help where Swift or
+the network is slower for one connection than for several. Each segment is held
+in memory until it is stored, so that it can be sent again after an error.
+
+Related options: ``swift_store_upload_memory``,
+``swift_store_large_object_chunk_size``.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_upload_memory",
+        default=256,
+        min=16,
+        help="""
+Memory, in MiB, that one upload may use for segments.
+
+Fewer segments than ``swift_store_thread_pool_size`` are under way when two
+more than that do not fit. When not even three segments fit, one is sent at a
+time while its data comes in; it can be sent again after an error if it fits
+alone, and fails the upload if it does not.
+
+With segments of 200 MB, 4 at once need 1200. The memory is needed for each
+upload that runs at the same time.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_read_concurrency",
+        default=4,
+        min=1,
+        help="""
+How many parts of an image a download requests at once.
+
+The parts have 8 MiB; a download holds as many of them, and one or two more, in
+memory. With 1 they are requested one after the other.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_connect_timeout",
+        default=10,
+        min=1,
+        help="""
+Seconds after which a connection to Swift is given up that is not established.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_read_timeout",
+        default=120,
+        min=1,
+        help="""
+Seconds of silence after which a request to Swift or to the identity service is
+given up.
+
+Swift is silent while it stores a segment safely: give it more time where disks
+are slow or segments large.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_retries",
+        default=3,
+        min=0,
+        help="""
+How often a request that failed for a passing reason is repeated: no
+connection, a time-out, or an answer such as 503.
+
+The pauses before it grow from 0.2 to 5 seconds. A download that breaks off in
+the middle of an answer is governed by ``swift_store_retry_get_count``.
+""",
+    ),
+]
+
+OPTIONS: list[cfg.Opt] = [*_CONNECTION, *_LAYOUT, *_TRANSFER, *_ACCOUNT, *_LIMITS]

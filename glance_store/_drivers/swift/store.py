@@ -1,36 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Swift store: options and locations; see `glance_store._drivers._pending`."""
+"""The entry point of the driver: one class for one account, one for the accounts of users."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glance_store._drivers._pending import PendingStore
-from glance_store._drivers.swift.location import SCHEMES, StoreLocation
+from glance_store._drivers.swift.base import BaseStore
+from glance_store._drivers.swift.location import StoreLocation
+from glance_store._drivers.swift.multi_tenant import MultiTenantStore
 from glance_store._drivers.swift.options import OPTIONS
+from glance_store._drivers.swift.single_tenant import SingleTenantStore
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-__all__ = ["BaseStore", "Store", "StoreLocation"]
-
-
-class BaseStore(PendingStore):
-    """Images as objects of Swift containers."""
-
-    DRIVER = "swift"
-    SCHEMES = SCHEMES
-    OPTIONS = OPTIONS
-    EXAMPLE_URL = "swift+https://<USER>:<KEY>@<AUTH_ADDRESS>/<CONTAINER>/<OBJECT>"
+__all__ = ["BaseStore", "MultiTenantStore", "SingleTenantStore", "Store", "StoreLocation"]
 
 
 def Store(conf: cfg.ConfigOpts, backend: str | None = None) -> BaseStore:  # noqa: N802
     """Make a Swift store; the entry point of the driver, which is a function by contract.
 
-    :param conf: the configuration
+    :param conf: the configuration, where swift_store_multi_tenant decides about the class
     :param backend: identifier of the store in multi-store mode
+    :raises BadStoreConfiguration: the options contradict each other
     """
-    return BaseStore(conf, backend)
+    store = SingleTenantStore(conf, backend)
+    if store.store_conf.swift_store_multi_tenant:
+        return MultiTenantStore(conf, backend)
+    return store
 
 
 # The lists of options are read from what the entry point yields.

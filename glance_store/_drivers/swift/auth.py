@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accounts of Swift, and tokens for them that stay good as long as a transfer takes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from glance_store import exceptions
+from glance_store._drivers.swift import errors
+from glance_store._drivers.swift.connections import Settings
+from glance_store._drivers.swift.references import Reference
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_PAUSE = 0.5
+
+
+def v3_address(address: str) -> str:
+    """Return the address of version 3 of the identity service.
+
+    :param address: with or without a version at its end, which may have a slash after it
+    """
+    base = address.rstrip("/")
+    for version in ("/v3", "/v2.0"):
+        base = base.removesuffix(version)
+    return f"{base.rstrip('/')}/v3"
+
+
+def session_for(plugin: Any, settings: Settings) -> Any:
+    """Return a session of keystoneauth, which caches the token.
+
+    :param plugin: what authenticates
+    :param settings: options of the store
+    """
+    session = importlib.import_module("keystoneauth1.session")
+    return session.Session(auth=plugin, verify=settings.verify, timeout=settings.read_timeout)
+
+
+def plugin_for(reference: Reference, address: str, user: str | None, key: str | None) -> Any:
+    """Return what authenticates in the identity service.
+
+    :param reference: the account, for its domains and application credential
+    :param address: of the identity service
+    :param user: ``project:user``; None for an application credential
+    :param key: the password
+    :raises BadStoreUri: the user is not of that form
+    """
+    v3 = importlib.import_module("keystoneauth1.identity.v3")
+    url = v3_address(address)
+    if reference.application_credential_id and reference.application_credential_secret:
+        return v3.ApplicationCredential(
+            auth_url=url,
+            application_credential_id=reference.application_credential_id,
+            application_credential_secret=reference.application_credential_secret,
+        )
+    project, colon, name = (user or "").partition(":")
+    if not colon or not project or not name:
+        raise exceptions.BadStoreUri(
+            _(
+                "The user of a Swift account has to be <project>:<user>; look at swift_store_user, "
+                "at the section of swift_store_config_file, or at the location of the image"
+            )
+        )
+    return v3.Password(
+        auth_url=url,
+        username=name,
+        password=key,
+        project_name=project,
+        user_domain_id=reference.user_domain_id,
+        user_domain_name=reference.user_domain_name,
+        project_domain_id=reference.project_domain_id,
+        project_domain_name=reference.project_domain_name,
+    )
+
+
+def ask(call: Callable[[], _T], action: str, retries: int) -> _T:
+    """Call a function that uses the identity service; translate its errors.
+
+    :param call: the function
+    :param action: what is tried, in words without secrets
+    :param retries: further tries when the service does not answer
+    :raises SwiftUnavailable: the service does not answer
+    :raises SwiftError: it refuses
+    """
+    failures = (
+        importlib.import_module("keystoneauth1.exceptions").ClientException,
+        importlib.import_module("swiftclient.exceptions").ClientException,
+        OSError,
+    )
+    while True:
+        try:
+            return call()
+        except failures as exc:
+            error = errors.identity_failure(exc, action)
+        # Raised out here: the original quotes the request.
+        if retries <= 0 or not isinstance(error, errors.SwiftUnavailable):
+            raise error
+        LOG.warning("%s; trying again, %d tries left", error, retries)
+        retries -= 1
+        time.sleep(_PAUSE)
+
+
+class SessionAccount:
+    """The account of a user whose credentials are known.
+
+    :param connection: swiftclient's connection to the account
+    :param session: keystoneauth's session, whose token the connection uses
+    :param interval: seconds before its end at which a token is replaced
+    :param retries: further tries when the identity service does not answer
+    """
+
+    def __init__(self, connection: Any, session: Any, interval: int, retries: int) -> None:
+        self._connection = connection
+        self._session = session
+        self._interval = interval
+        self._retries = retries
+        self._url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the account."""
+        if self._url is None:
+            # With an address of its own the catalogue need not have one.
+            url = self._connection.url
+            if not url:
+                url, _token = ask(self._connection.get_auth, _ACTION, self._retries)
+            if not url:
+                raise errors.NoEndpointError
+            self._url = url.rstrip("/")
+        return self._url
+
+    def token(self) -> str:
+        """Return a token that does not expire soon."""
+        return ask(self._current, _ACTION, self._retries)
+
+    def _current(self) -> str:
+        plugin = self._session.auth
+        access = plugin.get_access(self._session)
+        if access.will_expire_soon(self._interval):
+            plugin.invalidate()
+            access = plugin.get_access(self._session)
+        token: str = access.auth_token
+        return token
+
+    def renew(self, refused: str) -> str:
+        """Return another token in place of one that Swift has refused."""
+        if self.token() == refused:
+            self._session.auth.invalidate()
+        return self.token()
+
+    def prepare(self) -> None:
+        """Do nothing: the credentials are known for as long as it takes."""
+
+    def close(self) -> None:
+        """Keep the token, for the next request of this account."""
+
+
+_ACTION = "Authenticating for Swift"
+
+
+class GivenAccount:
+    """The account of a connection that the caller has made.
+
+    :param connection: of swiftclient
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        url, self._token = connection.url, connection.token
+        if not url or not self._token:
+            url, self._token = ask(connection.get_auth, _ACTION, 0)
+        self.url: str = url.rstrip("/")
+
+    def token(self) -> str:
+        """Return the token of the connection."""
+        return str(self._token)
+
+    def renew(self, refused: str) -> str:
+        """Have the connection authenticate anew."""
+        if self._token == refused:
+            _url, self._token = ask(self._connection.get_auth, _ACTION, 0)
+        return str(self._token)
+
+    def prepare(self) -> None:
+        """Do nothing: the connection is the caller's."""
+
+    def close(self) -> None:
+        """Leave the connection to the caller."""

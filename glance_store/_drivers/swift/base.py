@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stores of one account and of many have in common."""
+
+from __future__ import annotations
+
+import abc
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from glance_store import capabilities, driver, exceptions
+from glance_store._drivers.swift import containers, deletion, manifest
+from glance_store._drivers.swift.auth import GivenAccount
+from glance_store._drivers.swift.client import Account, Client
+from glance_store._drivers.swift.connections import Connections, Settings
+from glance_store._drivers.swift.errors import SwiftUnavailable
+from glance_store._drivers.swift.location import SCHEMES, StoreLocation
+from glance_store._drivers.swift.options import OPTIONS
+from glance_store._drivers.swift.publish import Name
+from glance_store._drivers.swift.reader import SwiftReader, content_length
+from glance_store._drivers.swift.writer import (
+    BufferedSegmentsWriter,
+    ObjectWriter,
+    SegmentedWriter,
+    StreamedSegmentsWriter,
+    StreamWriter,
+)
+from glance_store.i18n import _
+from glance_store.transfer.retry import ResumingReader
+
+if TYPE_CHECKING:
+    from glance_store.driver import StoreWriter
+    from glance_store.location import Location
+    from glance_store.transfer.interface import ImageReader
+
+_PACKAGE = __name__.rpartition(".")[0]
+_MIB = 1024 * 1024
+# The unit of the options for sizes, as ever.
+_MB = 1000 * 1024
+# Smaller images are held in memory and sent when they are complete.
+_HELD = 8 * _MIB
+# Of what a request costs Swift little depends on how much it asks for.
+_READS_IN_A_CHUNK = 2
+
+
+class _Given(NamedTuple):
+    """The context of a call that brings its own connection."""
+
+    connection: Any
+    context: Any
+
+
+class BaseStore(driver.Store):
+    """Images as objects of Swift containers; a subclass says in whose account."""
+
+    _CAPABILITIES: int = (
+        capabilities.BitMasks.READ_RANDOM
+        | capabilities.BitMasks.WRITE_ACCESS
+        | capabilities.BitMasks.DRIVER_REUSABLE
+    )
+    OPTIONS = OPTIONS
+    EXAMPLE_URL = "swift+https://<USER>:<KEY>@<AUTH_ADDRESS>/<CONTAINER>/<OBJECT>"
+
+    def __init__(self, conf: Any, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self.store_location_class = StoreLocation
+        self._connections = Connections()
+        # In bytes; other programs read them.
+        self.large_object_size = 5 * 1024 * _MB
+        self.large_object_chunk_size = 200 * _MB
+
+    def get_schemes(self) -> tuple[str, ...]:
+        """Return the URI schemes that the store serves."""
+        return SCHEMES
+
+    @property
+    def read_size(self) -> int:
+        """Bytes of the chunks that `get` delivers, and of a request to Swift."""
+        return _READS_IN_A_CHUNK * self.READ_CHUNKSIZE
+
+    # -- configuration
+
+    def configure(self, re_raise_bsc: bool = False) -> None:
+        """Read the options and make the store ready for use.
+
+        :param re_raise_bsc: also raise the error that makes the store read-only
+        :raises BadStoreConfiguration: the client library is missing, or the directory for buffers
+            cannot be used; or writing is impossible, and `re_raise_bsc` is set
+        """
+        options = self.store_conf
+        self.large_object_size = options.swift_store_large_object_size * _MB
+        self.large_object_chunk_size = options.swift_store_large_object_chunk_size * _MB
+        try:
+            self._check_environment()
+        except exceptions.BadStoreConfiguration as exc:
+            self.disable_writes(str(exc.msg))
+            raise
+        super().configure(re_raise_bsc)
+
+    def _check_environment(self) -> None:
+        if self._swiftclient() is None:
+            raise self._misconfigured(
+                _(
+                    "the library swiftclient is missing: install python-swiftclient and "
+                    "keystoneauth1, such as by pip install 'glance_store[swift]'"
+                )
+            )
+        if not self.store_conf.swift_buffer_on_upload:
+            return
+        folder = self.store_conf.swift_upload_buffer_dir
+        if not folder:
+            raise self._misconfigured(
+                _("swift_buffer_on_upload needs a directory in swift_upload_buffer_dir")
+            )
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                usable = os.path.isdir(folder)
+        except OSError:
+            usable = False
+        if not usable:
+            raise self._misconfigured(
+                _(
+                    "the directory %s of swift_upload_buffer_dir does not exist, or this process "
+                    "cannot write to it"
+                )
+                % folder
+            )
+
+    def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
+        return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
+
+    def configure_add(self) -> None:
+        """Check what writing needs.
+
+        :raises BadStoreConfiguration: something is missing
+        """
+        self._check_environment()
+
+    @staticmethod
+    def _swiftclient() -> Any:
+        """Return the client library, None if it is not installed."""
+        # Looked up where programs replace it.
+        return getattr(sys.modules[_PACKAGE], "swiftclient", None)
+
+    # -- accounts
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings.of(self.store_conf)
+
+    def get_store_connection(self, auth: Any, storage_url: str | None = None) -> Any:
+        """Return the connection of swiftclient to an account; everything begins with it.
+
+        :param auth: a session of keystoneauth, or the token of a user
+        :param storage_url: address of the account; None for that in the service catalogue
+        """
+        options = self.store_conf
+        settings = self._settings
+        common = {
+            "auth_version": "3",
+            "insecure": settings.insecure,
+            "cacert": settings.cacert,
+            "timeout": settings.read_timeout,
+            "ssl_compression": options.swift_store_ssl_compression,
+            "retries": settings.retries,
+            "os_options": {
+                "service_type": options.swift_store_service_type,
+                "endpoint_type": options.swift_store_endpoint_type,
+                "region_name": options.swift_store_region,
+                "object_storage_url": storage_url,
+            },
+        }
+        connection = self._swiftclient().Connection
+        if isinstance(auth, str):
+            return connection(preauthurl=storage_url, preauthtoken=auth, **common)
+        return connection(session=auth, **common)
+
+    @abc.abstractmethod
+    def _account_of(self, place: StoreLocation, context: Any) -> Account:
+        """Return the account in which an image is."""
+
+    @abc.abstractmethod
+    def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
+        """Return the account for a new image, and the beginning of its location."""
+
+    @abc.abstractmethod
+    def _container_for(self, image_id: str) -> str:
+        """Return the container for a new image."""
+
+    def _client(self, place: StoreLocation, context: Any) -> Client:
+        if not self._swiftclient():
+            self._check_environment()
+        if not place.container or not place.obj:
+            raise exceptions.BadStoreUri(
+                _("The location of an image in Swift has to name a container and an object")
+            )
+        if isinstance(context, _Given):
+            account: Account = GivenAccount(context.connection)
+        else:
+            account = self._account_of(place, context)
+        return Client(self._connections, self._settings, account)
+
+    # -- reading
+
+    @capabilities.check
+    def get(
+        self,
+        location: Location,
+        offset: int = 0,
+        chunk_size: int | None = None,
+        context: Any = None,
+        connection: Any = None,
+    ) -> tuple[Any, int]:
+        """Read an image or a range of it.
+
+        :param location: where it is
+        :param offset: first byte to read
+        :param chunk_size: how many bytes to read in all, None for all that follow
+        :param context: the request's context
+        :param connection: of swiftclient, to be used instead of one that the store makes
+        :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver
+        :raises NotFound: there is no such image
+        """
+        if connection is not None:
+            context = _Given(connection, context)
+        return super().get(location, offset=offset, chunk_size=chunk_size, context=context)
+
+    def open_reader(self, location: Location, context: Any = None) -> ImageReader:
+        """Open an image.
+
+        :param location: where it is
+        :param context: the request's context, which brings the token where there are many accounts
+        :raises NotFound: it is not there
+        :raises Forbidden: the account may not read it
+        """
+        place = _place(location)
+        client = self._client(place, context)
+        options = self.store_conf
+        try:
+            reader = SwiftReader(
+                client,
+                cast("str", place.container),
+                cast("str", place.obj),
+                options.swift_store_read_concurrency,
+            )
+        except BaseException:
+            client.account.close()
+            raise
+        return ResumingReader(
+            reader, options.swift_store_retry_get_count, transient=(SwiftUnavailable,)
+        )
+
+    def get_size(self, location: Location, context: Any = None) -> int:
+        """Return the bytes of an image.
+
+        :param location: where it is
+        :param context: the request's context
+        :raises NotFound: it is not there
+        """
+        place = _place(location)
+        client = self._client(place, context)
+        obj = cast("str", place.obj)
+        action = _("Asking for the size of image %s") % obj
+        head = client.request("HEAD", cast("str", place.container), obj, action=action)
+        return content_length(head, obj)
+
+    # -- writing
+
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
+        """Begin to store an image.
+
+        :param image_id: name of the object
+        :param size: bytes, 0 when unknown
+        :param context: the request's context
+        :raises Duplicate: there is an object of this name
+        :raises SwiftError: the container does not exist, or Swift refuses
+        """
+        account, place = self._account_for(context)
+        place.container, place.obj = self._container_for(image_id), image_id
+        client = Client(self._connections, self._settings, account)
+        container = place.container
+        try:
+            uri = self._checked_uri(place)
+            name = Name(client, container, image_id)
+            name.check_free()
+            segmented = not size or size >= self.large_object_size
+            if segmented:
+                account.prepare()
+            made = self._ensure(client, container)
+            shared = (
+                name,
+                uri,
+                made and self._owns_container,
+                lambda: self._ensure(client, container),
+            )
+            if segmented:
+                return self._segmented(shared, size)
+            return self._single(shared, size)
+        except BaseException:
+            account.close()
+            raise
+
+    # Whether a container is for one image alone.
+    _owns_container = False
+
+    def _container_headers(self) -> dict[str, str]:
+        return {}
+
+    def _ensure(self, client: Client, container: str) -> bool:
+        create = self.store_conf.swift_store_create_container_on_put
+        return containers.ensure(client, container, create, self._container_headers())
+
+    def _uri(self, place: StoreLocation) -> str:
+        return place.get_uri()
+
+    def _checked_uri(self, place: StoreLocation) -> str:
+        """Return a location that will be understood.
+
+        :raises Invalid: the id of the image cannot stand in a location
+        """
+        uri = self._uri(place)
+        found = StoreLocation({}, self.conf, self.backend_group)
+        try:
+            found.parse_uri(uri)
+        except exceptions.BadStoreUri:
+            found.obj = None
+        if (found.container, found.obj) != (place.container, place.obj):
+            raise exceptions.Invalid(
+                _("The image id %(image)r cannot be part of a location in Swift"), image=place.obj
+            )
+        return uri
+
+    def _single(self, shared: tuple[Any, ...], size: int) -> StoreWriter:
+        if size <= _HELD:
+            return ObjectWriter(*shared, size=size)
+        memory = self.store_conf.swift_store_upload_memory * _MIB
+        return StreamWriter(
+            *shared, size=size, block_size=self.WRITE_CHUNKSIZE, keep=size + _HELD <= memory
+        )
+
+    def _segmented(self, shared: tuple[Any, ...], size: int) -> StoreWriter:
+        options = self.store_conf
+        segment = self.large_object_chunk_size
+        sizes = {"size": size, "segment_size": segment, "block_size": self.WRITE_CHUNKSIZE}
+        if options.swift_buffer_on_upload:
+            return BufferedSegmentsWriter(*shared, folder=options.swift_upload_buffer_dir, **sizes)
+        memory = options.swift_store_upload_memory * _MIB
+        # The engine holds two blocks more than are being written.
+        fitting = memory // segment - 2
+        if fitting < 1:
+            return StreamedSegmentsWriter(*shared, keep=segment + _HELD <= memory, **sizes)
+        wanted = options.swift_store_thread_pool_size
+        if size:
+            wanted = min(wanted, -(-size // segment))
+        return SegmentedWriter(*shared, segment_size=segment, concurrency=min(wanted, fitting))
+
+    @capabilities.check
+    def delete(self, location: Location, context: Any = None) -> None:
+        """Remove an image with all of its segments.
+
+        :param location: where it is
+        :param context: the request's context
+        :raises NotFound: it is not there
+        :raises Forbidden: the account may not remove it
+        """
+        place = _place(location)
+        client = self._client(place, context)
+        container = cast("str", place.container)
+        try:
+            deletion.remove(client, container, cast("str", place.obj))
+            if self._owns_container:
+                containers.remove_if_empty(client, container)
+        finally:
+            client.account.close()
+
+    # -- health
+
+    def _check_cluster(self, client: Client) -> str:
+        found = manifest.limits(client)
+        kind = "dynamic" if found is None else f"static (up to {found.segments} segments)"
+        return f"large objects: {kind}"
+
+
+def _place(location: Location) -> StoreLocation:
+    return cast("StoreLocation", location.store_location)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of images: their names, who may use them, and how they come and go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from glance_store import exceptions
+from glance_store._drivers.swift import errors
+from glance_store._drivers.swift.client import Client
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+READ_ACL = "X-Container-Read"
+WRITE_ACL = "X-Container-Write"
+# Everybody who is authenticated. The usual '.r:*' would let in those who are not.
+_EVERYBODY = "*:*"
+
+
+def seeded(container: str, image_id: str, seed: int) -> str:
+    """Return the container of an image where images are spread over several.
+
+    :param container: first part of the name
+    :param image_id: id of the image
+    :param seed: how many characters of the id follow, dashes not counted; 0: one container for all
+    """
+    if seed <= 0:
+        return container
+    taken = ""
+    left = seed
+    for char in image_id.lower():
+        if not left:
+            break
+        taken += char
+        left -= char != "-"
+    return f"{container}_{taken}"
+
+
+def acls(
+    public: bool,
+    read_tenants: Iterable[str],
+    write_tenants: Iterable[str],
+    admin_tenants: Iterable[str],
+) -> dict[str, str]:
+    """Return the headers that say who may use a container.
+
+    :param public: everybody who is authenticated may read
+    :param read_tenants: ids of projects that may read
+    :param write_tenants: ids of projects that may write
+    :param admin_tenants: ``project:user`` entries that may do both
+    """
+    admins = [tenant.strip() for tenant in admin_tenants if tenant.strip()]
+    readers = [f"{tenant}:*" for tenant in read_tenants]
+    writers = [f"{tenant}:*" for tenant in write_tenants]
+    return {
+        READ_ACL: _EVERYBODY if public else ",".join([*readers, *admins]),
+        WRITE_ACL: ",".join([*writers, *admins]),
+    }
+
+
+def ensure(client: Client, container: str, create: bool, headers: Mapping[str, str]) -> bool:
+    """See to it that there is a container.
+
+    :param client: of the account
+    :param container: its name
+    :param create: make it if it is not there
+    :param headers: with which it is made
+    :returns: whether it was made just now
+    :raises SwiftError: it is not there, and may not be made
+    """
+    action = _("Looking for the container %s") % container
+    if client.request("HEAD", container, action=action, allow=(404,)).status != 404:
+        return False
+    if not create:
+        raise errors.SwiftError(
+            _(
+                "The container %(container)s does not exist: create it, or set "
+                "swift_store_create_container_on_put"
+            ),
+            container=container,
+        )
+    action = _("Creating the container %s") % container
+    # 202: somebody else was quicker.
+    return client.request("PUT", container, action=action, headers=headers).status == 201
+
+
+def remove_if_empty(client: Client, container: str) -> None:
+    """Remove a container unless there is something in it; failures are logged.
+
+    :param client: of the account
+    :param container: its name
+    """
+    action = _("Removing the container %s") % container
+    try:
+        client.request("DELETE", container, action=action, allow=(404, 409))
+    except exceptions.GlanceStoreException as exc:
+        LOG.warning("An empty container is left: %s; remove it", exc)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store that keeps each image in the account of the project that uploads it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from glance_store import exceptions
+from glance_store._drivers.swift import auth, containers, references
+from glance_store._drivers.swift.base import BaseStore
+from glance_store._drivers.swift.client import Account
+from glance_store._drivers.swift.location import StoreLocation
+from glance_store._drivers.swift.trust import Trust, UserAccount
+from glance_store.i18n import _
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glance_store.location import Location
+
+__all__ = ["MultiTenantStore", "StoreLocation"]
+
+LOG = logging.getLogger(__name__)
+
+
+class MultiTenantStore(BaseStore):
+    """Images in accounts of their owners, each in a container of its own.
+
+    :raises BadStoreConfiguration: the configuration also has accounts of the service
+    """
+
+    _owns_container = True
+
+    def __init__(self, conf: Any, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        if self.store_conf.swift_store_config_file:
+            raise self._misconfigured(
+                _(
+                    "swift_store_multi_tenant and swift_store_config_file exclude each other; "
+                    "unset one of them"
+                )
+            )
+        scheme = getattr(getattr(conf, "glance_store", None), "default_store", None)
+        if backend is None and scheme == "swift+config":
+            raise self._misconfigured(
+                _(
+                    "swift_store_multi_tenant and the default_store swift+config exclude each "
+                    "other; use the default_store swift"
+                )
+            )
+
+    def configure_add(self) -> None:
+        """Look what the configuration allows.
+
+        :raises BadStoreConfiguration: the client library or the directory for buffers is missing
+        """
+        super().configure_add()
+        options = self.store_conf
+        endpoint = options.swift_store_endpoint
+        self._url_prefix = None
+        if endpoint:
+            # Elsewhere each project has a prefix of its own.
+            place = _at(endpoint, self)
+            place.container, place.obj = f"{options.swift_store_container}_", ""
+            self._url_prefix = place.get_uri().rstrip("/")
+        if options.swift_store_use_trusts and self._service() is None:
+            LOG.warning(
+                "Store %s: a transfer of an image lasts no longer than the token of its user: "
+                "trusts need swift_store_auth_address, swift_store_user and swift_store_key of the "
+                "service. Set them, or set swift_store_use_trusts to False",
+                self.name,
+            )
+
+    def storage_ids(self) -> set[str]:
+        """Return the containers that this store alone may write to."""
+        options = self.store_conf
+        where = options.swift_store_endpoint or options.swift_store_region or "any region"
+        return {f"containers {options.swift_store_container}_* of all projects ({where})"}
+
+    def check_health(self) -> str:
+        """Say that there is nothing to look at without a user.
+
+        :returns: a few words for an operator
+        """
+        return "not checked: the accounts belong to users"
+
+    # -- accounts
+
+    def _service(self) -> references.Reference | None:
+        name = self.store_conf.default_swift_reference
+        found = references.find(self.conf, self.backend_group, name)
+        return found if found is not None and found.user else None
+
+    def _container_for(self, image_id: str) -> str:
+        return f"{self.store_conf.swift_store_container}_{image_id}"
+
+    def _container_headers(self) -> dict[str, str]:
+        admins = self.store_conf.swift_store_admin_tenants
+        return containers.acls(False, (), (), admins) if admins else {}
+
+    def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
+        url = self._endpoint(context)
+        return self._user_account(context, url), _at(url, self)
+
+    def _account_of(self, place: StoreLocation, context: Any) -> Account:
+        if place.user is not None or place.reference is not None:
+            raise exceptions.BadStoreUri(
+                _(
+                    "The location of the image belongs to a store without "
+                    "swift_store_multi_tenant: it has no address of an account"
+                )
+            )
+        return self._user_account(context, str(place.swift_url))
+
+    def _user_account(self, context: Any, url: str) -> Account:
+        token = getattr(context, "auth_token", None)
+        if not token:
+            raise self._misconfigured(
+                _(
+                    "with swift_store_multi_tenant images can be reached only in the name of a "
+                    "user: the request has no token"
+                )
+            )
+        make_trust = None
+        service = self._service() if self.store_conf.swift_store_use_trusts else None
+        if service is not None:
+            make_trust = functools.partial(self._trust, service, token)
+        connection = self.get_store_connection(str(token), url)
+        return UserAccount(connection, self.store_conf.swift_store_expire_soon_interval, make_trust)
+
+    def _trust(self, service: references.Reference, token: str) -> Trust:
+        settings = self._settings
+        place = StoreLocation({"auth_or_store_url": service.auth_address}, self.conf)
+        address = str(place.swift_url)
+        plugin = auth.plugin_for(service, address, service.user, service.key)
+
+        def trusting(trust: str) -> Any:
+            v3 = importlib.import_module("keystoneauth1.identity.v3")
+            return auth.session_for(
+                v3.Password(
+                    auth_url=auth.v3_address(address),
+                    username=(service.user or "").partition(":")[2],
+                    password=service.key,
+                    user_domain_id=service.user_domain_id,
+                    user_domain_name=service.user_domain_name,
+                    trust_id=trust,
+                ),
+                settings,
+            )
+
+        return Trust(
+            auth.session_for(plugin, settings),
+            trusting,
+            auth.v3_address(address),
+            token,
+            settings.retries,
+        )
+
+    def _endpoint(self, context: Any) -> str:
+        """Return the address of the account of a request's user."""
+        options = self.store_conf
+        if options.swift_store_endpoint:
+            return str(options.swift_store_endpoint).rstrip("/")
+        catalog = getattr(context, "service_catalog", None)
+        if not catalog:
+            raise self._misconfigured(
+                _(
+                    "with swift_store_multi_tenant the request needs a user with a service "
+                    "catalogue; set swift_store_endpoint where there is none"
+                )
+            )
+        kind = options.swift_store_endpoint_type
+        for url in _addresses(
+            catalog, options.swift_store_service_type, kind, options.swift_store_region
+        ):
+            return url.rstrip("/")
+        raise exceptions.NoServiceEndpoint(
+            _(
+                "The service catalogue of the request has no %(kind)s of a service %(type)s "
+                "in the region %(region)s: look at swift_store_endpoint_type, "
+                "swift_store_service_type and swift_store_region, or set swift_store_endpoint"
+            ),
+            kind=kind,
+            type=options.swift_store_service_type,
+            region=options.swift_store_region or "(any)",
+        )
+
+    # -- access control
+
+    def set_acls(
+        self,
+        location: Location,
+        public: bool = False,
+        read_tenants: list[str] | None = None,
+        write_tenants: list[str] | None = None,
+        context: Any = None,
+    ) -> None:
+        """Say who may read and write an image, besides its owner.
+
+        :param location: where it is
+        :param public: everybody who is authenticated may read
+        :param read_tenants: projects that may read
+        :param write_tenants: projects that may write
+        :param context: the request's context
+        :raises NotFound: there is no such image
+        """
+        place = cast("StoreLocation", location.store_location)
+        client = self._client(place, context)
+        headers = containers.acls(
+            public,
+            read_tenants or (),
+            write_tenants or (),
+            self.store_conf.swift_store_admin_tenants,
+        )
+        container = cast("str", place.container)
+        action = _("Setting who may use the container %s") % container
+        client.request("POST", container, action=action, headers=headers)
+
+
+def _at(url: str, store: BaseStore) -> StoreLocation:
+    """Return the beginning of the locations in an account."""
+    place = StoreLocation({}, store.conf, store.backend_group)
+    plain = url.lower().startswith("http://")
+    place.scheme = "swift+http" if plain else "swift+https"
+    place.ssl_enabled = not plain
+    place.auth_or_store_url = references.without_scheme(url)
+    return place
+
+
+def _addresses(catalog: Any, service_type: str, kind: str, region: str | None) -> Iterator[str]:
+    """Yield the matching addresses of a catalogue, in the form of version 2 or 3."""
+    interface = kind.removesuffix("URL")
+    for service in catalog:
+        if service.get("type") != service_type:
+            continue
+        for endpoint in service.get("endpoints", ()):
+            if region and region not in (endpoint.get("region"), endpoint.get("region_id")):
+                continue
+            url = endpoint.get(kind)
+            if not url and endpoint.get("interface") in (interface, kind):
+                url = endpoint.get("url")
+            if url:
+                yield str(url)

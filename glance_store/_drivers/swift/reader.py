@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a stored image in ranges, all of them from the same version of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from glance_store._drivers.swift import errors
+from glance_store._drivers.swift.client import Client
+from glance_store.i18n import _
+from glance_store.transfer.interface import Extent
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse as Response
+
+_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
+
+
+class SwiftReader:
+    """A stored image.
+
+    :param client: of the account; its account is closed with the reader
+    :param container: where the image is
+    :param obj: its name
+    :param concurrency: ranges that may be requested at once
+    :raises NotFound: it is not there
+    """
+
+    def __init__(self, client: Client, container: str, obj: str, concurrency: int) -> None:
+        self._client = client
+        self._place = (container, obj)
+        self.concurrency = concurrency
+        head = client.request("HEAD", container, obj, action=_("Looking for image %s") % obj)
+        self.size = content_length(head, obj)
+        # Of large objects it stands for all segments together.
+        self._etag = _etag(head)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read bytes at an offset.
+
+        :param offset: first byte
+        :param length: bytes at most
+        :returns: the bytes, none behind the end
+        :raises SwiftUnavailable: the answer broke off
+        :raises SwiftError: the image is not the one that was opened
+        """
+        stop = min(offset + length, self.size)
+        if offset >= stop:
+            return b""
+        action = _("Reading image %(image)s at byte %(offset)d") % {
+            "image": self._place[1],
+            "offset": offset,
+        }
+        response = self._client.request(
+            "GET",
+            *self._place,
+            action=action,
+            headers={"Range": f"bytes={offset}-{stop - 1}", "Accept-Encoding": "identity"},
+            stream=True,
+            allow=(416,),
+        )
+        try:
+            self._check(response, offset, stop, action)
+            data: bytes = response.read(stop - offset, decode_content=False)
+            whole = len(data) == stop - offset
+            # Also the end has been seen: only then is the connection used again.
+            over = not whole or bool(response.read(1, decode_content=False))
+        except errors.NETWORK as exc:
+            error = errors.unreachable(exc, action)
+        else:
+            if whole and (not over or response.status == 200):
+                return data
+            error = errors.SwiftUnavailable(
+                _("%(action)s: the answer has not as many bytes as were asked for"), action=action
+            )
+        finally:
+            response.close()
+        raise error
+
+    def _check(self, response: Response, offset: int, stop: int, action: str) -> None:
+        etag = _etag(response)
+        changed = self._etag is not None and etag is not None and etag != self._etag
+        if response.status == 206:
+            found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+            if found is None or (int(found[1]), int(found[2])) != (offset, stop - 1):
+                raise errors.SwiftUnavailable(
+                    _("%(action)s: Swift sends another range than was asked for"), action=action
+                )
+            changed = changed or found[3] not in ("*", str(self.size))
+        elif response.status != 200 or offset:
+            # 200: all of it, which is right when all of it was asked for.
+            changed = True
+        if changed:
+            raise errors.SwiftError(
+                _("%(action)s: the image was replaced while it was read; read it again"),
+                action=action,
+            )
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Say that there are no holes."""
+        yield Extent(offset, length, True)
+
+    def close(self) -> None:
+        """Let go of the account."""
+        self._client.account.close()
+
+
+def content_length(response: Response, obj: str) -> int:
+    """Return the bytes of an image.
+
+    :param response: to a HEAD request
+    :param obj: name of the image, for errors
+    """
+    text = response.headers.get("content-length", "")
+    if not text.isdecimal():
+        raise errors.SwiftUnavailable(
+            _("Looking for image %(image)s: Swift does not say how large it is"), image=obj
+        )
+    return int(text)
+
+
+def _etag(response: Response) -> str | None:
+    return response.headers.get("etag", "").strip('"').lower() or None

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store that keeps all images in accounts of the service."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from glance_store import exceptions
+from glance_store._drivers.swift import auth, containers, references
+from glance_store._drivers.swift.base import BaseStore
+from glance_store._drivers.swift.client import Account, Client
+from glance_store._drivers.swift.location import StoreLocation
+from glance_store.i18n import _
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from glance_store._drivers.swift.references import Reference
+
+__all__ = ["SingleTenantStore", "StoreLocation"]
+
+
+class SingleTenantStore(BaseStore):
+    """Images in an account whose credentials are in the configuration or in the location."""
+
+    def __init__(self, conf: Any, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self.container: str = self.store_conf.swift_store_container
+        # By process: sessions hold connections, which a forked child must not use.
+        self._accounts: dict[tuple[object, ...], auth.SessionAccount] = {}
+
+    def configure_add(self) -> None:
+        """Look for the account of new images, and set the prefix of their locations.
+
+        :raises BadStoreConfiguration: it is not configured
+        """
+        super().configure_add()
+        options = self.store_conf
+        self.container = options.swift_store_container
+        name = options.default_swift_reference
+        if self._references().get(name) is None:
+            raise self._misconfigured(
+                _(
+                    "there is no account for new images: swift_store_config_file needs a valid "
+                    "section [%s] (default_swift_reference)"
+                )
+                % name
+                if options.swift_store_config_file
+                else _(
+                    "there is no account for new images: set swift_store_auth_address and either "
+                    "swift_store_user and swift_store_key, or "
+                    "swift_store_application_credential_id and _secret"
+                )
+            )
+        place = self._new_place()
+        place.container, place.obj = self.container, ""
+        prefix = self._uri(place)
+        if options.swift_store_multiple_containers_seed:
+            prefix = f"{prefix.rstrip('/')}_"
+        self._url_prefix = prefix
+
+    def _references(self) -> Mapping[str, Reference]:
+        return references.load(self.conf, self.backend_group)
+
+    def _default(self) -> Reference:
+        name = self.store_conf.default_swift_reference
+        found = self._references().get(name)
+        if found is None:
+            raise self._misconfigured(_("there is no account '%s' for new images") % name)
+        return found
+
+    def _new_place(self) -> StoreLocation:
+        """Return the location of new images, without container and object."""
+        account = self._default()
+        place = StoreLocation({}, self.conf, self.backend_group)
+        place.scheme = "swift+https" if account.ssl_enabled else "swift+http"
+        place.ssl_enabled = account.ssl_enabled
+        place.auth_or_store_url = account.bare_address
+        place.user, place.key = account.user, account.key
+        return place
+
+    def _uri(self, place: StoreLocation) -> str:
+        # An application credential cannot stand in a location.
+        named = bool(self.store_conf.swift_store_config_file) or not place.user
+        return place.get_uri(credentials_included=not named)
+
+    def storage_ids(self) -> set[str]:
+        """Return the containers that this store alone may write to."""
+        account = self._references().get(self.store_conf.default_swift_reference)
+        if account is None:
+            return set()
+        options = self.store_conf
+        owner = account.user or f"application credential {account.application_credential_id}"
+        where = options.swift_store_endpoint or options.swift_store_region or "any region"
+        address = auth.v3_address(account.bare_address)
+        seeded = "_*" if options.swift_store_multiple_containers_seed else ""
+        container = options.swift_store_container
+        return {f"container {container}{seeded} of {owner} at {address} ({where})"}
+
+    def check_health(self) -> str:
+        """Authenticate and look for the container.
+
+        :returns: a few words for an operator
+        :raises GlanceStoreException: one of both fails
+        """
+        account, _place = self._account_for(None)
+        client = Client(self._connections, self._settings, account)
+        if not self.store_conf.swift_store_multiple_containers_seed:
+            create = self.store_conf.swift_store_create_container_on_put
+            allow = (404,) if create else ()
+            action = _("Looking for the container %s") % self.container
+            client.request("HEAD", self.container, action=action, allow=allow)
+        return self._check_cluster(client)
+
+    # -- accounts
+
+    def _container_for(self, image_id: str) -> str:
+        seed = self.store_conf.swift_store_multiple_containers_seed
+        return containers.seeded(self.container, image_id, seed)
+
+    def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
+        reference = self._default()
+        place = self._new_place()
+        return self._account(reference, str(place.swift_url), reference.user, reference.key), place
+
+    def _account_of(self, place: StoreLocation, context: Any) -> Account:
+        reference = None
+        if place.reference is not None:
+            reference = references.find(self.conf, self.backend_group, place.reference)
+        elif place.user is None:
+            raise exceptions.BadStoreUri(
+                _(
+                    "The location of the image has no user and key: it is that of a store with "
+                    "swift_store_multi_tenant, or somebody has made it up"
+                )
+            )
+        if reference is None:
+            # With the domains of an account that has none.
+            reference = references.Reference(str(place.swift_url))
+        return self._account(reference, str(place.swift_url), place.user, place.key)
+
+    def _account(
+        self, reference: Reference, address: str, user: str | None, key: str | None
+    ) -> Account:
+        options = self.store_conf
+        settings = self._settings
+        # Not the reference as such: the same account has other forms in locations.
+        known = (
+            os.getpid(),
+            settings,
+            auth.v3_address(address),
+            user,
+            key,
+            reference.application_credential_id,
+            reference.application_credential_secret,
+            reference.user_domain_id,
+            reference.user_domain_name,
+            reference.project_domain_id,
+            reference.project_domain_name,
+        )
+        account = self._accounts.get(known)
+        if account is None:
+            session = auth.session_for(auth.plugin_for(reference, address, user, key), settings)
+            connection = self.get_store_connection(session, options.swift_store_endpoint)
+            new = auth.SessionAccount(
+                connection, session, options.swift_store_expire_soon_interval, settings.retries
+            )
+            account = self._accounts.setdefault(known, new)
+        return account
