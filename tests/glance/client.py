@@ -25,23 +25,32 @@ Image = dict[str, Any]
 
 
 class GlanceClient:
-    """Talks to a Glance that believes the identity headers of a request.
+    """Talks to a Glance that believes the identity headers of a request, or that asks Keystone.
 
     :param url: where its API listens
     :param roles: roles of the caller, separated by commas
     :param project: project of the caller, the owner of the images it creates
+    :param token: of Keystone, which knows the roles and the project; None: it is not asked
     """
 
     def __init__(
-        self, url: str, *, roles: str = "admin,member,reader", project: str = "a-project"
+        self,
+        url: str,
+        *,
+        roles: str = "admin,member,reader",
+        project: str = "a-project",
+        token: str | None = None,
     ) -> None:
         self.url = url
-        self.identity = {
-            "X-Identity-Status": "Confirmed",
-            "X-User-Id": f"user-of-{project}",
-            "X-Project-Id": project,
-            "X-Roles": roles,
-        }
+        if token is not None:
+            self.identity = {"X-Auth-Token": token}
+        else:
+            self.identity = {
+                "X-Identity-Status": "Confirmed",
+                "X-User-Id": f"user-of-{project}",
+                "X-Project-Id": project,
+                "X-Roles": roles,
+            }
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of the caller must not see loopback requests
         self._session.headers.update(self.identity)
@@ -80,6 +89,15 @@ class GlanceClient:
         """Return an image's record."""
         record: Image = self.request("GET", f"images/{image_id}", expect=200).json()
         return record
+
+    def patch(
+        self, image_id: str, *changes: dict[str, Any], expect: int | None = 200
+    ) -> requests.Response:
+        """Change an image's record by a JSON patch."""
+        headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+        body = json.dumps(changes)
+        path = f"images/{image_id}"
+        return self.request("PATCH", path, data=body, headers=headers, expect=expect)
 
     def delete(self, image_id: str) -> None:
         """Delete an image."""
@@ -221,8 +239,6 @@ class GlanceClient:
 
     def add_location(self, image_id: str, url: str, *, expect: int = 200) -> requests.Response:
         """Add a location to an image by a patch of its record."""
-        patch = [{"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": {}}}]
-        headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-        return self.request(
-            "PATCH", f"images/{image_id}", data=json.dumps(patch), headers=headers, expect=expect
-        )
+        value = {"url": url, "metadata": {}}
+        change = {"op": "add", "path": "/locations/-", "value": value}
+        return self.patch(image_id, change, expect=expect)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 Options = dict[str, dict[str, str]]
 
-# The pipelines hold no Keystone: the context filter believes the identity headers of a request.
+# But for the last one the pipelines hold no Keystone: the context filter believes the identity
+# headers of a request.
 PASTE = """\
 [composite:glance-api]
 paste.composite_factory = glance.api:root_app_factory
@@ -29,6 +30,14 @@ pipeline = context rootapp
 [pipeline:caching]
 pipeline = context cache rootapp
 
+[composite:glance-api-keystone]
+paste.composite_factory = glance.api:root_app_factory
+/: keystone
+/healthcheck: healthcheck
+
+[pipeline:keystone]
+pipeline = authtoken context rootapp
+
 [composite:rootapp]
 paste.composite_factory = glance.api:root_app_factory
 /: apiversions
@@ -45,6 +54,10 @@ paste.app_factory = oslo_middleware:Healthcheck.app_factory
 
 [filter:context]
 paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
+
+[filter:authtoken]
+paste.filter_factory = keystonemiddleware.auth_token:filter_factory
+delay_auth_decision = true
 
 [filter:cache]
 paste.filter_factory = glance.api.middleware.cache:CacheFilter.factory
@@ -122,11 +135,12 @@ def merged(options: Options, changes: Mapping[str, Mapping[str, str]]) -> Option
     return result
 
 
-def write_configuration(folder: Path, options: Options) -> None:
+def write_configuration(folder: Path, options: Options, site: str = "") -> None:
     """Write Glance's configuration files into a folder.
 
     :param folder: becomes OS_GLANCE_CONFIG_DIR, and a part of PYTHONPATH for its sitecustomize
     :param options: option values by section and name; with lines, for an option given several times
+    :param site: Python code for the sitecustomize
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -138,4 +152,4 @@ def write_configuration(folder: Path, options: Options) -> None:
         lines.append("")
     (folder / "glance-api.conf").write_text("\n".join(lines))
     (folder / "glance-api-paste.ini").write_text(PASTE)
-    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    (folder / "sitecustomize.py").write_text(f"{SITECUSTOMIZE}\n{site}")

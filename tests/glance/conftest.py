@@ -17,6 +17,7 @@ from .environment import (
     GlanceEnvironment,
     glance_environment,
 )
+from .scenes import ALL_KINDS, Scene, is_wanted, kind_of
 from .server import GlanceServer
 from .webserver import WebServer
 
@@ -98,11 +99,40 @@ def client(glance: GlanceServer) -> Iterator[GlanceClient]:
         yield administrator
 
 
+@pytest.fixture(scope="session", params=ALL_KINDS)
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A Glance with stores of one kind after the other, the first of them the default.
+
+    Stores of real servers are configured before the processes fork that use them.
+    """
+    request.getfixturevalue("environment")  # without it no server need be started
+    with kind_of(request.param, request) as kind, contextlib.ExitStack() as stack:
+        if kind.stores:
+            start = stack.enter_context(_starter(request))
+            server = start(kind.name, **kind.arguments(), processes=2, prefork=True)
+        else:
+            server = request.getfixturevalue("glance")
+        on_stage = Scene(kind, server)
+        stack.enter_context(on_stage.client)
+        yield on_stage
+
+
 @pytest.fixture(scope="session")
 def web() -> Iterator[WebServer]:
     """A web server with images of its own."""
     with WebServer() as server:
         yield server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of this folder."""
+    line = "files_alone: a combination of arguments that only stores of files are tested with"
+    config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes real servers long and tells nothing new."""
+    items[:] = filter(is_wanted, items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -31,6 +31,17 @@ GLANCE = "glance==33.0.0"
 GLANCE_PYTHON = (3, 11)  # the oldest Python it can be installed for
 REFERENCE = "glance_store==5.7.0"
 WSGI_SERVER = "pyuwsgi"
+# What the drivers talk to their servers with; Ceph's bindings come with the distribution's Ceph.
+STORE_CLIENTS = (
+    "boto3",
+    "python-swiftclient",
+    "python-keystoneclient",
+    "keystonemiddleware",
+    "os-brick",
+    "python-cinderclient",
+    "oslo.privsep",
+    "oslo.rootwrap",
+)
 LIBRARY_NAME = "glance-store"
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -150,8 +161,8 @@ class _Installer:
     @staticmethod
     def _glance_digest() -> str:
         build = _build_requirements()
-        recipe = "\n".join((GLANCE, WSGI_SERVER, *build, sys.version, CONSTRAINTS.read_text()))
-        return hashlib.sha256(recipe.encode()).hexdigest()
+        parts = (GLANCE, WSGI_SERVER, *STORE_CLIENTS, *build, sys.version, CONSTRAINTS.read_text())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _install_glance(self, log: TextIO) -> None:
         self._run([sys.executable, "-m", "venv", "--clear", str(self._root)], log)
@@ -159,7 +170,7 @@ class _Installer:
         # must not come from the package index.
         self._pip(["--no-deps", GLANCE], log)
         needed = [r for r in self._requirements("glance") if _name(r) != LIBRARY_NAME]
-        self._pip([*needed, WSGI_SERVER], log)
+        self._pip([*needed, WSGI_SERVER, *STORE_CLIENTS], log)
         # The setuptools that some interpreters put into a venv cannot build a wheel by itself.
         self._pip(["--upgrade", *_build_requirements()], log)
         (self._root / "glance.stamp").write_text(self._glance_digest())

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,20 @@ class GlanceStartError(Exception):
     """Glance did not come up; the text ends with what it logged."""
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the processes of a Glance find besides their configuration.
+
+    :ivar modules: more folders of Python modules
+    :ivar programs: folders of programs that come before those of the system
+    :ivar site: Python code that runs before anything else
+    """
+
+    modules: tuple[Path, ...] = ()
+    programs: tuple[Path, ...] = ()
+    site: str = ""
+
+
 class GlanceServer:
     """One Glance with a state folder of its own.
 
@@ -44,6 +59,7 @@ class GlanceServer:
     :param processes: how many processes serve the API
     :param prefork: load Glance (and so configure the stores) in the parent of those processes
         instead of in each of them
+    :param surroundings: what its processes find
     """
 
     def __init__(
@@ -55,6 +71,7 @@ class GlanceServer:
         options: Mapping[str, Mapping[str, str]] | None = None,
         processes: int = 1,
         prefork: bool = False,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.state = state
         self.staging = state / "staging"
@@ -62,6 +79,7 @@ class GlanceServer:
         self.database = state / "glance.sqlite"
         self.url = ""
         self._environment = environment
+        self._surroundings = surroundings or Surroundings()
         self._processes = processes
         self._prefork = prefork
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,7 +87,8 @@ class GlanceServer:
         defaults = glance_options(state, environment.command("python"))
         for folder in ("stores", "locks"):
             (state / folder).mkdir(parents=True)
-        write_configuration(state / "etc", merged(defaults, options or {}))
+        effective = merged(defaults, options or {})
+        write_configuration(state / "etc", effective, self._surroundings.site)
         if database is None:
             self.run("glance-manage", "db_sync")
         else:
@@ -194,14 +213,15 @@ class GlanceServer:
 
     def _variables(self) -> dict[str, str]:
         # Nothing of the caller's environment: a proxy or a PYTHONPATH there would change the test.
-        path = f"{self.state / 'etc'}{os.pathsep}{self._environment.site_packages}"
+        modules = (self.state / "etc", self._environment.site_packages)
+        modules += self._surroundings.modules
         return {
-            "PATH": os.defpath,
+            "PATH": os.pathsep.join([*map(str, self._surroundings.programs), os.defpath]),
             "HOME": str(self.state),
             "LANG": "C.UTF-8",
             "OS_GLANCE_CONFIG_DIR": str(self.state / "etc"),
             # uWSGI embeds Python and would not find the venv by itself.
-            "PYTHONPATH": path,
+            "PYTHONPATH": os.pathsep.join(map(str, modules)),
         }
 
     def datadir(self, store: str) -> Path:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .client import GlanceClient
 from .images import image_bytes
+from .scenes import Scene, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,14 +20,12 @@ pytestmark = pytest.mark.glance
 
 
 @pytest.fixture(scope="module")
-def delaying_glance(start_glance: StartGlance) -> GlanceServer:
-    return start_glance("delaying", options={"DEFAULT": {"delayed_delete": "true"}})
-
-
-@pytest.fixture(scope="module")
-def delaying_client(delaying_glance: GlanceServer) -> Iterator[GlanceClient]:
-    with GlanceClient(delaying_glance.url) as administrator:
-        yield administrator
+def delaying(start_glance: StartGlance, scene: Scene) -> Iterator[Scene]:
+    """A Glance that deletes later, with the stores of the scene."""
+    options = scene.kind.arguments({"DEFAULT": {"delayed_delete": "true"}})
+    on_stage = Scene(scene.kind, start_glance(f"delaying-{scene.kind.name}", **options))
+    with on_stage.client:
+        yield on_stage
 
 
 def states(glance: GlanceServer, image_id: str) -> tuple[str, list[str]]:
@@ -39,34 +37,34 @@ def states(glance: GlanceServer, image_id: str) -> tuple[str, list[str]]:
     return image[0]["status"], [row["status"] for row in locations]
 
 
-def test_scrubber_removes_what_was_deleted(
-    delaying_glance: GlanceServer, delaying_client: GlanceClient
-) -> None:
-    kept, gone, missing = (delaying_client.create(name) for name in ("kept", "gone", "missing"))
+def test_scrubber_removes_what_was_deleted(delaying: Scene) -> None:
+    glance, client = delaying.glance, delaying.client
+    stores = delaying.default, delaying.files
+    kept, gone, missing = (client.create(name) for name in ("kept", "gone", "missing"))
     for image_id in (kept, gone, missing):
-        delaying_client.stage(image_id, image_bytes(image_id))
-        delaying_client.import_image(image_id, "glance-direct", ["fast", "slow"])
+        client.stage(image_id, image_bytes(image_id))
+        client.import_image(image_id, "glance-direct", [store.name for store in stores])
     for image_id in (gone, missing):
-        delaying_client.delete(image_id)
+        client.delete(image_id)
         pending = ("pending_delete", ["pending_delete", "pending_delete"])
-        assert states(delaying_glance, image_id) == pending
-    for store in ("fast", "slow"):
-        assert delaying_glance.stored(store) == sorted([kept, gone, missing])
+        assert states(glance, image_id) == pending
+    for store in stores:
+        assert all(store.has(image_id) for image_id in (kept, gone, missing))
     # What somebody else has removed meanwhile must not stop the scrubber.
-    (delaying_glance.datadir("fast") / missing).unlink()
+    delaying.default.remove(missing)
 
-    delaying_glance.run("glance-scrubber")
-    for store in ("fast", "slow"):
-        assert delaying_glance.stored(store) == [kept]
+    glance.run("glance-scrubber")
+    for store in stores:
+        assert store.has(kept)
+        assert not any(store.has(image_id) for image_id in (gone, missing))
     for image_id in (gone, missing):
-        assert states(delaying_glance, image_id) == ("deleted", ["deleted", "deleted"])
-    assert states(delaying_glance, kept) == ("active", ["active", "active"])
-    assert delaying_client.download(kept).content == image_bytes(kept)
+        assert states(glance, image_id) == ("deleted", ["deleted", "deleted"])
+    assert states(glance, kept) == ("active", ["active", "active"])
+    assert client.download(kept).content == image_bytes(kept)
 
 
-def test_scrubber_with_nothing_to_do(
-    delaying_glance: GlanceServer, delaying_client: GlanceClient
-) -> None:
-    before = delaying_glance.stored("fast"), delaying_glance.stored("slow")
-    delaying_glance.run("glance-scrubber")
-    assert (delaying_glance.stored("fast"), delaying_glance.stored("slow")) == before
+@kinds("file")
+def test_scrubber_with_nothing_to_do(delaying: Scene) -> None:
+    before = delaying.everything()
+    delaying.glance.run("glance-scrubber")
+    assert delaying.everything() == before

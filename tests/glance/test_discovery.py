@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .scenes import kinds
+
 if TYPE_CHECKING:
     from .client import GlanceClient
+    from .scenes import Scene
     from .server import GlanceServer
 
 pytestmark = pytest.mark.glance
@@ -57,3 +60,24 @@ def test_stores_in_detail(glance: GlanceServer, client: GlanceClient) -> None:
             "properties": {},
         },
     ]
+
+
+@kinds("rbd", "s3", "swift", "cinder")
+def test_real_stores(scene: Scene) -> None:
+    answer = scene.client.request("GET", "info/stores", expect=200).json()
+    assert [store["id"] for store in answer["stores"]] == [
+        scene.default.name,
+        scene.named.name,
+        "slow",
+        "web",
+    ]
+    assert [store["id"] for store in answer["stores"] if "default" in store] == [scene.default.name]
+
+
+@kinds("rbd", "s3", "swift", "cinder")
+def test_real_stores_in_detail(scene: Scene) -> None:
+    answer = scene.client.request("GET", "info/stores/detail", expect=200).json()
+    found = {store["id"]: store for store in answer["stores"]}
+    for store in scene.stores.values():
+        assert found[store.name]["type"] == store.driver
+        assert found[store.name]["properties"] == store.properties

@@ -10,89 +10,107 @@ import pytest
 
 from .client import GlanceClient
 from .images import IMAGE_SIZE, MIB, image_bytes, location_rows, pieces
+from .scenes import FILES_ALONE, Scene, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .conftest import StartGlance
-    from .server import GlanceServer
+    from .stores.base import StoreUnderTest
     from .webserver import WebServer
 
 pytestmark = pytest.mark.glance
 
 SIZE_CAP = 8 * MIB
-STORES = pytest.mark.parametrize("store", ["fast", "slow"])
-LENGTHS = pytest.mark.parametrize("announced", [2 * IMAGE_SIZE, None], ids=["length", "chunked"])
+STORES = pytest.mark.parametrize("which", ["default", pytest.param("named", marks=FILES_ALONE)])
+STORES_AND_LENGTHS = pytest.mark.parametrize(
+    ("which", "length"),
+    [
+        ("default", "announced"),
+        pytest.param("default", "chunked", marks=FILES_ALONE),
+        pytest.param("named", "announced", marks=FILES_ALONE),
+        ("named", "chunked"),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
-def limited_glance(start_glance: StartGlance) -> GlanceServer:
-    """A Glance that takes no image beyond the cap; only this module uses its stores."""
-    return start_glance("limited", options={"DEFAULT": {"image_size_cap": str(SIZE_CAP)}})
+def limited(start_glance: StartGlance, scene: Scene) -> Iterator[Scene]:
+    """A Glance that takes no image beyond the cap; only this module uses its stores of files."""
+    if scene.kind.size_cap is not None:
+        yield scene
+        return
+    options = scene.kind.arguments({"DEFAULT": {"image_size_cap": str(SIZE_CAP)}})
+    on_stage = Scene(scene.kind, start_glance("limited", **options))
+    with on_stage.client:
+        yield on_stage
 
 
-@pytest.fixture(scope="module")
-def limited_client(limited_glance: GlanceServer) -> Iterator[GlanceClient]:
-    with GlanceClient(limited_glance.url) as administrator:
-        yield administrator
+@pytest.fixture
+def before(limited: Scene) -> list[str]:
+    """What was in the stores before a test."""
+    found = limited.everything()
+    if limited.kind.name == "file":
+        assert found == []
+    return found
 
 
-def leftovers(glance: GlanceServer) -> list[str]:
-    """Return every file in every store, also those without a name."""
-    named = glance.stored("fast") + glance.stored("slow") + glance.staged()
-    return named + glance.open_files("fast") + glance.open_files("slow")
+def cap_of(scene: Scene) -> int:
+    return scene.kind.size_cap or SIZE_CAP
 
 
-def assert_nothing_of(glance: GlanceServer, client: GlanceClient, image_id: str) -> None:
+def assert_nothing_of(scene: Scene, image_id: str, before: list[str]) -> None:
     """Assert that an image waits for its data, and nothing of an attempt to store it is left."""
-    image = client.show(image_id)
+    image = scene.client.show(image_id)
     assert (image["status"], image["size"], image["checksum"]) == ("queued", None, None)
-    assert location_rows(glance, image_id) == []
-    assert leftovers(glance) == []
+    assert location_rows(scene.glance, image_id) == []
+    assert scene.everything() == before
 
 
 def assert_can_be_uploaded(
-    glance: GlanceServer, client: GlanceClient, image_id: str, store: str
+    scene: Scene, image_id: str, store: StoreUnderTest, before: list[str]
 ) -> None:
     """Assert that a failed upload can be repeated, and clear away the image."""
     data = image_bytes("second attempt")
-    client.upload(image_id, data, store=store)
-    assert client.download(image_id).content == data
-    client.delete(image_id)
-    assert leftovers(glance) == []
+    scene.client.upload(image_id, data, store=store.name)
+    assert scene.client.download(image_id).content == data
+    scene.delete(image_id)
+    assert scene.everything() == before
 
 
-@STORES
-@LENGTHS
+@STORES_AND_LENGTHS
 def test_interrupted_upload_leaves_nothing(
-    limited_glance: GlanceServer, limited_client: GlanceClient, store: str, announced: int | None
+    limited: Scene, which: str, length: str, before: list[str]
 ) -> None:
-    image_id = limited_client.create("interrupted")
-    data = image_bytes("interrupted")
-    with limited_client.begin_upload(image_id, store, announced, data):
+    client, store = limited.client, limited.store(which)
+    image_id = client.create("interrupted")
+    data = image_bytes("interrupted", store.sent_bytes)
+    announced = store.announced_bytes if length == "announced" else None
+    with client.begin_upload(image_id, store.name, announced, data):
         # Interrupted no sooner than Glance has begun to write.
-        limited_client.wait_for(image_id, lambda _: bool(limited_glance.open_files(store)))
-    limited_client.wait_for_status(image_id, "queued")
+        client.wait_for(image_id, lambda _: store.is_writing(image_id))
+    client.wait_for_status(image_id, "queued")
 
-    assert_nothing_of(limited_glance, limited_client, image_id)
-    assert_can_be_uploaded(limited_glance, limited_client, image_id, store)
+    assert_nothing_of(limited, image_id, before)
+    assert_can_be_uploaded(limited, image_id, store, before)
 
 
 @STORES
 def test_unfinished_upload_is_not_in_the_store(
-    limited_glance: GlanceServer, limited_client: GlanceClient, store: str
+    limited: Scene, which: str, before: list[str]
 ) -> None:
-    image_id = limited_client.create("unfinished")
-    data = image_bytes("unfinished")
-    with limited_client.begin_upload(image_id, store, len(data), data[:-1]) as connection:
+    client, store = limited.client, limited.store(which)
+    image_id = client.create("unfinished")
+    data = image_bytes("unfinished", store.sent_bytes)
+    with client.begin_upload(image_id, store.name, len(data), data[:-1]) as connection:
         # Glance has begun to write, and the last byte is missing.
-        limited_client.wait_for(image_id, lambda _: bool(limited_glance.open_files(store)))
-        assert image_id not in limited_glance.stored(store)
+        client.wait_for(image_id, lambda _: store.is_writing(image_id))
+        assert not store.has(image_id)
         connection.sendall(data[-1:])
-        limited_client.wait_for_status(image_id, "active")
-    assert (limited_glance.datadir(store) / image_id).read_bytes() == data
-    limited_client.delete(image_id)
-    assert leftovers(limited_glance) == []
+        client.wait_for_status(image_id, "active")
+    assert store.read(image_id) == data
+    client.delete(image_id)
+    assert limited.everything() == before
 
 
 def test_killed_glance_leaves_no_image(start_glance: StartGlance) -> None:
@@ -113,44 +131,45 @@ def test_killed_glance_leaves_no_image(start_glance: StartGlance) -> None:
         assert client.download(again).content == data
 
 
-@STORES
-@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@STORES_AND_LENGTHS
 def test_upload_beyond_the_size_cap_leaves_nothing(
-    limited_glance: GlanceServer, limited_client: GlanceClient, store: str, chunked: bool
+    limited: Scene, which: str, length: str, before: list[str]
 ) -> None:
-    data = image_bytes("too large", SIZE_CAP + 1)
-    image_id = limited_client.create("too large")
-    body = pieces(data) if chunked else data
-    limited_client.upload(image_id, body, store=store, expect=413)
+    store = limited.store(which)
+    data = image_bytes("too large", cap_of(limited) + 1)
+    image_id = limited.client.create("too large")
+    body = pieces(data) if length == "chunked" else data
+    limited.client.upload(image_id, body, store=store.name, expect=413)
 
-    assert_nothing_of(limited_glance, limited_client, image_id)
-    assert_can_be_uploaded(limited_glance, limited_client, image_id, store)
+    assert_nothing_of(limited, image_id, before)
+    assert_can_be_uploaded(limited, image_id, store, before)
 
 
 @STORES
-def test_upload_of_the_size_cap_is_taken(
-    limited_glance: GlanceServer, limited_client: GlanceClient, store: str
-) -> None:
-    data = image_bytes("just right", SIZE_CAP)
-    image_id = limited_client.create("just right")
-    limited_client.upload(image_id, pieces(data), store=store)
-    assert (limited_glance.datadir(store) / image_id).read_bytes() == data
-    limited_client.delete(image_id)
-    assert leftovers(limited_glance) == []
+def test_upload_of_the_size_cap_is_taken(limited: Scene, which: str, before: list[str]) -> None:
+    client, store = limited.client, limited.store(which)
+    data = image_bytes("just right", cap_of(limited))
+    image_id = client.create("just right")
+    client.upload(image_id, pieces(data), store=store.name)
+    assert store.read(image_id) == data
+    client.delete(image_id)
+    assert limited.everything() == before
 
 
-def test_staging_beyond_the_size_cap_leaves_nothing(
-    limited_glance: GlanceServer, limited_client: GlanceClient
-) -> None:
-    image_id = limited_client.create("too large to stage")
-    limited_client.stage(image_id, pieces(image_bytes("too large", SIZE_CAP + 1)), expect=413)
-    assert_nothing_of(limited_glance, limited_client, image_id)
+@kinds("file")  # the staging store is one of files anyway
+def test_staging_beyond_the_size_cap_leaves_nothing(limited: Scene, before: list[str]) -> None:
+    image_id = limited.client.create("too large to stage")
+    data = image_bytes("too large", cap_of(limited) + 1)
+    limited.client.stage(image_id, pieces(data), expect=413)
+    assert_nothing_of(limited, image_id, before)
 
 
+@kinds("file")  # it goes to the staging store first
 def test_web_download_beyond_the_size_cap_leaves_nothing(
-    limited_glance: GlanceServer, limited_client: GlanceClient, web: WebServer
+    limited: Scene, web: WebServer, before: list[str]
 ) -> None:
-    uri = web.add("/too-large.raw", image_bytes("too large", SIZE_CAP + 1))
-    image_id = limited_client.create("too large to download")
-    limited_client.import_image(image_id, "web-download", ["fast", "slow"], uri=uri)
-    assert_nothing_of(limited_glance, limited_client, image_id)
+    uri = web.add("/too-large.raw", image_bytes("too large", cap_of(limited) + 1))
+    image_id = limited.client.create("too large to download")
+    stores = [limited.default.name, limited.named.name]
+    limited.client.import_image(image_id, "web-download", stores, uri=uri)
+    assert_nothing_of(limited, image_id, before)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .images import file_url, image_bytes, location_rows
+from .images import image_bytes, location_rows
+from .scenes import FILES_ALONE, kinds
 
 if TYPE_CHECKING:
     from .client import GlanceClient
+    from .scenes import Scene
     from .server import GlanceServer
     from .webserver import WebServer
 
@@ -116,27 +118,85 @@ def test_second_location_serves_when_the_first_is_gone(
     assert client.download(image_id).content == data
 
 
-@pytest.mark.parametrize("old", [{}, {"store": "renamed"}], ids=["no store", "former name"])
-@pytest.mark.parametrize("store", ["fast", "slow"])
-def test_old_location_gets_its_store(
-    glance: GlanceServer, client: GlanceClient, store: str, old: dict[str, str]
-) -> None:
+def test_record_tells_where_the_data_is(scene: Scene) -> None:
+    client, store = scene.client, scene.default
+    image_id = client.create("direct url")
+    client.upload(image_id, image_bytes("direct url"))
+    image = client.show(image_id)
+
+    url = store.location(image_id)
+    assert image["direct_url"] == url
+    [location] = image["locations"]
+    assert (location["url"], location["metadata"]) == (url, {"store": store.name})
+
+
+@kinds("rbd", "s3", "swift", "cinder")
+def test_location_of_data_that_is_there(scene: Scene) -> None:
+    """What somebody has put into the store becomes an image."""
+    client, store = scene.client, scene.default
+    data = image_bytes("there before")
+    first, second = client.create("there before"), client.create("added")
+    client.upload(first, data)
+    client.add_location(second, store.location(first))
+
+    image = client.show(second)
+    assert (image["status"], image["size"], image["stores"]) == ("active", len(data), store.name)
+    assert client.download(second).content == data
+    assert client.download(second, byte_range="bytes=1000-4999").content == data[1000:5000]
+
+
+@pytest.mark.parametrize(
+    ("which", "former"),
+    [
+        ("default", "no name"),
+        pytest.param("default", "renamed", marks=FILES_ALONE),
+        pytest.param("named", "no name", marks=FILES_ALONE),
+        ("named", "renamed"),
+    ],
+)
+def test_old_location_gets_its_store(scene: Scene, which: str, former: str) -> None:
     """Glance finds the store of a location written before there were several of them."""
+    glance, client = scene.glance, scene.client
+    store = scene.store(which)
+    old = {} if former == "no name" else {"store": former}
     data = image_bytes("old location")
     image_id = client.create("old location")
-    client.upload(image_id, data, store=store)
+    client.upload(image_id, data, store=store.name)
+    url = store.location(image_id)
     glance.rows(
         "UPDATE image_locations SET meta_data = ? WHERE image_id = ?", (json.dumps(old), image_id)
     )
-    assert location_rows(glance, image_id) == [(file_url(glance, store, image_id), old)]
+    assert location_rows(glance, image_id) == [(url, old)]
 
-    assert client.show(image_id)["stores"] == store
-    assert location_rows(glance, image_id) == [
-        (file_url(glance, store, image_id), {"store": store})
-    ]
+    assert client.show(image_id)["stores"] == store.name
+    assert location_rows(glance, image_id) == [(url, {"store": store.name})]
     assert client.download(image_id).content == data
-    client.delete(image_id)
-    assert image_id not in glance.stored(store)
+    scene.delete(image_id)
+    assert not store.has(image_id)
+
+
+@kinds("rbd", "s3", "cinder")
+def test_location_of_an_early_release(scene: Scene) -> None:
+    """Before there were several stores, and with what is not in a location any more."""
+    glance, client, store = scene.glance, scene.client, scene.default
+    data = image_bytes("early release")
+    image_id = client.create("early release")
+    client.upload(image_id, data)
+    url = store.old_location(image_id)
+    assert url is not None
+    # Glance cannot tell whose store it was by the shortest locations of Ceph.
+    old = {"store": store.name} if store.driver == "rbd" else {}
+    glance.rows(
+        "UPDATE image_locations SET value = ?, meta_data = ? WHERE image_id = ?",
+        (url, json.dumps(old), image_id),
+    )
+    assert client.show(image_id)["stores"] == store.name
+    assert client.download(image_id).content == data
+    if store.driver != "rbd":
+        [(now, metadata)] = location_rows(glance, image_id)
+        assert (now, metadata) == (store.location(image_id), {"store": store.name})
+    scene.delete(image_id)
+    assert not store.has(image_id)
 
 
 def test_old_location_with_the_other_scheme_of_files(
