@@ -56,6 +56,8 @@ class Kit:
     :cvar holes: whether the store leaves holes for runs of zeros
     :cvar secrets: texts that no log line, error or representation may hold: passwords, keys and
         tokens of the configuration or in locations, chosen so that they occur nowhere else
+    :cvar random_sequences: how many sequences of 20 random operations are tried; fewer where each
+        operation takes seconds
     :cvar hostile_uris: locations that the store must refuse, besides those that every store must
     :ivar proxy: what fails requests between driver and server, in the form of
         `glance_store.testing.faults.Proxy`; set by `backend`, None where there is no server
@@ -65,6 +67,7 @@ class Kit:
 
     block_size: ClassVar[int] = MIB
     holes: ClassVar[bool] = False
+    random_sequences: ClassVar[int] = 15
     secrets: ClassVar[tuple[str, ...]] = ()
     hostile_uris: ClassVar[tuple[str, ...]] = ()
 

@@ -20,7 +20,6 @@ _SEEDS = st.integers(0, 5)
 _BLOCKS = 3
 
 SETTINGS = settings(
-    max_examples=15,
     stateful_step_count=20,
     deadline=None,
     database=None,
@@ -63,7 +62,9 @@ def run(kit: Kit) -> None:
             """Read a part of an image."""
             self.compare_range(slot, start, length)
 
-    run_state_machine_as_test(Machine, settings=SETTINGS)
+    run_state_machine_as_test(
+        Machine, settings=settings(SETTINGS, max_examples=kit.random_sequences)
+    )
 
 
 class _Machine(RuleBasedStateMachine):

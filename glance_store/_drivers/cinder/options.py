@@ -254,4 +254,22 @@ read the same image at the same time and fail with a conflict.
     ),
 ]
 
-OPTIONS: list[cfg.Opt] = [*_ENDPOINT, *_CREDENTIALS, *_VOLUMES]
+_NEW: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "cinder_request_timeout",
+        default=180,
+        min=1,
+        help="""
+Seconds to wait for the answer to a request to Cinder or to the identity
+service.
+
+Requests that attach a volume wait for the storage behind Cinder: a value that
+is too low makes them fail on a busy storage. A service that does not answer at
+all holds requests for this long.
+
+Related options: ``cinder_state_transition_timeout``, ``cinder_http_retries``.
+""",
+    ),
+]
+
+OPTIONS: list[cfg.Opt] = [*_ENDPOINT, *_CREDENTIALS, *_VOLUMES, *_NEW]

@@ -1,31 +1,272 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Cinder store: options and locations; see `glance_store._drivers._pending`."""
+"""The Cinder store."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
 
-from glance_store._drivers._pending import PendingStore
+from glance_store import capabilities, driver, exceptions
+from glance_store._drivers.cinder import brick, errors, volumes
+from glance_store._drivers.cinder.client import ATTACHMENTS, Api, Clients, library
 from glance_store._drivers.cinder.location import StoreLocation
+from glance_store._drivers.cinder.operation import Operation
 from glance_store._drivers.cinder.options import OPTIONS
+from glance_store._drivers.cinder.reader import CinderReader, EmptyReader
+from glance_store._drivers.cinder.writer import CinderWriter
+from glance_store.i18n import _
+from glance_store.transfer.download import clip
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
+    from glance_store.location import Location
+    from glance_store.transfer.interface import ImageReader
 
 __all__ = ["Store", "StoreLocation"]
 
+LOG = logging.getLogger(__name__)
 
-class Store(PendingStore):
-    """Images as volumes of Cinder."""
+_ANY_VERSION = "3.0"
 
-    DRIVER = "cinder"
-    SCHEMES = ("cinder",)
+
+class Store(driver.Store):
+    """Images as volumes of Cinder, attached to this host while they are written and read."""
+
+    _CAPABILITIES: int = (
+        capabilities.BitMasks.READ_RANDOM
+        | capabilities.BitMasks.WRITE_ACCESS
+        | capabilities.BitMasks.DRIVER_REUSABLE
+    )
     OPTIONS = OPTIONS
     EXAMPLE_URL = "cinder://<VOLUME_ID>"
+
+    def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self._own_clients: Clients | None = None
+        self._own_host: brick.Host | None = None
+
+    def get_schemes(self) -> tuple[str, ...]:
+        """Return the URI schemes that the store serves."""
+        return ("cinder",)
+
+    # -- configuration
+
+    def configure(self, re_raise_bsc: bool = False) -> None:
+        """Read the options again and make the store ready for use.
+
+        :param re_raise_bsc: also raise the error that makes the store read-only
+        :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
+        """
+        self._own_clients = self._own_host = None
+        super().configure(re_raise_bsc)
+
+    def configure_add(self) -> None:
+        """Look for the libraries, and whether Cinder has the volume type.
+
+        :raises BadStoreConfiguration: a library is missing
+        """
+        self._url_prefix = self._prefix
+        self._require_library()
+        self._own_host = self._prepare_host()
+        if self._clients.has_credentials:
+            self._look_for_type()
+
+    @property
+    def _prefix(self) -> str:
+        return f"cinder://{self.backend_group or ''}"
+
+    def _require_library(self) -> None:
+        if library() is None:
+            raise exceptions.BadStoreConfiguration(
+                store_name=self.name,
+                reason=_("cinderclient is missing: pip install 'glance_store[cinder]'"),
+            )
+
+    def _prepare_host(self) -> brick.Host:
+        return brick.prepare(self.conf, self.store_conf, self.name)
+
+    def _look_for_type(self) -> None:
+        """Tell the operator early that uploads will fail; a Cinder that is down may come back."""
+        wanted = self.store_conf.cinder_volume_type
+        if not wanted:
+            return
+        api = Api(self.get_cinderclient(), self._clients.settings)
+        action = _("Looking for volume type %s") % wanted
+        try:
+            types = api.call(action, lambda client: list(client.volume_types.list()))
+        except errors.CinderError as exc:
+            LOG.warning("Store %s: the volume type cannot be checked: %s", self.name, exc.msg)
+            return
+        if wanted not in [name for kind in types for name in (kind.name, kind.id)]:
+            LOG.warning(
+                "Store %s: Cinder has no volume type %s, and uploads will fail: create it, or set "
+                "cinder_volume_type to another one",
+                self.name,
+                wanted,
+            )
+
+    @property
+    def _clients(self) -> Clients:
+        if self._own_clients is None:
+            self._own_clients = Clients(self.store_conf, self.name)
+        return self._own_clients
+
+    @property
+    def _host(self) -> brick.Host:
+        if self._own_host is None:
+            self._own_host = self._prepare_host()
+        return self._own_host
+
+    def get_cinderclient(self, context: Any = None, version: str = _ANY_VERSION) -> Any:
+        """Return a client of cinderclient.
+
+        :param context: the request's context; needed unless the store has credentials of its own
+        :param version: microversion of Cinder's API
+        :raises BadStoreConfiguration: nothing to authenticate with, or no address of Cinder
+        """
+        self._require_library()
+        return self._clients.make(context, version)
+
+    def _api(self, context: Any, version: str = _ANY_VERSION) -> Api:
+        return Api(self.get_cinderclient(context, version=version), self._clients.settings)
+
+    def _operation(self, context: Any) -> Operation:
+        return Operation(
+            api=self._api(context, ATTACHMENTS),
+            host=self._host,
+            attempts=self.store_conf.cinder_attachment_retry_attempts,
+            prefix=self._prefix,
+        )
+
+    def check_health(self) -> str:
+        """Look whether Cinder answers.
+
+        :returns: a few words
+        :raises CinderError: it does not
+        """
+        if not self._clients.has_credentials:
+            return "ok, as far as it can be told without the credentials of a request"
+        action = _("Asking Cinder for the limits of the project")
+        limits = self._api(None).call(action, lambda client: client.limits.get())
+        found = {limit.name: limit.value for limit in limits.absolute}
+        room, used = found.get("maxTotalVolumeGigabytes", -1), found.get("totalGigabytesUsed", 0)
+        of_all = "" if room < 0 else f" of {room}"
+        return f"ok, {used}{of_all} GiB of the quota used"
+
+    # -- images
+
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> CinderWriter:
+        """Begin to store an image on a new volume.
+
+        :param image_id: id of the image
+        :param size: bytes, 0 when unknown
+        :param context: the request's context, whose project owns the image
+        :raises BadStoreConfiguration: there is no context
+        :raises Duplicate: there is an image of this id
+        :raises StorageFull: no room, or the quota is used up
+        :raises CinderError: Cinder or this host have failed
+        """
+        if context is None:
+            raise exceptions.BadStoreConfiguration(
+                store_name=self.name, reason=_("images can be added in a request's context only")
+            )
+        metadata = {
+            volumes.IMAGE_ID: str(image_id),
+            volumes.IMAGE_OWNER: str(getattr(context, "project_id", None) or ""),
+            volumes.STORE: self.backend_group or "",
+            volumes.STATE: volumes.UPLOADING,
+            volumes.UPLOAD: str(uuid.uuid4()),
+        }
+        return CinderWriter(
+            self._operation(context),
+            str(image_id),
+            size,
+            self.store_conf.cinder_volume_type or None,
+            metadata,
+            self.WRITE_CHUNKSIZE,
+            self.store_conf.cinder_do_extend_attached,
+        )
+
+    def open_reader(self, location: Location, context: Any = None) -> ImageReader:
+        """Open an image: attach its volume.
+
+        :param location: where it is
+        :param context: the request's context; needed unless the store has credentials of its own
+        :returns: the reader, which detaches the volume when it is closed
+        :raises NotFound: there is no such volume, or only a part of an image on it
+        :raises CinderError: it cannot be attached
+        """
+        return self.open_range(location, 0, None, context)
+
+    def open_range(
+        self, location: Location, offset: int, length: int | None, context: Any = None
+    ) -> ImageReader:
+        """Open an image of which only a range will be read; without a byte nothing is attached.
+
+        :param location: where it is
+        :param offset: first byte that will be read
+        :param length: bytes that will be read at most; None for all that follow
+        :param context: the request's context; needed unless the store has credentials of its own
+        :raises NotFound: there is no such volume, or only a part of an image on it
+        :raises CinderError: it cannot be attached
+        """
+        operation = self._operation(context)
+        volume = operation.volumes.image(_volume_id(location))
+        size = volumes.image_bytes(volume)
+        if not clip(size, offset, length):
+            return EmptyReader(size)
+        return CinderReader(operation.attach(volume, writable=False, fresh=False), size)
+
+    def get_size(self, location: Location, context: Any = None) -> int:
+        """Return the bytes of an image, without attaching its volume.
+
+        :param location: where it is
+        :param context: the request's context; needed unless the store has credentials of its own
+        :raises NotFound: there is no such volume, or only a part of an image on it
+        :raises CinderError: Cinder does not say
+        """
+        found = volumes.Volumes(self._api(context)).image(_volume_id(location))
+        return volumes.image_bytes(found)
+
+    @capabilities.check
+    def delete(self, location: Location, context: Any = None) -> None:
+        """Have the volume of an image deleted; Cinder goes on with it after the call.
+
+        :param location: where it is
+        :param context: the request's context; needed unless the store has credentials of its own
+        :raises NotFound: there is no such volume
+        :raises InUseByStore: it is attached, for example because the image is being read
+        :raises HasSnapshot: it has snapshots
+        :raises CinderError: Cinder refuses
+        """
+        volumes.Volumes(self._api(context)).delete(_volume_id(location))
 
     def is_image_associated_with_store(self, context: Any, volume_id: str) -> bool:
         """Tell whether a volume is one of this store.
 
         :param context: the request's context
         :param volume_id: id of the volume
-        :returns: False, as whenever Cinder cannot be asked: the image service calls this while it
-            lists images, and an error would make all of them unreachable
+        :returns: whether it has the type of this store's volumes; False whenever Cinder cannot be
+            asked: the image service calls this while it lists images, and an error would make all
+            of them unreachable
         """
-        return False
+        try:
+            api = self._api(context)
+            action = _("Looking for the store of volume %s") % volume_id
+            volume = api.call(action, lambda client: client.volumes.get(volume_id))
+            wanted = self.store_conf.cinder_volume_type
+            if not wanted:
+                action = _("Looking for the default volume type")
+                default = api.call(action, lambda client: client.volume_types.default())
+                wanted = default.name if default else None
+        except Exception as exc:  # noqa: BLE001 - whatever it is, see above
+            LOG.warning("Store %s: %s", self.name, errors.text_of(exc))
+            return False
+        return bool(wanted and volume.volume_type == wanted)
+
+
+def _volume_id(location: Location) -> str:
+    volume_id: str = location.store_location.volume_id  # type: ignore[attr-defined]
+    return volume_id

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""os-brick, and what this host is to it: rights of root, locks, addresses, paths."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import os
+import shlex
+import socket
+import stat
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from oslo_concurrency import opts as concurrency_opts
+from oslo_concurrency import processutils
+from oslo_config import cfg
+
+from glance_store import exceptions
+from glance_store._drivers.cinder import errors
+from glance_store.driver import register_each
+from glance_store.i18n import _
+
+# Seconds for which what os-brick finds out about this host is taken for granted.
+_PROPERTIES_LAST = 60.0
+# What os-brick calls its sets of rights; not every release has both.
+_PRIVILEGED = ("default", "brick_privsep_hide_output")
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """How volumes are attached to this host.
+
+    :param root_helper: command in front of those that need the rights of root, empty for root
+    :param use_multipath: attach over several paths
+    :param enforce_multipath: refuse to attach over a single one
+    :param mount_base: directory below which shares are mounted
+    :param lock_path: directory of locks and of lists of attachments
+    :param patience: seconds to wait for another process of this host
+    """
+
+    root_helper: str
+    use_multipath: bool
+    enforce_multipath: bool
+    mount_base: str
+    lock_path: str
+    patience: float
+
+    def execute(self, *command: str) -> None:
+        """Run a command as root.
+
+        :param command: it and its arguments
+        :raises CinderError: it fails
+        """
+        try:
+            processutils.execute(*command, run_as_root=True, root_helper=self.root_helper)
+        except (processutils.ProcessExecutionError, OSError) as exc:
+            reason = getattr(exc, "stderr", None) or str(exc)
+            raise errors.CinderError(
+                _("%(command)s has failed: %(reason)s. Is it allowed by rootwrap_config?"),
+                command=" ".join(command),
+                reason=" ".join(str(reason).split()),
+            ) from exc
+
+    @contextlib.contextmanager
+    def owning(self, path: str) -> Iterator[None]:
+        """Let this process open a device that belongs to root, for the time of a block.
+
+        :param path: of the device
+        """
+        owner = os.stat(path).st_uid
+        if owner == os.geteuid() or os.geteuid() == 0:
+            yield
+            return
+        self.execute("chown", str(os.geteuid()), path)
+        try:
+            yield
+        finally:
+            # Another attachment of this host may have done it, or the device may be gone.
+            with contextlib.suppress(errors.CinderError):
+                self.execute("chown", str(owner), path)
+
+    def properties(self) -> dict[str, Any]:
+        """Return what Cinder has to know to export a volume to this host.
+
+        :raises CinderError: they cannot be found out, for example without a multipath daemon
+        """
+        return {**_properties(self), "mountpoint": "glance_store"}
+
+
+_cache_lock = threading.Lock()
+_cache: dict[tuple[str, bool, bool], tuple[float, dict[str, Any]]] = {}
+
+
+def _forget_properties() -> None:
+    global _cache_lock  # noqa: PLW0603 - another thread may have held it at the fork
+    _cache_lock = threading.Lock()
+    _cache.clear()
+
+
+os.register_at_fork(after_in_child=_forget_properties)
+
+
+def _properties(host: Host) -> dict[str, Any]:
+    key = (host.root_helper, host.use_multipath, host.enforce_multipath)
+    with _cache_lock:
+        when, found = _cache.get(key, (0.0, {}))
+        if not found or time.monotonic() - when > _PROPERTIES_LAST:
+            from os_brick.initiator import connector
+
+            name = socket.gethostname()
+            try:
+                found = connector.get_connector_properties(
+                    host.root_helper,
+                    address_of(name),
+                    host.use_multipath,
+                    host.enforce_multipath,
+                    host=name,
+                )
+            except Exception as exc:
+                raise errors.CinderError(
+                    _("This host cannot attach volumes: %(cause)s"), cause=errors.text_of(exc)
+                ) from exc
+            _cache[key] = (time.monotonic(), found)
+        return dict(found)
+
+
+def address_of(name: str) -> str:
+    """Return the address of a host, an IPv6 one if it has any.
+
+    :param name: of the host
+    :raises CinderError: it has none
+    """
+    for family in (socket.AF_INET6, socket.AF_INET):
+        try:
+            found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
+        except OSError:
+            continue
+        if found:
+            return str(found[0][4][0])
+    raise errors.CinderError(
+        _("The name of this host, %(name)s, has no address: enter it into DNS or /etc/hosts"),
+        name=name,
+    )
+
+
+def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
+    """Get os-brick ready, and return what it needs to know.
+
+    :param conf: the whole configuration
+    :param store_conf: the options of the store as attributes
+    :param name: of the store, for texts
+    :raises BadStoreConfiguration: os-brick is missing, or there is no place for locks
+    """
+    try:
+        with warnings.catch_warnings():
+            # Where eventlet is installed oslo.privsep imports it, to look whether it is in use.
+            warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+            _prefer_native_threads()
+            import os_brick
+            import os_brick.privileged
+            from os_brick import opts as brick_opts
+            from os_brick.initiator import connector  # noqa: F401 - loaded once, and here
+            from oslo_privsep import priv_context
+    except ImportError as exc:
+        raise exceptions.BadStoreConfiguration(
+            store_name=name,
+            reason=_("os-brick or oslo.privsep is missing (%s): pip install 'glance_store[cinder]'")
+            % exc,
+        ) from exc
+    for group, opts in [*concurrency_opts.list_opts(), *brick_opts.list_opts()]:
+        if group in ("oslo_concurrency", "os_brick"):
+            register_each(conf, opts, group)
+    lock_path = conf.os_brick.lock_path or conf.oslo_concurrency.lock_path or _own_folder(name)
+    # os-brick looks at the configuration of the process, whichever one the store has.
+    os_brick.setup(cfg.CONF)
+    cfg.CONF.set_default("lock_path", lock_path, "os_brick")
+    helper = ""
+    if os.geteuid() == 0:
+        # Root needs no second process to have the rights of root.
+        for rights in _PRIVILEGED:
+            if hasattr(os_brick.privileged, rights):
+                getattr(os_brick.privileged, rights).set_client_mode(False)
+    else:
+        helper = f"sudo glance-rootwrap {store_conf.rootwrap_config}"
+        priv_context.init(root_helper=shlex.split(helper))
+    return Host(
+        root_helper=helper,
+        use_multipath=store_conf.cinder_use_multipath,
+        enforce_multipath=store_conf.cinder_enforce_multipath,
+        mount_base=store_conf.cinder_mount_point_base,
+        lock_path=lock_path,
+        patience=store_conf.cinder_state_transition_timeout,
+    )
+
+
+def _prefer_native_threads() -> None:
+    """Have os-brick wait without eventlet, which oslo.service loads where nobody has chosen."""
+    try:
+        # A dependency of os-brick's, not of this package.
+        backend = importlib.import_module("oslo_service.backend")
+    except ImportError:
+        # It is too old to have a choice, or missing, which is noticed elsewhere.
+        return
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        return
+    if all(importlib.util.find_spec(name) for name in ("cotyledon", "futurist")):
+        backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
+
+
+def _own_folder(name: str) -> str:
+    """Return a directory for locks where none is configured, private to this user."""
+    path = os.path.join(tempfile.gettempdir(), f"glance_store-locks-{os.geteuid()}")
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        status = os.lstat(path)
+        safe = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        reason = "" if safe else _("it belongs to somebody else")
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+    if reason:
+        raise exceptions.BadStoreConfiguration(
+            store_name=name,
+            reason=_(
+                "there is no directory for locks: set lock_path in [os_brick] or "
+                "[oslo_concurrency] (%(path)s cannot be used: %(reason)s)"
+            )
+            % {"path": path, "reason": reason},
+        )
+    return path

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who talks to Cinder: sessions with cached tokens, endpoints, and requests with further tries."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from glance_store import exceptions
+from glance_store._drivers.cinder import errors
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+# From this version on attachments have a mode; it contains all that reading and writing needs.
+ATTACHMENTS = "3.54"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options that every request obeys."""
+
+    # What requests takes: True, False, or the path of a file of authorities.
+    verify: bool | str
+    retries: int
+    request_timeout: float  # seconds
+    state_timeout: float  # seconds
+
+    @classmethod
+    def of(cls, store_conf: Any) -> Settings:
+        """Return the settings of a store.
+
+        :param store_conf: its options as attributes
+        """
+        authorities = store_conf.cinder_ca_certificates_file
+        return cls(
+            verify=False if store_conf.cinder_api_insecure else authorities or True,
+            retries=store_conf.cinder_http_retries,
+            request_timeout=store_conf.cinder_request_timeout,
+            state_timeout=store_conf.cinder_state_transition_timeout,
+        )
+
+
+def library() -> Any:
+    """Return cinderclient's module of clients as the driver's package has it, None if missing."""
+    # Looked up there each time: consumers' tests put something else in its place.
+    return sys.modules["glance_store._drivers.cinder"].cinderclient
+
+
+class Clients:
+    """The clients of one store: of its own credentials, or of those of requests.
+
+    Tokens and connections are kept for as long as the process lives; a forked child makes its own.
+
+    :param store_conf: the options of the store as attributes
+    :param name: of the store, for texts
+    """
+
+    def __init__(self, store_conf: Any, name: str) -> None:
+        self._conf = store_conf
+        self._name = name
+        self.settings = Settings.of(store_conf)
+        # setdefault is atomic; no lock, which another thread could hold while this one forks.
+        self._sessions: dict[int, Any] = {}
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the volumes belong to the project of the service."""
+        return self._has_application_credential or self._has_password
+
+    @property
+    def _has_application_credential(self) -> bool:
+        conf = self._conf
+        return bool(
+            conf.cinder_store_application_credential_id
+            and conf.cinder_store_application_credential_secret
+            and conf.cinder_store_auth_address
+        )
+
+    @property
+    def _has_password(self) -> bool:
+        conf = self._conf
+        return bool(
+            conf.cinder_store_user_name
+            and conf.cinder_store_password
+            and conf.cinder_store_project_name
+            and conf.cinder_store_auth_address
+        )
+
+    def make(self, context: Any, version: str) -> Any:
+        """Return a client of cinderclient.
+
+        :param context: the request's context; of use only where the store has no credentials
+        :param version: microversion of the API
+        :raises BadStoreConfiguration: there are no credentials, or no address of Cinder
+        """
+        session = self._session()
+        options: dict[str, Any] = {
+            "session": session,
+            "region_name": self._conf.cinder_os_region_name,
+            "retries": self.settings.retries,
+        }
+        template = self._conf.cinder_endpoint_template
+        if self.has_credentials:
+            kind, name, interface = self._catalog_info()
+            options.update(service_type=kind, service_name=name, interface=interface)
+            if template:
+                options["endpoint_override"] = self._endpoint(template, self._own_values(context))
+        else:
+            self._require_catalog(context)
+            url = (
+                self._endpoint(template, _values_of(context))
+                if template
+                else self._from_catalog(context)
+            )
+            options.update(auth=_token_plugin(url, context.auth_token), endpoint_override=url)
+        from cinderclient import api_versions
+
+        return library().Client(api_version=api_versions.APIVersion(version), **options)
+
+    def _require_catalog(self, context: Any) -> None:
+        if context is None or not (
+            self._conf.cinder_endpoint_template or getattr(context, "service_catalog", None)
+        ):
+            raise self._misconfigured(
+                _(
+                    "the store has no credentials (cinder_store_auth_address and those that belong "
+                    "to it), and the request brings no service catalogue"
+                )
+            )
+
+    def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
+        return exceptions.BadStoreConfiguration(store_name=self._name, reason=reason)
+
+    def _catalog_info(self) -> tuple[str, str | None, str]:
+        parts = (self._conf.cinder_catalog_info or "").split(":")
+        if len(parts) != 3 or not parts[0] or not parts[2]:
+            raise self._misconfigured(
+                _("cinder_catalog_info is %s, and should be like volumev3::publicURL")
+                % self._conf.cinder_catalog_info
+            )
+        return parts[0], parts[1] or None, parts[2]
+
+    def _endpoint(self, template: str, values: dict[str, Any]) -> str:
+        try:
+            return template % values
+        except (KeyError, TypeError, ValueError) as exc:
+            raise self._misconfigured(
+                _("cinder_endpoint_template is %(template)s, of which %(what)s is unknown")
+                % {"template": template, "what": exc}
+            ) from exc
+
+    def _own_values(self, context: Any) -> dict[str, Any]:
+        """Return what a template may name: the project is that of the store's credentials."""
+        values = _values_of(context) if context is not None else {}
+        template = self._conf.cinder_endpoint_template
+        if "%(" in template:
+            action = _("Store %s: asking Keystone for the project") % self._name
+            own = self.guarded(action, self._session().get_project_id)
+            values.update(tenant=own, tenant_id=own, project_id=own)
+        return values
+
+    def _from_catalog(self, context: Any) -> str:
+        from keystoneauth1 import exceptions as auth_exceptions
+        from keystoneauth1.access import service_catalog
+
+        kind, name, interface = self._catalog_info()
+        region = self._conf.cinder_os_region_name
+        try:
+            catalog = service_catalog.ServiceCatalogV2(context.service_catalog)
+            return str(
+                catalog.url_for(
+                    service_type=kind, service_name=name, interface=interface, region_name=region
+                )
+            )
+        except (auth_exceptions.CatalogException, KeyError, TypeError, AttributeError) as exc:
+            raise self._misconfigured(
+                _(
+                    "the service catalogue has no entry for cinder_catalog_info %(info)s in region "
+                    "%(region)s: %(cause)s"
+                )
+                % {
+                    "info": self._conf.cinder_catalog_info,
+                    "region": region,
+                    "cause": errors.text_of(exc),
+                }
+            ) from exc
+
+    def _session(self) -> Any:
+        pid = os.getpid()
+        session = self._sessions.get(pid)
+        if session is None:
+            session = self._sessions.setdefault(pid, self._new_session())
+        return session
+
+    def _new_session(self) -> Any:
+        session: Any = importlib.import_module("keystoneauth1.session")
+
+        class QuietSession(session.Session):  # type: ignore[misc]
+            """A session that does not log what it carries: attachments hold keys of storage."""
+
+            def request(self, *args: Any, **kwargs: Any) -> Any:
+                kwargs["log"] = False
+                return super().request(*args, **kwargs)
+
+        return QuietSession(
+            auth=self._plugin(),
+            verify=self.settings.verify,
+            timeout=self.settings.request_timeout,
+            app_name="glance_store",
+        )
+
+    def _plugin(self) -> Any:
+        from keystoneauth1.identity import v3
+
+        conf = self._conf
+        if self._has_application_credential:
+            return v3.ApplicationCredential(
+                auth_url=conf.cinder_store_auth_address,
+                application_credential_id=conf.cinder_store_application_credential_id,
+                application_credential_secret=conf.cinder_store_application_credential_secret,
+            )
+        if self._has_password:
+            return v3.Password(
+                auth_url=conf.cinder_store_auth_address,
+                username=conf.cinder_store_user_name,
+                password=conf.cinder_store_password,
+                user_domain_name=conf.cinder_store_user_domain_name,
+                project_name=conf.cinder_store_project_name,
+                project_domain_name=conf.cinder_store_project_domain_name,
+            )
+        return None
+
+    def guarded(self, action: str, function: Callable[[], _T], again: bool = True) -> _T:
+        """Call a function that sends requests, with further tries, and translate its errors.
+
+        :param action: what is tried: the beginning of an error's text
+        :param function: the function
+        :param again: whether the request may be sent again when nobody knows what became of it
+        """
+        return guarded(self.settings, action, function, again)
+
+
+class Api:
+    """Requests to Cinder on behalf of one operation.
+
+    :param client: of cinderclient
+    :param settings: what every request obeys
+    """
+
+    def __init__(self, client: Any, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+
+    def call(self, action: str, function: Callable[[Any], _T], again: bool = True) -> _T:
+        """Call a function with the client, with further tries, and translate its errors.
+
+        :param action: what is tried: the beginning of an error's text
+        :param function: takes the client of cinderclient
+        :param again: whether the request may be sent again when nobody knows what became of it
+        """
+        return guarded(self.settings, action, lambda: function(self.client), again)
+
+
+def guarded(settings: Settings, action: str, function: Callable[[], _T], again: bool) -> _T:
+    """Call a function that sends requests, with further tries, and translate its errors.
+
+    :param settings: how many tries
+    :param action: what is tried
+    :param function: the function
+    :param again: whether there are further tries at all
+    """
+    pause, tries_left = _FIRST_PAUSE, settings.retries if again else 0
+    while True:
+        try:
+            return function()
+        except Exception as exc:
+            if tries_left <= 0 or not errors.is_transient(exc):
+                raise errors.translate(exc, action, settings.request_timeout) from exc
+            LOG.warning(
+                "%s has failed (%s); trying again in %.1f s, %d tries left",
+                action,
+                errors.text_of(exc),
+                pause,
+                tries_left,
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        tries_left -= 1
+
+
+def _values_of(context: Any) -> dict[str, Any]:
+    """Return the values of a context by name."""
+    to_dict = getattr(context, "to_dict", None)
+    values = dict(to_dict() if callable(to_dict) else vars(context))
+    project = getattr(context, "project_id", None)
+    for name in ("tenant", "tenant_id", "project_id"):
+        if values.get(name) is None:
+            values[name] = project
+    return values
+
+
+def _token_plugin(url: str, token: str) -> Any:
+    from keystoneauth1 import token_endpoint
+
+    return token_endpoint.Token(url, token)

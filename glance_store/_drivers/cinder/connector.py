@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a volume that Cinder exports gets to this host: through os-brick, or mounted from a share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from typing import Any
+
+from glance_store._drivers.cinder import errors
+from glance_store._drivers.cinder.brick import Host
+from glance_store._drivers.cinder.device import Device, FileDevice, of_handle
+from glance_store._drivers.cinder.hoststate import Users, locked
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+GiB = 1024**3
+
+_SCALEIO_PATIENCE = 20.0
+_SCALEIO_POLL = 0.2
+
+
+class Connector:
+    """One attachment's connection; the base serves all protocols without peculiarities.
+
+    :param host: this host
+    :param info: what Cinder says about the connection
+    :param volume: of cinderclient
+    :param attachment_id: id of the attachment
+    """
+
+    # Whether the connection notices when the volume is extended meanwhile.
+    grows = True
+
+    def __init__(self, host: Host, info: dict[str, Any], volume: Any, attachment_id: str) -> None:
+        self._host = host
+        self._info = info
+        self._volume = volume
+        self._id = attachment_id
+        self._found: dict[str, Any] | None = None
+        self._counted = False
+
+    def connect(self, writable: bool) -> Device:
+        """Bring the volume to this host and open it.
+
+        :param writable: whether it will be written
+        :returns: its bytes
+        :raises CinderError: that is impossible; nothing of it is left
+        """
+        try:
+            return self._connect(writable)
+        except BaseException as exc:
+            try:
+                self.disconnect(None)
+            except errors.CinderError as second:
+                LOG.error("%s", second.msg)
+            if isinstance(exc, errors.CinderError) or not isinstance(exc, Exception):
+                raise
+            raise errors.CinderError(
+                _("Volume %(volume)s cannot be brought to this host: %(cause)s"),
+                volume=self._volume.id,
+                cause=errors.text_of(exc),
+            ) from exc
+
+    def disconnect(self, device: Device | None) -> None:
+        """Close the volume and take it away from this host.
+
+        :param device: what `connect` has returned
+        :raises CinderError: something of it may be left; the text says what to do
+        """
+        try:
+            if device is not None:
+                device.close()
+            self._disconnect()
+        except Exception as exc:
+            raise errors.CinderError(
+                _(
+                    "Volume %(volume)s could not be taken away from this host, where its device "
+                    "%(device)s may be left: look for it and remove it: %(cause)s"
+                ),
+                volume=self._volume.id,
+                device=self._found["path"] if self._found else "",
+                cause=errors.text_of(exc),
+            ) from exc
+
+    def extend(self) -> None:
+        """Have this host notice that the volume is larger now."""
+        self._brick().extend_volume(self._info)
+
+    def _brick(self) -> Any:
+        from os_brick.initiator import connector
+
+        return connector.InitiatorConnector.factory(
+            self._info["driver_volume_type"],
+            self._host.root_helper,
+            use_multipath=self._host.use_multipath,
+            conn=self._info,
+        )
+
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
+        path = os.path.join(self._host.lock_path, f"glance_store-volume-{self._volume.id}")
+        return locked(path, self._host.patience)
+
+    def _users(self) -> Users:
+        folder = os.path.join(self._host.lock_path, "glance_store-attachments")
+        return Users(os.path.join(folder, f"{self._volume.id}.json"))
+
+    def _connect(self, writable: bool) -> Device:
+        # One after the other: two that connect the same volume get the same device.
+        with self._lock():
+            self._found = self._brick().connect_volume(self._info)
+            path = self._found["path"]
+            if not isinstance(path, (str, bytes)):
+                return of_handle(path)
+            self._users().add(self._id)
+            self._counted = True
+            name = os.fsdecode(path)
+            with self._host.owning(name):
+                device = FileDevice(name, writable)
+            try:
+                self._check(device)
+            except BaseException:
+                device.close()
+                raise
+            return device
+
+    def _check(self, device: Device) -> None:
+        """Look whether a device is what it should be."""
+
+    def _disconnect(self) -> None:
+        if self._found is None:
+            return
+        if not self._counted:
+            # A handle is this attachment's alone.
+            self._brick().disconnect_volume(self._info, self._found)
+            self._found = None
+            return
+        with self._lock():
+            if self._users().remove(self._id) == 0:
+                # Forced: what stays behind could show another volume one day.
+                self._brick().disconnect_volume(self._info, self._found, force=True)
+            self._found = None
+
+
+class ScaleIOConnector(Connector):
+    """ScaleIO shows a device that was extended with its old size for some time."""
+
+    def _check(self, device: Device) -> None:
+        wanted = int(self._volume.size) * GiB
+        deadline = time.monotonic() + _SCALEIO_PATIENCE
+        while (found := device.size()) < wanted:
+            if time.monotonic() > deadline:
+                raise errors.CinderError(
+                    _(
+                        "Device %(device)s has %(found)d bytes, and did not get the %(wanted)d of "
+                        "volume %(volume)s within %(seconds)d seconds"
+                    ),
+                    device=device.path,
+                    found=found,
+                    wanted=wanted,
+                    volume=self._volume.id,
+                    seconds=_SCALEIO_PATIENCE,
+                )
+            time.sleep(_SCALEIO_POLL)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of Cinder's and Keystone's clients, os-brick and devices, as exceptions of this library.
+
+Callers have always been told of trouble with Cinder by a `BackendException`, and are told more by
+the classes of `GlanceStoreException`: what is raised here is both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+# Another try may work.
+_TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
+_LONGEST_TEXT = 300
+
+
+class CinderError(exceptions.GlanceStoreException, exceptions.BackendException):
+    """Cinder, or what attaches its volumes, has refused or failed."""
+
+
+class VolumeNotFound(exceptions.NotFound, CinderError):  # noqa: N818 - as the library's own
+    """There is no such volume, or none that holds an image."""
+
+
+class VolumeInUse(exceptions.InUseByStore, CinderError):  # noqa: N818 - as the library's own
+    """The volume is attached to somebody."""
+
+
+class VolumeHasSnapshots(exceptions.HasSnapshot, CinderError):  # noqa: N818 - as the library's own
+    """The volume has snapshots."""
+
+
+class CinderUnavailable(exceptions.RemoteServiceUnavailable, CinderError):  # noqa: N818 - as the library's own
+    """Cinder or Keystone cannot be reached, or is out of order."""
+
+
+class CinderTimeout(exceptions.TimeoutError, CinderError):  # noqa: N818 - as the library's own
+    """Cinder was silent, or a volume did not get where it should in time."""
+
+
+class CinderForbids(exceptions.Forbidden, CinderError):  # noqa: N818 - as the library's own
+    """The credentials are not good for this."""
+
+
+class CinderRefusesCredentials(exceptions.NotAuthenticated, CinderError):  # noqa: N818 - as the library's own
+    """The credentials are not good for anything."""
+
+
+class QuotaExceeded(exceptions.StorageFull, CinderError):  # noqa: N818 - as the library's own
+    """The project may have no more volumes or gigabytes."""
+
+
+def status_of(exc: BaseException) -> int:
+    """Return the HTTP status that an error of a client stands for, 0 if none.
+
+    :param exc: of cinderclient or keystoneauth
+    """
+    for name in ("code", "http_status"):
+        status = getattr(exc, name, None)
+        if isinstance(status, int):
+            return status
+    return 0
+
+
+def _connection_errors() -> tuple[type[BaseException], type[BaseException]]:
+    """Return the classes for broken connections and for silence."""
+    from keystoneauth1 import exceptions as auth
+
+    return auth.ConnectionError, auth.ConnectTimeout
+
+
+def is_transient(exc: BaseException) -> bool:
+    """Tell whether another try of the same request may work.
+
+    A server that was silent for the whole of the time limit is not asked again.
+
+    :param exc: of cinderclient or keystoneauth
+    """
+    broken, silent = _connection_errors()
+    if isinstance(exc, silent):
+        return False
+    return isinstance(exc, broken) or status_of(exc) in _TRANSIENT_STATUSES
+
+
+def text_of(exc: BaseException) -> str:
+    """Return what an error says, on one line and not too long.
+
+    :param exc: any exception
+    """
+    text = getattr(exc, "message", None) or str(exc) or type(exc).__name__
+    line = " ".join(str(text).split())
+    return line if len(line) <= _LONGEST_TEXT else line[:_LONGEST_TEXT] + "..."
+
+
+def translate(exc: BaseException, action: str, seconds: float) -> Exception:
+    """Return an exception of this library for one of a client.
+
+    :param exc: of cinderclient or keystoneauth
+    :param action: what was tried: the beginning of the text
+    :param seconds: time limit of a request
+    """
+    if isinstance(exc, (exceptions.GlanceStoreException, exceptions.BackendException)):
+        return exc
+    if isinstance(exc, (TypeError, KeyError, AttributeError, ValueError)):
+        return CinderError(
+            _("%(action)s: the answer of Cinder cannot be understood (%(kind)s)"),
+            action=action,
+            kind=type(exc).__name__,
+        )
+    cause = {"action": action, "cause": text_of(exc)}
+    broken, silent = _connection_errors()
+    if isinstance(exc, silent):
+        return CinderTimeout(
+            _("%(action)s: no answer within %(timeout)s seconds (cinder_request_timeout)"),
+            action=action,
+            timeout=seconds,
+        )
+    status = status_of(exc)
+    if status == 404:
+        return VolumeNotFound(_("%(action)s: Cinder does not know it: %(cause)s"), **cause)
+    if status == 401:
+        return CinderRefusesCredentials(
+            _("%(action)s: the credentials are refused: %(cause)s"), **cause
+        )
+    if status == 403:
+        return CinderForbids(_("%(action)s: Cinder forbids it: %(cause)s"), **cause)
+    if status == 413:
+        return QuotaExceeded(
+            _("%(action)s: no room, or the quota of the project is used up: %(cause)s"), **cause
+        )
+    if isinstance(exc, broken) or status in _TRANSIENT_STATUSES:
+        return CinderUnavailable(_("%(action)s: %(cause)s"), **cause)
+    return CinderError(_("%(action)s: %(cause)s"), **cause)
+
+
+@contextlib.contextmanager
+def device_errors(what: str, writing: bool) -> Iterator[None]:
+    """Translate errors of reading or writing an attached volume.
+
+    :param what: which volume, for the text
+    :param writing: whether it is written
+    """
+    try:
+        yield
+    except (exceptions.GlanceStoreException, exceptions.BackendException):
+        raise
+    except Exception as exc:
+        number = getattr(exc, "errno", None)
+        # Errors of librbd have the numbers of the operating system, by their sign as well.
+        code = abs(number) if isinstance(number, int) else 0
+        raise _device_error(exc, code, what, writing) from exc
+
+
+def _device_error(exc: Exception, code: int, what: str, writing: bool) -> Exception:
+    cause: dict[str, Any] = {"what": what, "cause": text_of(exc)}
+    if writing and code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return exceptions.StorageFull(_("No room on %(what)s: %(cause)s"), **cause)
+    if writing and code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return exceptions.StorageWriteDenied(
+            _("This process may not write to %(what)s: %(cause)s"), **cause
+        )
+    if writing:
+        return CinderError(_("Writing to %(what)s has failed: %(cause)s"), **cause)
+    return CinderError(_("Reading from %(what)s has failed: %(cause)s"), **cause)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes that are files on a share: mounted for the first attachment, unmounted after the last."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from typing import Any
+
+from glance_store._drivers.cinder import errors
+from glance_store._drivers.cinder.connector import Connector
+from glance_store._drivers.cinder.device import Device, FileDevice
+from glance_store._drivers.cinder.hoststate import Users, locked
+from glance_store.i18n import _
+
+_RAW = (None, "", "raw")
+# How the kernel writes spaces and the like in the list of mounts.
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+class NFSConnector(Connector):
+    """Mounts the share of a volume below ``cinder_mount_point_base``.
+
+    Processes of this host share a mount: ``_state/mount_state_<hash>.json`` below the same
+    directory lists the attachments that use it.
+    """
+
+    # A file that grows is noticed; Cinder cannot extend it while it is attached.
+    grows = False
+
+    @property
+    def _export(self) -> str:
+        return str(self._info["export"])
+
+    @property
+    def _hash(self) -> str:
+        return hashlib.sha256(self._export.encode()).hexdigest()
+
+    @property
+    def mount_point(self) -> str:
+        """Where the share is mounted."""
+        return os.path.join(self._host.mount_base, self._hash)
+
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
+        folder = os.path.join(self._host.mount_base, "_state")
+        return locked(os.path.join(folder, f"mount_{self._hash}.lock"), self._host.patience)
+
+    def _users(self) -> Users:
+        folder = os.path.join(self._host.mount_base, "_state")
+        return Users(os.path.join(folder, f"mount_state_{self._hash}.json"))
+
+    def extend(self) -> None:
+        """Do nothing: a file that is larger is noticed."""
+
+    def _refuse_formats(self) -> None:
+        volume = self._volume.id
+        if self._info.get("encrypted") or getattr(self._volume, "encrypted", False):
+            raise errors.CinderError(
+                _(
+                    "Volume %(volume)s is encrypted, which images on NFS cannot be: use a volume "
+                    "type without encryption (cinder_volume_type)"
+                ),
+                volume=volume,
+            )
+        kind = self._info.get("format")
+        if kind not in _RAW:
+            raise errors.CinderError(
+                _(
+                    "Volume %(volume)s has the format %(format)s, in which an image would be "
+                    "damaged: set nfs_qcow2_volumes to False in Cinder"
+                ),
+                volume=volume,
+                format=kind,
+            )
+
+    def _connect(self, writable: bool) -> Device:
+        self._refuse_formats()
+        with self._lock():
+            self._mount()
+            self._users().add(self._id)
+            self._counted = True
+            path = os.path.join(self.mount_point, self._info["name"])
+            self._found = {"path": path}
+            with self._host.owning(path):
+                return FileDevice(path, writable)
+
+    def _mount(self) -> None:
+        os.makedirs(self.mount_point, mode=0o755, exist_ok=True)
+        if is_mounted(self.mount_point):
+            return
+        options = (self._info.get("options") or "").split()
+        self._host.execute("mount", "-t", "nfs", *options, self._export, self.mount_point)
+
+    def _disconnect(self) -> None:
+        if not self._counted:
+            # Nothing is noted yet; a mount that nobody uses goes as well.
+            if self._found is None and not os.path.isdir(self.mount_point):
+                return
+            with self._lock():
+                if self._users().remove(self._id) == 0:
+                    self._unmount()
+            return
+        with self._lock():
+            self._counted = False
+            if self._users().remove(self._id) == 0:
+                self._unmount()
+            self._found = None
+
+    def _unmount(self) -> None:
+        if is_mounted(self.mount_point):
+            self._host.execute("umount", self.mount_point)
+        with contextlib.suppress(OSError):
+            os.rmdir(self.mount_point)
+
+
+def is_mounted(path: str) -> bool:
+    """Tell whether something is mounted at a path.
+
+    A bind mount from the same file system counts as well, which `os.path.ismount` does not see.
+
+    :param path: of a directory
+    """
+    real = os.path.realpath(path)
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+        places = [line.split(" ")[1] for line in mounts]
+    return real in [_ESCAPE.sub(lambda found: chr(int(found[1], 8)), place) for place in places]
+
+
+def is_share(info: dict[str, Any]) -> bool:
+    """Tell whether a connection is one to a share.
+
+    :param info: what Cinder says about it
+    """
+    return info.get("driver_volume_type") == "nfs"

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes one image to a new volume, whose metadata say all the while that it is incomplete."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from glance_store import exceptions
+from glance_store._drivers.cinder import errors, volumes
+from glance_store._drivers.cinder.attachment import Attachment
+from glance_store._drivers.cinder.operation import Operation
+from glance_store._drivers.cinder.volumes import GiB
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+# Up to here a volume that is full is doubled; above, it gets half of its size more, or this much.
+_DOUBLED_UP_TO = 16
+_LARGEST_STEP = 64
+
+# Seconds that another upload of the same image may take for its last steps.
+_COMMIT_PATIENCE = 30.0
+_COMMIT_POLL = 0.1
+
+
+def gigabytes(size: int) -> int:
+    """Return how many GiB a volume for so many bytes has.
+
+    :param size: bytes
+    """
+    return max(1, -(-size // GiB))
+
+
+def grown(current: int, needed: int) -> int:
+    """Return the next size of a volume that is full, in GiB.
+
+    A volume cannot be made smaller, and every extension takes a while: small volumes double, those
+    above 16 GiB grow by half, and by 64 GiB at most.
+
+    :param current: its size
+    :param needed: what it must have at least
+    """
+    step = current if current < _DOUBLED_UP_TO else min(current // 2, _LARGEST_STEP)
+    return max(current + step, needed)
+
+
+class CinderWriter:
+    """A `StoreWriter` to a new volume.
+
+    :param operation: with what volumes are made and attached
+    :param image_id: id of the image
+    :param size: bytes, 0 when unknown
+    :param kind: volume type, None for Cinder's default
+    :param metadata: of the volume
+    :param block_size: bytes of a block
+    :param extend_attached: whether the volume may be extended without detaching it
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        image_id: str,
+        size: int,
+        kind: str | None,
+        metadata: dict[str, str],
+        block_size: int,
+        extend_attached: bool,
+    ) -> None:
+        self.metadata: dict[str, Any] = {}
+        self.block_size = block_size
+        self._operation = operation
+        self._volumes = operation.volumes
+        self._image_id = image_id
+        self._marks = metadata
+        self._extend_attached = extend_attached
+        self._room = threading.Condition()
+        self._writing = 0  # calls of write() at work
+        self._extending = False
+        self._attachment: Attachment | None = None
+        self._volume: Any = None
+        self._check_new(kind)
+        try:
+            self._volume = self._volumes.create(image_id, gigabytes(size), kind, metadata)
+            self._volume = self._volumes.wait(
+                self._volume.id, "available", ("creating", "downloading")
+            )
+            self._attach()
+        except BaseException:
+            try:
+                self.abort()
+            except Exception as exc:  # noqa: BLE001 - the first error is on its way
+                LOG.error("%s", exc)
+            raise
+
+    def _check_new(self, kind: str | None) -> None:
+        found = self._volumes.named(self._image_id)
+        for volume in of_same_store(found, self._image_id, self._marks, kind):
+            # What is incomplete may have been left by a process that was killed.
+            if volume.metadata.get(volumes.STATE, volumes.COMPLETE) == volumes.COMPLETE:
+                raise exceptions.Duplicate(image=self._image_id)
+
+    @property
+    def uri(self) -> str:
+        """The location of the image."""
+        return self._operation.uri(self._volume.id)
+
+    @property
+    def _attached(self) -> Attachment:
+        if self._attachment is None:
+            raise errors.CinderError(
+                _("Volume %(volume)s is not attached any more"), volume=self._volume.id
+            )
+        return self._attachment
+
+    def _attach(self) -> None:
+        self._attachment = self._operation.attach(self._volume, writable=True, fresh=True)
+        # Cinder may have made more than was asked for, and a format may take a part of it.
+        device = self._attachment.device
+        self._capacity = device.size()
+        # Kept here: threads ask for them also while the volume is detached to be extended.
+        self.concurrency = device.write_concurrency
+        # Only a new volume that is known to read as zeros may have holes.
+        self.holes = device.reads_zeros
+
+    def _detach(self) -> None:
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.detach()
+
+    # -- writing
+
+    def write(self, offset: int, block: memoryview) -> None:
+        """Write bytes at an offset, on a volume that is made larger if need be."""
+        self._make_room(offset + len(block))
+        try:
+            with errors.device_errors(self._what(), writing=True):
+                self._attached.device.write_at(offset, block)
+        finally:
+            with self._room:
+                self._writing -= 1
+                self._room.notify_all()
+
+    def _what(self) -> str:
+        return str(_("volume %s") % self._volume.id)
+
+    def _make_room(self, end: int) -> None:
+        """Extend the volume, with no write at work, unless it reaches; count a write in."""
+        with self._room:
+            while self._extending or (end > self._capacity and self._writing):
+                self._room.wait()
+            if end <= self._capacity:
+                self._writing += 1
+                return
+            self._extending = True
+        try:
+            self._extend(end)
+        finally:
+            with self._room:
+                self._extending = False
+                self._writing += 1
+                self._room.notify_all()
+
+    def _extend(self, end: int) -> None:
+        wanted = grown(int(self._volume.size), gigabytes(end))
+        attached = self._extend_attached and self._attached.grows
+        if not attached:
+            with errors.device_errors(self._what(), writing=True):
+                self._attached.device.flush()
+            self._detach()
+        self._volume = self._volumes.extend(self._volume.id, wanted, attached)
+        if attached:
+            self._attached.refresh()
+            self._capacity = self._attached.device.size()
+        else:
+            self._attach()
+        if end > self._capacity:
+            raise exceptions.StorageFull(
+                _("Volume %(volume)s was extended to %(size)d GiB, and its device is not larger"),
+                volume=self._volume.id,
+                size=wanted,
+            )
+
+    # -- the end
+
+    def commit(self, size: int) -> None:
+        """Flush and detach the volume, make it read-only, and say that it is complete."""
+        if size > self._capacity:
+            # It ends in a hole, of which nothing was written.
+            self._extend(size)
+        with errors.device_errors(self._what(), writing=True):
+            self._attached.device.flush()
+        self._detach()
+        marks = {volumes.IMAGE_SIZE: str(size), volumes.STATE: volumes.COMMITTING}
+        self._volumes.set_metadata(self._volume.id, marks)
+        self._be_the_first()
+        self._volumes.set_read_only(self._volume.id)
+        self._volumes.set_metadata(self._volume.id, {volumes.STATE: volumes.COMPLETE})
+
+    def _be_the_first(self) -> None:
+        """Raise Duplicate unless this is the only upload of the image to get here.
+
+        Of two that see each other, that with the higher id gives way; that with the lower one
+        waits, since the other may have looked before it could see this one.
+        """
+        deadline = time.monotonic() + _COMMIT_PATIENCE
+        while True:
+            found = self._volumes.named(self._image_id)
+            kind = self._volume.volume_type
+            states = {
+                volume.id: volume.metadata.get(volumes.STATE, volumes.COMPLETE)
+                for volume in of_same_store(found, self._image_id, self._marks, kind)
+                if volume.id != self._volume.id
+            }
+            if any(
+                state == volumes.COMPLETE
+                or (state == volumes.COMMITTING and rival < self._volume.id)
+                for rival, state in states.items()
+            ):
+                raise exceptions.Duplicate(image=self._image_id)
+            if volumes.COMMITTING not in states.values() or time.monotonic() > deadline:
+                # One that takes longer was killed at its last step.
+                return
+            time.sleep(_COMMIT_POLL)
+
+    def abort(self) -> None:
+        """Detach the volume and delete it.
+
+        :raises CinderError: something is left; the text says what, and what to do
+        """
+        problems = []
+        try:
+            self._detach()
+        except errors.CinderError as exc:
+            problems.append(str(exc.msg))
+        try:
+            for volume_id in self._own_volumes():
+                self._volumes.discard(volume_id)
+        except errors.CinderError as exc:
+            problems.append(str(exc.msg))
+        if problems:
+            raise errors.CinderError("; ".join(problems))
+
+    def _own_volumes(self) -> list[str]:
+        if self._volume is not None:
+            return [self._volume.id]
+        # Also one whose creation was never answered.
+        found = self._volumes.of_upload(self._image_id, self._marks[volumes.UPLOAD])
+        return [volume.id for volume in found]
+
+
+def of_same_store(
+    found: list[Any], image_id: str, marks: dict[str, str], kind: str | None
+) -> list[Any]:
+    """Return the volumes that one store has for one image.
+
+    Stores of one configuration may share a project, and each may hold the image.
+
+    :param found: volumes with the name of the image
+    :param image_id: its id
+    :param marks: metadata of a volume of the store
+    :param kind: type of its volumes, None if any will do
+    """
+    store = marks[volumes.STORE]
+    return [
+        volume
+        for volume in found
+        if volume.metadata.get(volumes.IMAGE_ID) == image_id
+        and volume.volume_type == (kind or volume.volume_type)
+        and volume.metadata.get(volumes.STORE, store) == store
+        and not volume.status.startswith("error")
+    ]

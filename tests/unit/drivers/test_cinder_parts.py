@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the Cinder store without a server, and faults that no real one can be made to show."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import os
+import socket
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from glance_store import exceptions
+from glance_store._drivers import cinder
+from glance_store._drivers.cinder import brick, connector, errors, nfs, writer
+from glance_store._drivers.cinder.device import FileDevice, HandleDevice, of_handle
+
+GiB = 1024**3
+
+
+# -- growth
+
+
+def test_r193_growth() -> None:
+    """3.2 GiB take two extensions, 100 GiB eight; no step is larger than 64 GiB."""
+
+    def sizes(needed: int) -> list[int]:
+        found = [1]
+        while found[-1] < needed:
+            found.append(writer.grown(found[-1], found[-1] + 1))
+        return found
+
+    assert sizes(4) == [1, 2, 4]
+    assert sizes(100) == [1, 2, 4, 8, 16, 24, 36, 54, 81, 121]
+    large = sizes(5000)
+    assert max(b - a for a, b in itertools.pairwise(large)) == 64
+    assert writer.grown(1, 40) == 40
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(0, 1), (1, 1), (GiB, 1), (GiB + 1, 2), (10 * GiB, 10)]
+)
+def test_gigabytes(size: int, expected: int) -> None:
+    assert writer.gigabytes(size) == expected
+
+
+# -- the package
+
+
+def test_prefixes() -> None:
+    assert cinder.Store.url_prefix.fget is not None
+    for backend, prefix in ((None, "cinder://"), ("fast", "cinder://fast")):
+        store = cinder.Store(cfg.ConfigOpts(), backend)
+        store.configure()
+        assert store.url_prefix == prefix
+
+
+@pytest.mark.parametrize("missing", ["cinderclient", "os_brick", "oslo_privsep"])
+def test_r182_missing_library(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is read-only, and says what to install."""
+    if missing == "cinderclient":
+        monkeypatch.setattr(cinder, "cinderclient", None)
+    else:
+        monkeypatch.setitem(__import__("sys").modules, missing, None)
+    store = cinder.Store(cfg.ConfigOpts())
+    with pytest.raises(exceptions.BadStoreConfiguration, match="pip install"):
+        store.configure(re_raise_bsc=True)
+    with pytest.raises(exceptions.StoreAddDisabled):
+        store.add("id", None, 0, "sha256")
+
+
+def test_authorization_failure_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = cfg.ConfigOpts()
+    store = cinder.Store(conf, "fast")
+    for name in ("auth_address", "user_name", "password", "project_name"):
+        conf.set_override(f"cinder_store_{name}", "x", group="fast")
+    conf.set_override("cinder_volume_type", "x", group="fast")
+
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise exceptions.AuthorizationFailure
+
+    monkeypatch.setattr(cinder.Store, "get_cinderclient", refuse)
+    with pytest.raises(exceptions.AuthorizationFailure):
+        store.configure()
+
+
+def test_catalogue_and_template() -> None:
+    conf = cfg.ConfigOpts()
+    store = cinder.Store(conf, "fast")
+    context = types.SimpleNamespace(
+        auth_token="t",
+        user_id="u",
+        project_id="p",
+        service_catalog=[
+            {
+                "type": "volumev3",
+                "name": "cinder",
+                "endpoints": [
+                    {"region": "one", "publicURL": "http://one/v3/p"},
+                    {"region": "two", "publicURL": "http://two/v3/p"},
+                ],
+            }
+        ],
+    )
+    for region in ("one", "two"):
+        # r162
+        conf.set_override("cinder_os_region_name", region, group="fast")
+        client = store.get_cinderclient(context, version="3.54")
+        assert client.client.get_endpoint() == f"http://{region}/v3/p"
+        assert client.api_version.get_string() == "3.54"
+    conf.set_override("cinder_os_region_name", "three", group="fast")
+    with pytest.raises(exceptions.BadStoreConfiguration, match="three"):
+        store.get_cinderclient(context)
+    conf.set_override("cinder_endpoint_template", "http://x/v3/%(tenant)s", group="fast")
+    assert store.get_cinderclient(context).client.get_endpoint() == "http://x/v3/p"
+    conf.set_override("cinder_endpoint_template", "http://x/%(nothing)s", group="fast")
+    with pytest.raises(exceptions.BadStoreConfiguration, match="nothing"):
+        store.get_cinderclient(context)
+
+
+def test_certificates() -> None:
+    conf = cfg.ConfigOpts()
+    store = cinder.Store(conf, "fast")
+    assert store._clients.settings.verify is True
+    conf.set_override("cinder_ca_certificates_file", "/some/file", group="fast")
+    store.configure()
+    assert store._clients.settings.verify == "/some/file"
+    conf.set_override("cinder_api_insecure", True, group="fast")
+    store.configure()
+    assert store._clients.settings.verify is False
+
+
+# -- this host
+
+
+def test_r176_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IPv6 address is preferred, a name is never taken for an address."""
+    known = {socket.AF_INET6: "fd00::1", socket.AF_INET: "192.0.2.1"}
+
+    def resolve(_name: str, _port: None, family: int, _kind: int) -> Any:
+        if family not in known:
+            raise socket.gaierror("unknown")
+        return [(family, 1, 6, "", (known[family], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert brick.address_of("here") == "fd00::1"
+    del known[socket.AF_INET6]
+    assert brick.address_of("here") == "192.0.2.1"
+    known.clear()
+    with pytest.raises(exceptions.BackendException, match="/etc/hosts"):
+        brick.address_of("here")
+
+
+def test_r164_multipath_to_properties_and_connector(monkeypatch: pytest.MonkeyPatch) -> None:
+    from os_brick.initiator import connector as of_brick
+
+    given: dict[str, Any] = {}
+
+    def properties(_helper: str, _ip: str, multipath: bool, enforce: bool, host: str) -> Any:
+        given["properties"] = (multipath, enforce)
+        return {"host": host}
+
+    def factory(_protocol: str, _helper: str, **options: Any) -> None:
+        given["connector"] = options["use_multipath"]
+
+    monkeypatch.setattr(of_brick, "get_connector_properties", properties)
+    monkeypatch.setattr(of_brick.InitiatorConnector, "factory", factory)
+    here = dataclasses.replace(host("/nowhere"), use_multipath=True, enforce_multipath=True)
+    # r163
+    assert here.properties()["mountpoint"] == "glance_store"
+    connector.Connector(here, {"driver_volume_type": "iscsi"}, volume(), "a")._brick()
+    assert given == {"properties": (True, True), "connector": True}
+
+
+def test_r186_lock_path(tmp_path: Path) -> None:
+    store = cinder.Store(cfg.ConfigOpts(), "fast")
+    store.configure()
+    store.conf.set_override("lock_path", str(tmp_path / "general"), group="oslo_concurrency")
+    assert brick.prepare(store.conf, store.store_conf, "fast").lock_path == f"{tmp_path}/general"
+    store.conf.set_override("lock_path", str(tmp_path / "own"), group="os_brick")
+    assert brick.prepare(store.conf, store.store_conf, "fast").lock_path == f"{tmp_path}/own"
+
+
+# -- devices
+
+
+def host(folder: Path | str) -> brick.Host:
+    return brick.Host("", False, False, str(folder), str(folder), 5.0)
+
+
+def volume(size: int = 1) -> Any:
+    return types.SimpleNamespace(id="volume", size=size, encrypted=False)
+
+
+class Brick:
+    """Stands for a connector of os-brick: a device of the host, one for all attachments."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.calls: list[Any] = []
+
+    def connect_volume(self, _info: Any) -> dict[str, Any]:
+        self.path.touch()
+        return {"path": str(self.path), "type": "block"}
+
+    def disconnect_volume(self, _info: Any, device: Any, force: bool = False) -> None:
+        self.calls.append(force)
+        self.path.unlink()
+
+
+@pytest.fixture
+def brick_of_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brick:
+    found = Brick(tmp_path / "device")
+    monkeypatch.setattr(connector.Connector, "_brick", lambda _self: found)
+    return found
+
+
+def test_r169_device_stays_for_the_last_attachment(tmp_path: Path, brick_of_test: Brick) -> None:
+    """r181: and goes by force."""
+    info = {"driver_volume_type": "iscsi"}
+    two = [connector.Connector(host(tmp_path), info, volume(), name) for name in "ab"]
+    devices = [one.connect(writable=True) for one in two]
+    devices[0].write_at(3, memoryview(b"data"))
+    devices[0].flush()
+    assert devices[1].read_at(0, 10) == b"\0\0\0data"
+    two[0].disconnect(devices[0])
+    assert brick_of_test.calls == []
+    two[1].disconnect(devices[1])
+    assert brick_of_test.calls == [True]
+
+
+def test_r197_device_that_stays_is_reported(tmp_path: Path, brick_of_test: Brick) -> None:
+    one = connector.Connector(host(tmp_path), {}, volume(), "a")
+    device = one.connect(writable=False)
+    os.unlink(brick_of_test.path)
+    with pytest.raises(exceptions.BackendException, match=str(brick_of_test.path)):
+        one.disconnect(device)
+
+
+def test_r177_scaleio_waits_for_the_size(
+    tmp_path: Path, brick_of_test: Brick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def size(_device: FileDevice) -> int:
+        seen.append(1)
+        return 2 * GiB if len(seen) > 2 else GiB
+
+    monkeypatch.setattr(FileDevice, "size", size)
+    monkeypatch.setattr(connector, "_SCALEIO_POLL", 0.01)
+    one = connector.ScaleIOConnector(host(tmp_path), {}, volume(2), "a")
+    one.disconnect(one.connect(writable=True))
+    assert len(seen) == 3
+    monkeypatch.setattr(connector, "_SCALEIO_PATIENCE", 0.0)
+    monkeypatch.setattr(FileDevice, "size", lambda _device: GiB)
+    with pytest.raises(exceptions.BackendException, match="did not get"):
+        one.connect(writable=True)
+    assert brick_of_test.calls == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [({"format": "qcow2"}, "nfs_qcow2_volumes"), ({"encrypted": True}, "encrypted")],
+    ids=["r168-qcow2", "r167-encrypted"],
+)
+def test_nfs_volumes_that_would_damage_images(
+    tmp_path: Path, info: dict[str, Any], words: str
+) -> None:
+    """They are refused before anything is mounted."""
+    share = {"driver_volume_type": "nfs", "export": "10.0.0.1:/x", "name": "volume", **info}
+    one = nfs.NFSConnector(host(tmp_path), share, volume(), "a")
+    with pytest.raises(exceptions.BackendException, match=words):
+        one.connect(writable=True)
+    assert not os.path.exists(one.mount_point)
+
+
+def test_mount_points_with_spaces(tmp_path: Path) -> None:
+    """The kernel writes them in another way."""
+    assert nfs.is_mounted("/proc")
+    assert not nfs.is_mounted(str(tmp_path))
+    assert nfs._ESCAPE.sub(lambda found: chr(int(found[1], 8)), r"/a\040b\134") == "/a b\\"
+
+
+def test_handles(tmp_path: Path) -> None:
+    with open(tmp_path / "handle", "w+b") as handle:
+        device = of_handle(handle)
+        assert isinstance(device, HandleDevice)
+        device.write_at(5, memoryview(b"data")[1:])
+        device.flush()
+        assert device.size() == 8
+        assert device.read_at(4, 100) == b"\0ata"
+        device.close()
+
+
+# -- errors
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, exceptions.StorageFull),
+        (-errno.EFBIG, exceptions.StorageFull),
+        (errno.EACCES, exceptions.StorageWriteDenied),
+        (errno.EIO, exceptions.BackendException),
+    ],
+)
+def test_device_errors(number: int, expected: type[Exception]) -> None:
+    error = OSError("words")
+    error.errno = number
+    with pytest.raises(expected, match="words"), errors.device_errors("volume x", writing=True):
+        raise error
+    with pytest.raises(errors.CinderError), errors.device_errors("volume x", writing=False):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (404, exceptions.NotFound),
+        (401, exceptions.NotAuthenticated),
+        (403, exceptions.Forbidden),
+        (413, exceptions.StorageFull),
+        (503, exceptions.RemoteServiceUnavailable),
+        (400, exceptions.BackendException),
+    ],
+)
+def test_answers(status: int, expected: type[Exception]) -> None:
+    from cinderclient import exceptions as of_client
+
+    error = of_client.ClientException(status, "words\nof Cinder")
+    found = errors.translate(error, "Doing it", 5)
+    assert isinstance(found, expected)
+    assert isinstance(found, exceptions.BackendException)
+    assert "Doing it" in str(found)
+    assert "words of Cinder" in str(found)
