@@ -35,8 +35,8 @@ def clip(size: int | None, offset: int, length: int | None) -> int | None:
 class Download:
     """The bytes of a range of an image: an iterator of chunks, with `close`.
 
-    :param reader: the image; closed at the end, on `close`, on an error, and when the iterator is
-        thrown away half-way
+    :param reader: the image; closed before the last chunk is handed over, at the end, on `close`,
+        on an error, and when the iterator is thrown away half-way
     :param offset: first byte, at least 0
     :param length: bytes wanted, None for all; clipped at the end of the image
     :param chunk_size: bytes of a chunk at most, and of a read from the backend
@@ -54,6 +54,7 @@ class Download:
         self._chunks: Iterator[bytes] = iter(())
         self._read_ahead: _ReadAhead | None = None
         self._closed = False
+        self._delivered = 0
         self.length = clip(reader.size, offset, length)
         stop = None if self.length is None else offset + self.length
         if reader.concurrency > 1 and self.length is not None and self.length > chunk_size:
@@ -69,11 +70,16 @@ class Download:
 
     def __next__(self) -> bytes:
         try:
-            return next(self._chunks)
+            chunk = next(self._chunks)
         except BaseException:
             # The end, or an error: either way nothing more is read.
             self.close()
             raise
+        self._delivered += len(chunk)
+        if self._delivered == self.length:
+            # Before the last bytes are handed over: whoever has them may go on to remove the image.
+            self.close()
+        return chunk
 
     def __enter__(self) -> Download:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self

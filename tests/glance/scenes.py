@@ -101,16 +101,6 @@ class Scene:
         """Return the store `default` or `named`."""
         return {"default": self.default, "named": self.named}[which]
 
-    def delete(self, image_id: str) -> None:
-        """Delete an image that nobody downloads any more."""
-        self.wait_for_readers(image_id)
-        self.client.delete(image_id)
-
-    def wait_for_readers(self, image_id: str) -> None:
-        """Wait until downloads have let go of an image."""
-        for store in self.stores.values():
-            store.wait_for_readers(image_id)
-
     def everything(self) -> list[str]:
         """Return a name for everything in every store, be it finished or not."""
         found = [

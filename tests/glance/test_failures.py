@@ -74,7 +74,7 @@ def assert_can_be_uploaded(
     data = image_bytes("second attempt")
     scene.client.upload(image_id, data, store=store.name)
     assert scene.client.download(image_id).content == data
-    scene.delete(image_id)
+    scene.client.delete(image_id)
     assert scene.everything() == before
 
 

@@ -56,7 +56,7 @@ def test_glance_direct_into_several_stores(scene: Scene) -> None:
 
     client.import_image(image_id, "glance-direct", names(*stores))
     assert_is_in(scene, image_id, stores, data)
-    scene.delete(image_id)
+    scene.client.delete(image_id)
     assert not scene.default.has(image_id)
     assert not scene.named.has(image_id)
 

@@ -171,7 +171,7 @@ def test_old_location_gets_its_store(scene: Scene, which: str, former: str) -> N
     assert client.show(image_id)["stores"] == store.name
     assert location_rows(glance, image_id) == [(url, {"store": store.name})]
     assert client.download(image_id).content == data
-    scene.delete(image_id)
+    scene.client.delete(image_id)
     assert not store.has(image_id)
 
 
@@ -195,7 +195,7 @@ def test_location_of_an_early_release(scene: Scene) -> None:
     if store.driver != "rbd":
         [(now, metadata)] = location_rows(glance, image_id)
         assert (now, metadata) == (store.location(image_id), {"store": store.name})
-    scene.delete(image_id)
+    scene.client.delete(image_id)
     assert not store.has(image_id)
 
 

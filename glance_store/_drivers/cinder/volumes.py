@@ -37,6 +37,8 @@ _GOING = ("deleting", "managing", "error_managing")
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 5.0
 _DELETE_TRIES = 6
+# Seconds after which a volume that is being detached, or refused for no reason, counts as in use.
+_DETACHING_LASTS = 10.0
 
 
 def name_of(image_id: str) -> str:
@@ -276,12 +278,21 @@ class Volumes:
         :raises VolumeHasSnapshots: it has snapshots
         """
         action = _("Deleting volume %s") % volume_id
-        try:
-            self._api.call(action, lambda client: client.volumes.delete(volume_id))
-        except errors.CinderError as exc:
-            if errors.status_of(exc.__cause__ or exc) not in (400, 409):
-                raise
-            raise self._why_not_deleted(volume_id, exc) from exc
+        for _pause in pauses(_DETACHING_LASTS):
+            try:
+                self._api.call(action, lambda client: client.volumes.delete(volume_id))
+                return
+            except errors.CinderError as exc:
+                if errors.status_of(exc.__cause__ or exc) not in (400, 409):
+                    raise
+                reason = self._why_not_deleted(volume_id, exc)
+                # A download that has just ended lets go of the volume in a moment.
+                if reason is not exc and not self._is_detaching(volume_id):
+                    raise reason from exc
+        raise reason
+
+    def _is_detaching(self, volume_id: str) -> bool:
+        return bool(self.get(volume_id).status == "detaching")
 
     def _why_not_deleted(self, volume_id: str, exc: errors.CinderError) -> Exception:
         volume = self.get(volume_id)

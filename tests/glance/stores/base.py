@@ -68,12 +68,6 @@ class StoreUnderTest(abc.ABC):
     def is_writing(self, image_id: str) -> bool:
         """Tell whether something of an unfinished image is there."""
 
-    def wait_for_readers(self, image_id: str) -> None:  # noqa: B027 - most stores need not wait
-        """Wait until downloads have let go of an image.
-
-        Glance has sent the last byte before its store is told that nobody wants another one.
-        """
-
     def put_in_the_way(self, image_id: str) -> Callable[[], bool] | None:
         """Put something where an image would go.
 

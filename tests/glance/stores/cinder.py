@@ -120,9 +120,6 @@ class CinderStore(StoreUnderTest):
     def is_writing(self, image_id: str) -> bool:
         return any(volume["status"] == "in-use" for volume in self._volumes_of(image_id))
 
-    def wait_for_readers(self, image_id: str) -> None:
-        self._volumes.wait_until_detached({volume["id"] for volume in self._volumes_of(image_id)})
-
     def _volumes_of(self, image_id: str) -> list[dict[str, Any]]:
         return [
             volume

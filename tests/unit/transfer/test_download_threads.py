@@ -145,7 +145,8 @@ def test_an_early_close(consumed: int, concurrency: int) -> None:
     assert [next(download) for _number in range(consumed)] == [
         data[at : at + CHUNK] for at in range(0, consumed * CHUNK, CHUNK)
     ]
-    assert not reader.closes
+    # Whoever has the last bytes may remove the image at once.
+    assert bool(reader.closes) == (consumed == 6)
     download.close()
     reader.check_closed()
     assert engine_threads() == []
