@@ -161,7 +161,7 @@ def test_a_location_does_not_open_somebody_elses_image(owner: Tenant, other: Ten
     stolen = other.create("stolen")
     value = {"url": url, "metadata": {}}
     answer = other.patch(stolen, {"op": "add", "path": "/locations/-", "value": value}, expect=None)
-    assert not answer.ok
+    assert answer.status_code == 400
     assert image_id not in answer.text
     assert other.show(stolen)["status"] == "queued"
     assert owner.has(image_id)

@@ -89,6 +89,9 @@ def test_isolation_and_acls(make, owner, context, container):
     for user in (OTHER, ADMIN):
         with pytest.raises(exceptions.Forbidden):
             store.get(where, context=context(user))
+        # Glance asks for the size of what a user has made up: his mistake, no fault of the store.
+        with pytest.raises(exceptions.BadStoreUri):
+            store.get_size(where, context=context(user))
         with pytest.raises(exceptions.Forbidden):
             store.delete(where, context=context(user))
     # The project of the other one.

@@ -21,7 +21,7 @@ from glance_store import exceptions
 from glance_store._drivers.s3.body import Body
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import NotImplementedByService, PreconditionFailed, guarded
-from glance_store._drivers.s3.locks import CREATING
+from glance_store.common.locks import CREATING
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)

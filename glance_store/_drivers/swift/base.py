@@ -14,7 +14,7 @@ from glance_store._drivers.swift import containers, deletion, manifest
 from glance_store._drivers.swift.auth import GivenAccount
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.connections import Connections, Settings
-from glance_store._drivers.swift.errors import SwiftUnavailable
+from glance_store._drivers.swift.errors import SwiftDenied, SwiftUnavailable
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
 from glance_store._drivers.swift.options import OPTIONS
 from glance_store._drivers.swift.publish import Name
@@ -257,12 +257,17 @@ class BaseStore(driver.Store):
         :param location: where it is
         :param context: the request's context
         :raises NotFound: it is not there
+        :raises BadStoreUri: the account may not read it: the image service asks for the size of a
+            location that a user has made up, and takes this for the user's mistake
         """
         place = _place(location)
         client = self._client(place, context)
         obj = cast("str", place.obj)
         action = _("Asking for the size of image %s") % obj
-        head = client.request("HEAD", cast("str", place.container), obj, action=action)
+        try:
+            head = client.request("HEAD", cast("str", place.container), obj, action=action)
+        except SwiftDenied as exc:
+            raise exceptions.BadStoreUri(str(exc.msg)) from exc
         return content_length(head, obj)
 
     # -- writing

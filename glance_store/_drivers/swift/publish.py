@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import FIRST_PAUSE, Client
+from glance_store.common.locks import CREATING
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ class Name:
 
         :raises Duplicate: the name is taken
         """
-        with _alone((self.client.account.url, self.container, self.obj)):
+        with CREATING.holding((self.client.account.url, self.container, self.obj)):
             self.check_free()
             yield
 
@@ -147,45 +146,3 @@ class Name:
             action=_("Removing the unfinished image %s") % self.obj,
             allow=(404,),
         )
-
-
-class _Turn:
-    """A lock, and how many want it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.wanted = 0
-
-
-class _Turns:
-    def __init__(self) -> None:
-        self.guard = threading.Lock()
-        self.by_name: dict[tuple[str, str, str], _Turn] = {}
-
-
-_TURNS = _Turns()
-
-
-def _forget() -> None:
-    # In a forked child nobody is there to release what others held.
-    global _TURNS  # noqa: PLW0603 - the child begins anew
-    _TURNS = _Turns()
-
-
-os.register_at_fork(after_in_child=_forget)
-
-
-@contextlib.contextmanager
-def _alone(name: tuple[str, str, str]) -> Iterator[None]:
-    turns = _TURNS
-    with turns.guard:
-        turn = turns.by_name.setdefault(name, _Turn())
-        turn.wanted += 1
-    try:
-        with turn.lock:
-            yield
-    finally:
-        with turns.guard:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del turns.by_name[name]

@@ -356,9 +356,3 @@ def test_memory_decides(options, size, kind, concurrency):
         assert (concurrency + 2) * made.block_size <= memory * MIB
     else:
         assert made._keep == (segment * SEGMENT + 8 * MIB <= memory * MIB)
-
-
-def test_turns_of_a_name():
-    with publish._alone(("u", "c", "o")):
-        assert ("u", "c", "o") in publish._TURNS.by_name
-    assert not publish._TURNS.by_name

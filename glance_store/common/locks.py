@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One lock for each name of an object, for the moment in which it is created.
+"""Locks by name, for the moment in which something of that name is created.
 
-A service that does not know the condition "only if there is none" is asked before. Between question
+A backend that does not know the condition "only if there is none" is asked before. Between question
 and creation another upload of this process may not come; those of other processes may.
 """
 
@@ -14,7 +14,10 @@ from collections.abc import Hashable, Iterator
 
 
 class KeyedLocks:
-    """Locks that exist as long as somebody holds or awaits them."""
+    """Locks that exist as long as somebody holds or awaits them.
+
+    `CREATING` is that of the process; in a forked child nobody holds any of its locks.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -39,6 +42,10 @@ class KeyedLocks:
                     del self._locks[key]
                 else:
                     self._locks[key] = lock, holders - 1
+
+    def __len__(self) -> int:
+        """Return how many locks are held or awaited."""
+        return len(self._locks)
 
     def forget(self) -> None:
         """Begin anew, in a forked process: the threads that held locks are not there."""
