@@ -124,12 +124,6 @@ def web() -> Iterator[WebServer]:
         yield server
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of this folder."""
-    line = "files_alone: a combination of arguments that only stores of files are tested with"
-    config.addinivalue_line("markers", line)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what takes real servers long and tells nothing new."""
     items[:] = filter(is_wanted, items)
