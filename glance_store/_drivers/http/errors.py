@@ -9,7 +9,6 @@ chained either, since a chained exception is printed with the log line of the ne
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,6 +17,7 @@ import requests
 import urllib3.exceptions
 
 from glance_store import exceptions
+from glance_store._drivers import _network
 from glance_store.i18n import _
 
 _T = TypeVar("_T")
@@ -115,24 +115,11 @@ def _root_of(exc: BaseException) -> BaseException:
 
 
 def _cause_in_words(root: BaseException) -> str:
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return root.verify_message
-    if isinstance(root, ssl.SSLError):
-        return root.reason or type(root).__name__
-    if isinstance(root, http.client.RemoteDisconnected):
-        return str(_("the server closed the connection without an answer"))
-    if isinstance(root, http.client.IncompleteRead):
-        return str(_("the connection was closed before the end"))
-    if isinstance(root, http.client.HTTPException):
-        return str(_("the answer is not valid HTTP"))
     if isinstance(root, requests.exceptions.InvalidProxyURL):
         return str(_("its address is not valid"))
-    if isinstance(root, socket.timeout):
-        return str(_("the time limit has passed"))
-    if isinstance(root, OSError) and root.strerror:
-        return root.strerror
-    if type(root) is OSError:
+    cause = _network.in_words(root)
+    if cause is None and type(root) is OSError:
         # A missing file of certificates, from requests, or the refusal of a proxy. The subclasses
         # of requests are not meant: they quote the URL.
-        return "".join(char for char in str(root) if char.isprintable())[:_LONGEST_CAUSE]
-    return type(root).__name__
+        cause = "".join(char for char in str(root) if char.isprintable())[:_LONGEST_CAUSE]
+    return cause or type(root).__name__

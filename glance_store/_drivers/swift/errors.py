@@ -11,6 +11,7 @@ import urllib3
 import urllib3.exceptions
 
 from glance_store import exceptions
+from glance_store._drivers import _network
 from glance_store.i18n import _
 
 # Answers that another try may cure: too early, too often, or the server is not well.
@@ -189,12 +190,6 @@ def _cause_in_words(root: BaseException) -> str:
             )
             % {"cause": root.verify_message}
         )
-    if isinstance(root, ssl.SSLError):
-        return root.reason or type(root).__name__
-    if isinstance(root, http.client.RemoteDisconnected):
-        return str(_("the server closed the connection without an answer"))
-    if isinstance(root, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
-        return str(_("the connection was closed before the end"))
     if isinstance(
         root,
         (socket.timeout, urllib3.exceptions.TimeoutError, urllib3.exceptions.ReadTimeoutError),
@@ -202,6 +197,6 @@ def _cause_in_words(root: BaseException) -> str:
         return str(
             _("no answer in the time of swift_store_connect_timeout or swift_store_read_timeout")
         )
-    if isinstance(root, OSError) and root.strerror:
-        return root.strerror
-    return type(root).__name__
+    if isinstance(root, urllib3.exceptions.IncompleteRead):
+        return str(_("the connection was closed before the end"))
+    return _network.in_words(root) or type(root).__name__
