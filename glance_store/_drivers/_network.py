@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a connection failed, in words that quote no address and no secret."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+
+from glance_store.i18n import _
+
+
+def in_words(root: BaseException) -> str | None:
+    """Return what went wrong on a connection, in the words of the system or the TLS library.
+
+    :param root: the innermost exception: of the standard library, not one of a client around it
+    :returns: the cause; None for an exception of another kind
+    """
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return root.verify_message
+    if isinstance(root, ssl.SSLError):
+        return root.reason or type(root).__name__
+    if isinstance(root, http.client.RemoteDisconnected):
+        return str(_("the server closed the connection without an answer"))
+    if isinstance(root, http.client.IncompleteRead):
+        return str(_("the connection was closed before the end"))
+    if isinstance(root, http.client.HTTPException):
+        return str(_("the answer is not valid HTTP"))
+    if isinstance(root, socket.timeout):
+        return str(_("the time limit has passed"))
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    return None
