@@ -99,11 +99,11 @@ def test_what_is_wrong_is_said(sick):
 
 def test_a_store_that_can_do_nothing(tmp_path):
     config = tmp_path / "pending.conf"
-    config.write_text("[DEFAULT]\nenabled_backends = ceph:rbd\n")
-    ceph = listed(Command(config)("stores", "--json"))["ceph"]
-    assert ceph["capabilities"] == []
-    assert ceph["healthy"] is False
-    assert ceph["health"].startswith("unusable: ")
+    config.write_text("[DEFAULT]\nenabled_backends = datastores:vmware\n")
+    datastores = listed(Command(config)("stores", "--json"))["datastores"]
+    assert datastores["capabilities"] == []
+    assert datastores["healthy"] is False
+    assert datastores["health"].startswith("unusable: ")
 
 
 def test_check_turns_it_into_an_exit_code(sick):
