@@ -53,21 +53,21 @@ lint() {
     "$venv/bin/lint-imports" --no-cache
 }
 
-# Those of Cinder wait for it most of the time: beside the others they cost little. Processes that the
-# tests start are measured as well.
+# Two runs side by side, each with servers of its own: the tests of Cinder wait for it most of the
+# time. Processes that the tests start are measured as well.
 run_tests() {
-    local waiting=(tests/cinder tests/conformance/test_cinder.py) log="$cache/cinder-tests.log" others=0
-    "$venv/bin/coverage" run -m pytest -o cache_dir="$cache/pytest-cinder" "${waiting[@]}" \
+    local aside=(tests/{cinder,swift} tests/conformance/test_{cinder,swift}.py)
+    local log="$cache/tests-aside.log" first=0 second=0
+    "$venv/bin/coverage" run -m pytest -o cache_dir="$cache/pytest-aside" "${aside[@]}" \
         >"$log" 2>&1 &
-    local cinder=$!
-    trap 'kill -INT "$cinder" 2>/dev/null || true; wait "$cinder" || true' EXIT
-    "$venv/bin/coverage" run -m pytest tests "${waiting[@]/#/--ignore=}" || others=$?
-    local result=0
-    wait "$cinder" || result=$?
+    local running=$!
+    trap 'kill -INT "$running" 2>/dev/null || true; wait "$running" || true' EXIT
+    "$venv/bin/coverage" run -m pytest tests "${aside[@]/#/--ignore=}" || first=$?
+    wait "$running" || second=$?
     trap - EXIT
-    say "tests of Cinder"
+    say "tests of Cinder and Swift, which ran beside these"
     cat "$log"
-    [[ $others == 0 && $result == 0 ]] || fail "tests have failed"
+    [[ $first == 0 && $second == 0 ]] || fail "tests have failed"
 }
 
 docs() {

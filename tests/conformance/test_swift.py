@@ -37,6 +37,7 @@ class Conformance(StoreConformance):
     __test__ = False
 
     block_size = SEGMENT
+    random_sequences = 5
     # Of users in the tests' Keystone; and how all of its tokens begin.
     secrets = ("glance-secret", "tenant-a-secret", "gAAAAAB")
     hostile_uris = (
