@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,19 @@ def test_one_connection_for_all_operations(bed: Bed) -> None:
             ids.add(connection.get_instance_id())
             assert connection.get_fsid() == bed.ceph.fsid
     assert len(ids) == 1
+
+
+def test_a_store_that_is_thrown_away_ends_its_connection(bed: Bed) -> None:
+    store = bed.store()
+    assert store.check_health()
+    with store.get_connection() as native:
+        assert native.state == "connected"
+    del store
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while native.state != "shutdown":
+        assert time.monotonic() < deadline, "the connection stays, with its threads"
+        time.sleep(0.05)
 
 
 def test_new_options_mean_a_new_connection(bed: Bed) -> None:

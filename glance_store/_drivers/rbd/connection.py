@@ -51,7 +51,8 @@ class Connection:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: the collector may retire the connection in a thread that holds the lock.
+        self._lock = threading.RLock()
         self._pools: dict[str, Any] = {}
         self._users = 0
         self._retired = False
@@ -200,6 +201,9 @@ class Cluster:
         # No lock for all processes: one that is held during a fork stays locked in the child.
         self._slots: dict[int, _Slot] = {}
         _CLUSTERS.add(self)
+        # The connection of a store that is thrown away: it has some 25 threads. The end of the
+        # process has a way of its own.
+        weakref.finalize(self, _retire, self._slots).atexit = False
 
     def lease(self, pool: str) -> Lease:
         """Return the use of a pool.
@@ -269,6 +273,12 @@ class Cluster:
         slot = self._slots.get(os.getpid())
         if slot is not None and slot.connection is not None:
             slot.connection.end()
+
+
+def _retire(slots: dict[int, _Slot]) -> None:
+    slot = slots.get(os.getpid())
+    if slot is not None and slot.connection is not None:
+        slot.connection.retire()
 
 
 class UnknownPool(exceptions.NotFound):
