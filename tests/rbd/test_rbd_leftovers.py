@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
+from glance_store._drivers.rbd import claim
 from glance_store._drivers.rbd.claim import OBJECT_PREFIX
 from glance_store.testing.inputs import together
 from tests.rbd.conftest import MIB, Bed, add, delete, new_id, read, size_of
@@ -52,8 +53,11 @@ WATCHED = 45.0
 
 
 def until_added(bed: Bed, image_id: str) -> str:
-    """Store an image as soon as the cluster has noticed that the client before is dead."""
-    deadline = time.monotonic() + WATCHED
+    """Store an image as soon as the cluster has noticed that the client before is dead.
+
+    One that has died in the moment of creating the image has a lock that ends after a minute.
+    """
+    deadline = time.monotonic() + WATCHED + claim._DURATION
     while True:
         try:
             return add(bed.store(), DATA, image_id)

@@ -68,7 +68,9 @@ def add(conf, identifier, image_id="image", data=DATA):
     ("driver", "count"),
     [("file", 2), ("http", 2), ("s3", 3), ("swift", 4), ("rbd", 1), ("cinder", 1), ("vmware", 1)],
 )
-def test_r29_count_is_that_of_identifiers_and_schemes(create_multi, driver, count):
+def test_r29_count_is_that_of_identifiers_and_schemes(create_multi, driver, count, monkeypatch):
+    # Where Ceph's bindings are installed the store would look for its cluster.
+    monkeypatch.setattr("glance_store._drivers.rbd.rados", None)
     assert create_multi({"one": driver}) == count
     assert create_multi({"one": driver, "two": driver}) == 2 * count
     assert len(list(registry.stores())) == 2

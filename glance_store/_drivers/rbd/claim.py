@@ -26,8 +26,8 @@ OBJECT_PREFIX = "glance_store.claim."
 _LOCK = "claim"
 # Seconds until the lock ends by itself, and the part of them in which it is relied on: clocks and
 # threads may be slow.
-_DURATION = 120
-_RELIABLE = 60.0
+_DURATION = 60
+_RELIABLE = 30.0
 
 
 class Claim:
