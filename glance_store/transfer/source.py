@@ -100,3 +100,16 @@ class BlockSource:
             block += portion
             portion = self._portion(length - len(block)) if len(block) < length else b""
         return block
+
+
+def bytes_of(block: memoryview) -> bytes:
+    """Return a block as bytes, without a copy where it is all of a bytes object.
+
+    For backends whose client takes nothing else; most blocks are just that.
+
+    :param block: as a writer gets it
+    """
+    whole = block.obj
+    if type(whole) is bytes and len(whole) == block.nbytes:
+        return whole
+    return bytes(block)

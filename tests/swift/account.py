@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
+
+from tests.services.swift import Swift
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,3 +120,13 @@ class Context:
                 "endpoints": [{"region": "RegionOne", "publicURL": storage_url}],
             },
         ]
+
+
+def revoke(keystone: Keystone, token: str) -> None:
+    """Revoke a token, and wait until Swift has forgotten that it was good.
+
+    :param keystone: that has issued it
+    :param token: the token
+    """
+    keystone.revoke(token)
+    time.sleep(Swift.token_cache_seconds + 0.5)

@@ -15,6 +15,7 @@ from glance_store import exceptions
 from glance_store.testing import image
 from glance_store.testing.inputs import Source, check_bytes
 from tests.faults.http import How
+from tests.swift.account import revoke
 from tests.swift.conftest import SEGMENT, locate, read
 
 if TYPE_CHECKING:
@@ -165,19 +166,17 @@ def test_r107_r112_token_is_renewed(make, account, keystone, container):
     uri = add(store, "image", image(SIZE))
     reader = store.open_reader(locate(store, uri))
     client = store._client(locate(store, uri).store_location, None)
-    keystone.revoke(client.account.token())
-    time.sleep(1.5)
+    revoke(keystone, client.account.token())
     assert reader.read_at(0, SIZE) == image(SIZE)
     reader.close()
     revoked = threading.Event()
 
-    def revoke(position: int) -> None:
+    def revoke_once(position: int) -> None:
         if position >= SEGMENT and not revoked.is_set():
             revoked.set()
-            keystone.revoke(client.account.token())
-            time.sleep(1.5)
+            revoke(keystone, client.account.token())
 
-    source = Source(image(SIZE), portion=SEGMENT, before_read=revoke)
+    source = Source(image(SIZE), portion=SEGMENT, before_read=revoke_once)
     other = store.add("other", source, SIZE, "sha256")[0]
     assert read(store, other) == image(SIZE)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
-import time
 import types
 import uuid
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from glance_store import exceptions
 from glance_store._drivers.swift import trust
 from glance_store.testing import image
 from glance_store.testing.inputs import Source
-from tests.swift.account import Account, Context, token_of
+from tests.swift.account import Account, Context, revoke, token_of
 from tests.swift.conftest import SEGMENT, locate
 
 if TYPE_CHECKING:
@@ -206,15 +205,13 @@ def test_r112_token_ends_in_the_middle_of_an_upload(tenants, owner, keystone, co
     """The upload goes on in the name of the user, by a trust that is removed afterwards."""
     token, _about = keystone.token(OWNER)
 
-    def revoke(position: int) -> None:
+    def revoke_late(position: int) -> None:
         if position == 2 * SEGMENT:
-            keystone.revoke(token)
-            # Swift remembers for so long that a token was good.
-            time.sleep(1.5)
+            revoke(keystone, token)
 
     data = image(6 * SEGMENT + 7)
     store = tenants
-    source = Source(data, portion=SEGMENT, before_read=revoke)
+    source = Source(data, portion=SEGMENT, before_read=revoke_late)
     uri, *_rest = store.add("x", source, len(data), "sha256", context=context(OWNER, token))
     assert read(store, uri, context(OWNER)) == data
     assert trusts(keystone) == []
@@ -226,12 +223,11 @@ def test_token_ends_in_an_upload_without_a_trust(make, owner, keystone, context,
     token, _about = keystone.token(OWNER)
     data = image(3 * SEGMENT)
 
-    def revoke(position: int) -> None:
+    def revoke_late(position: int) -> None:
         if position == 2 * SEGMENT:
-            keystone.revoke(token)
-            time.sleep(1.5)
+            revoke(keystone, token)
 
-    source = Source(data, portion=SEGMENT, before_read=revoke)
+    source = Source(data, portion=SEGMENT, before_read=revoke_late)
     with pytest.raises(exceptions.BackendException, match="token"):
         store.add("x", source, len(data), "sha256", context=context(OWNER, token))
     assert not any(name.endswith("/x") for name in owner.listing(container))
@@ -254,8 +250,7 @@ def test_token_ends_in_the_middle_of_a_download(
     reader = tenants.open_reader(locate(tenants, uri), context=context(OWNER, token))
     assert reader.read_at(0, 10) == data[:10]
     assert len(trusts(keystone)) == 1
-    keystone.revoke(token)
-    time.sleep(1.5)
+    revoke(keystone, token)
     assert reader.read_at(10, SIZE) == data[10:]
     reader.close()
     assert trusts(keystone) == []

@@ -8,20 +8,17 @@ import importlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
+from glance_store.transfer.retry import retrying
 
 LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
 
 # From this version on attachments have a mode; it contains all that reading and writing needs.
 ATTACHMENTS = "3.54"
@@ -281,23 +278,15 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
     :param function: the function
     :param again: whether there are further tries at all
     """
-    pause, tries_left = _FIRST_PAUSE, settings.retries if again else 0
-    while True:
-        try:
-            return function()
-        except Exception as exc:
-            if tries_left <= 0 or not errors.is_transient(exc):
-                raise errors.translate(exc, action, settings.request_timeout) from exc
-            LOG.warning(
-                "%s has failed (%s); trying again in %.1f s, %d tries left",
-                action,
-                errors.text_of(exc),
-                pause,
-                tries_left,
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
-        tries_left -= 1
+    try:
+        return retrying(
+            function,
+            settings.retries if again else 0,
+            errors.is_transient,
+            lambda exc: f"{action} has failed ({errors.text_of(exc)})",
+        )
+    except Exception as exc:
+        raise errors.translate(exc, action, settings.request_timeout) from exc
 
 
 def _values_of(context: Any) -> dict[str, Any]:

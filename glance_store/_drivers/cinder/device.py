@@ -12,6 +12,8 @@ import stat
 import threading
 from typing import Any, Protocol
 
+from glance_store.transfer.source import bytes_of
+
 
 class Device(Protocol):
     """An attached volume."""
@@ -93,14 +95,6 @@ class FileDevice:
             os.close(self._file)
 
 
-def _bytes_of(block: memoryview) -> bytes:
-    """Return the bytes of a block, without copying them where it is a whole object of bytes."""
-    whole = block.obj
-    if isinstance(whole, bytes) and len(whole) == block.nbytes:
-        return whole
-    return bytes(block)
-
-
 class RBDDevice:
     """An image that os-brick has opened through librbd.
 
@@ -128,7 +122,7 @@ class RBDDevice:
 
     def write_at(self, offset: int, block: memoryview) -> None:
         """Write bytes at an offset."""
-        self._image.write(_bytes_of(block), offset)
+        self._image.write(bytes_of(block), offset)
 
     def flush(self) -> None:
         """Return when all that was written is in the cluster."""
@@ -169,7 +163,7 @@ class HandleDevice:
         """Write bytes at an offset."""
         with self._lock:
             self.path.seek(offset)
-            self.path.write(_bytes_of(block))
+            self.path.write(bytes_of(block))
 
     def flush(self) -> None:
         """Return when all that was written is safe, as far as the handle can do it."""

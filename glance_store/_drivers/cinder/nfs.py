@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import re
-from typing import Any
 
 from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.connector import Connector
@@ -126,11 +125,3 @@ def is_mounted(path: str) -> bool:
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
         places = [line.split(" ")[1] for line in mounts]
     return real in [_ESCAPE.sub(lambda found: chr(int(found[1], 8)), place) for place in places]
-
-
-def is_share(info: dict[str, Any]) -> bool:
-    """Tell whether a connection is one to a share.
-
-    :param info: what Cinder says about it
-    """
-    return info.get("driver_volume_type") == "nfs"

@@ -19,6 +19,7 @@ from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
 from glance_store._drivers.rbd.leftovers import LateRemoval, discard, purge, remove_leftover
 from glance_store._drivers.rbd.location import StoreLocation
 from glance_store.i18n import _
+from glance_store.transfer.source import bytes_of
 
 LOG = logging.getLogger(__name__)
 
@@ -179,9 +180,8 @@ class RBDWriter:
 
     def write(self, offset: int, block: memoryview) -> None:
         """Write bytes at an offset; they are in the cluster when this returns."""
-        whole = block.obj
-        # The bindings take bytes alone. Most blocks are just that already.
-        data = whole if type(whole) is bytes and len(whole) == len(block) else bytes(block)
+        # The bindings take bytes alone.
+        data = bytes_of(block)
         written = self._run(_("Writing image %s"), lambda: self._write(offset, data))
         if written != len(data):
             raise exceptions.Invalid(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,15 +14,12 @@ from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.connections import Connections, Settings
 from glance_store.i18n import _
+from glance_store.transfer.retry import retrying
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse as Response
 
 LOG = logging.getLogger(__name__)
-
-# Seconds before a request is repeated; doubled each time.
-FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
 
 # A body that can be sent again is bytes, or a function that begins anew; an iterator cannot.
 Body = bytes | memoryview | Callable[[], Iterable[Any]] | Iterator[Any] | None
@@ -105,30 +101,30 @@ class Client:
         """
         url = self.account.url + _target(container, obj, query)
         once = isinstance(body, Iterator)
-        tries_left = 0 if once else self.settings.retries if retries is None else retries
         allowed = frozenset(allow)
-        token, renewed, pause = self.account.token(), once, FIRST_PAUSE
-        while True:
-            try:
-                sent = {**(headers or {}), "X-Auth-Token": token}
-                response = self._send(method, url, sent, body, read_timeout, stream)
-            except errors.NETWORK as exc:
-                error: exceptions.GlanceStoreException = errors.unreachable(exc, action)
-            else:
-                status = response.status
-                if 200 <= status < 300 or status in allowed:
-                    return response
-                response.close()
-                error = errors.refusal(status, response.reason, action, obj or container)
-                if status == 401 and not renewed:
-                    token, renewed = self.account.renew(token), True
-                    continue
-            if not isinstance(error, errors.SwiftUnavailable) or tries_left <= 0:
+        token, renewed = self.account.token(), once
+
+        def attempt() -> Response:
+            nonlocal token, renewed
+            while True:
+                try:
+                    sent = {**(headers or {}), "X-Auth-Token": token}
+                    response = self._send(method, url, sent, body, read_timeout, stream)
+                except errors.NETWORK as exc:
+                    error: exceptions.GlanceStoreException = errors.unreachable(exc, action)
+                else:
+                    status = response.status
+                    if 200 <= status < 300 or status in allowed:
+                        return response
+                    response.close()
+                    error = errors.refusal(status, response.reason, action, obj or container)
+                    if status == 401 and not renewed:
+                        token, renewed = self.account.renew(token), True
+                        continue
                 raise error
-            LOG.warning("%s; trying again in %.1f s, %d tries left", error, pause, tries_left)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            tries_left -= 1
+
+        tries = 0 if once else self.settings.retries if retries is None else retries
+        return retrying(attempt, tries, lambda exc: isinstance(exc, errors.SwiftUnavailable))
 
     def _send(
         self,

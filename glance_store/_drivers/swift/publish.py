@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.client import FIRST_PAUSE, Client
+from glance_store._drivers.swift.client import Client
 from glance_store.common.locks import CREATING
 from glance_store.i18n import _
+from glance_store.transfer.retry import FIRST_PAUSE
 
 LOG = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ import contextlib
 import hashlib
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.swift import containers, deletion, errors
-from glance_store._drivers.swift.client import FIRST_PAUSE, Client
+from glance_store._drivers.swift.client import Client
 from glance_store._drivers.swift.manifest import Manifest
 from glance_store._drivers.swift.publish import TAKEN, Name
 from glance_store._drivers.swift.stream import StreamedPut, check_etag
 from glance_store.i18n import _
+from glance_store.transfer.retry import retrying
 
 _T = TypeVar("_T")
 
@@ -277,17 +277,11 @@ def send_segment(
         )
         check_etag(response, etag, action)
 
-    tries_left = client.settings.retries
-    while True:
-        try:
-            upload.into_container(send)
-            break
-        except errors.DamagedError as exc:
-            if tries_left <= 0:
-                raise
-            LOG.warning("%s; trying again, %d tries left", exc, tries_left)
-            tries_left -= 1
-            time.sleep(FIRST_PAUSE)
+    retrying(
+        lambda: upload.into_container(send),
+        client.settings.retries,
+        lambda exc: isinstance(exc, errors.DamagedError),
+    )
     manifest.stored(number, etag, size)
 
 

@@ -134,3 +134,37 @@ def test_a_download_survives(concurrency: int, pauses: list[float]) -> None:
     assert b"".join(Download(ResumingReader(inner, 2), 5, 80, 16)) == DATA[5:85]
     assert len(pauses) == 2
     inner.check_closed()
+
+
+def test_a_call_is_tried_again_while_its_error_is_passing(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[Exception] = [OSError("once"), OSError("twice")]
+
+    def call() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    said = retry.retrying(
+        call, 5, lambda exc: isinstance(exc, OSError), lambda exc: f"It was {exc}"
+    )
+    assert said == "done"
+    assert pauses == [0.2, 0.4]
+    assert "It was twice; trying again in 0.4 s, 4 tries left" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "tries"), [(OSError("for good"), 4), (ValueError("no"), 1)])
+def test_what_lasts_or_is_no_passing_error_is_raised(
+    error: Exception, tries: int, pauses: list[float]
+) -> None:
+    made: list[int] = []
+
+    def call() -> None:
+        made.append(1)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        retry.retrying(call, 3, lambda exc: isinstance(exc, OSError))
+    assert caught.value is error
+    assert len(made) == tries
