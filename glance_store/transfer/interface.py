@@ -102,3 +102,32 @@ class ImageReader(Protocol):
     def close(self) -> None:
         """Let go of the image. Called once; no `read_at` runs at that time."""
         ...
+
+
+class Stream(Protocol):
+    """An answer of a backend that is being read, by one thread."""
+
+    def read(self, length: int) -> bytes:
+        """Return up to `length` of the next bytes, at least one before the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was not read. May be called again."""
+        ...
+
+
+class StreamingReader(ImageReader, Protocol):
+    """A reader whose backend can send a long range in one go; its images have no holes.
+
+    The engine asks for long ranges one after the other, or for some side by side, whatever turns
+    out to be faster. `concurrency` is how many at most.
+    """
+
+    @property
+    def range_size(self) -> int:
+        """Bytes of the ranges that are asked for side by side; so many are held for each."""
+        ...
+
+    def open_stream(self, offset: int, length: int) -> Stream:
+        """Ask for exactly `length` bytes at an offset. Safe from several threads."""
+        ...

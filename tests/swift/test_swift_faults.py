@@ -218,11 +218,12 @@ def test_body_that_breaks_off(proxied, proxy, account, container, retries):
 
 def test_several_ranges_at_once(proxied, proxy, account, container):
     store = proxied(large_object_size=100)
-    store.READ_CHUNKSIZE = SEGMENT
+    store.READ_CHUNKSIZE = SEGMENT // 4
     data = image(9 * SEGMENT)
     uri = add(store, "image", data)
     before = proxy.accepted
-    proxy.inject(latency=0.05)
+    # So slow that one connection is not enough.
+    proxy.inject(latency=0.01, bandwidth=8 * SEGMENT)
     check_bytes(read(store, uri), data)
     assert proxy.accepted - before >= 2
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +13,6 @@ from glance_store._drivers.s3.errors import PreconditionFailed, TransferInterrup
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
 
-LOG = logging.getLogger(__name__)
-
 
 class S3Reader:
     """An object in a bucket; its size and version are asked for by the constructor.
@@ -23,16 +21,20 @@ class S3Reader:
     :param bucket: where the object is
     :param key: its name
     :param concurrency: ranges worth having in flight
+    :param range_size: bytes of such a range
     :raises NotFound: there is no such object
     :raises Forbidden: the service refuses
     :raises RemoteServiceUnavailable: the service cannot be reached
     """
 
-    def __init__(self, client: Client, bucket: str, key: str, concurrency: int) -> None:
+    def __init__(
+        self, client: Client, bucket: str, key: str, concurrency: int, range_size: int
+    ) -> None:
         self._s3 = client.s3
         self._shown = f"{bucket}/{key}"
         self._arguments: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self.concurrency = concurrency
+        self.range_size = range_size
         about = guarded(
             lambda: self._s3.head_object(**self._arguments),
             _("Looking for %s") % self._shown,
@@ -56,19 +58,26 @@ class S3Reader:
 
         :param offset: first byte
         :param length: how many
-        :returns: the bytes, fewer where the answer broke off, none only at the end of the image
-        :raises TransferInterrupted: it broke off before the first byte; calling again may help
+        :returns: the bytes, none only at the end of the image
+        :raises TransferInterrupted: the answer broke off; calling again may help
         :raises RemoteServiceUnavailable: the service cannot be reached, or the image was replaced
         :raises NotFound: the image has been removed
         """
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
-        body = self._ask(offset, length)
-        try:
-            return self._receive(body, offset, length)
-        finally:
-            body.close()
+        with contextlib.closing(self.open_stream(offset, length)) as stream:
+            return stream.read(length)
+
+    def open_stream(self, offset: int, length: int) -> S3Stream:
+        """Ask for bytes at an offset.
+
+        :param offset: first byte
+        :param length: how many; the image has them
+        :raises RemoteServiceUnavailable: the service cannot be reached, or the image was replaced
+        :raises NotFound: the image has been removed
+        """
+        return S3Stream(self._ask(offset, length), self._shown, offset, length)
 
     def _ask(self, offset: int, length: int) -> Any:
         """Send the request for a range; return the body of the answer."""
@@ -102,30 +111,50 @@ class S3Reader:
             )
         return body
 
-    def _receive(self, body: Any, offset: int, length: int) -> bytes:
-        pieces: list[bytes] = []
-        missing = length
-        while missing:
-            try:
-                # Mostly all of it at once, without a copy.
-                piece = guarded(
-                    lambda: body.read(missing),  # noqa: B023
-                    _("Reading %(name)s broke off at byte %(offset)d")
-                    % {"name": self._shown, "offset": offset + length - missing},
-                )
-            except exceptions.RemoteServiceUnavailable as exc:
-                if not pieces:
-                    raise TransferInterrupted(exc.msg) from None
-                LOG.debug("%s; %d bytes of it are used", exc, length - missing)
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-            missing -= len(piece)
-        if not pieces:
+
+class S3Stream:
+    """The answer for a range of an object.
+
+    :param body: of the answer
+    :param shown: name of the object, for errors
+    :param offset: first byte
+    :param length: bytes of the range
+    """
+
+    def __init__(self, body: Any, shown: str, offset: int, length: int) -> None:
+        self._body = body
+        self._shown = shown
+        self._offset = offset
+        self._missing = length
+
+    def read(self, length: int) -> bytes:
+        """Return up to `length` of the next bytes, none at the end of the range.
+
+        :param length: how many
+        :raises TransferInterrupted: the answer broke off
+        """
+        wanted = min(length, self._missing)
+        if not wanted:
+            return b""
+        try:
+            # Mostly all of it at once, without a copy.
+            data: bytes = guarded(lambda: self._body.read(wanted), self._action())
+        except exceptions.RemoteServiceUnavailable as exc:
+            raise TransferInterrupted(exc.msg) from None
+        if not data:
             raise TransferInterrupted(
-                _("Reading %(name)s broke off at byte %(offset)d: the answer ended there"),
-                name=self._shown,
-                offset=offset,
+                _("%(action)s: the answer ended there"), action=self._action()
             )
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._offset += len(data)
+        self._missing -= len(data)
+        return data
+
+    def _action(self) -> str:
+        return str(
+            _("Reading %(name)s broke off at byte %(offset)d")
+            % {"name": self._shown, "offset": self._offset}
+        )
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        self._body.close()

@@ -25,7 +25,7 @@ from glance_store._drivers.s3.reader import S3Reader
 from glance_store._drivers.s3.upload import Upload, time_of
 from glance_store._drivers.s3.writer import S3Writer
 from glance_store.i18n import _
-from glance_store.transfer.retry import ResumingReader
+from glance_store.transfer.retry import ResumingStreamingReader
 
 if TYPE_CHECKING:
     import datetime
@@ -266,9 +266,10 @@ class Store(driver.Store):
             str(place.bucket),
             str(place.key),
             self.store_conf.s3_store_read_concurrency,
+            self.read_size,
         )
         # What fails before there is a body has been tried again by the client.
-        return ResumingReader(
+        return ResumingStreamingReader(
             reader, client.settings.attempts - 1, transient=(TransferInterrupted,)
         )
 

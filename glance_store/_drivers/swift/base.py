@@ -27,7 +27,7 @@ from glance_store._drivers.swift.writer import (
     StreamWriter,
 )
 from glance_store.i18n import _
-from glance_store.transfer.retry import ResumingReader
+from glance_store.transfer.retry import ResumingStreamingReader
 
 if TYPE_CHECKING:
     from glance_store.driver import StoreWriter
@@ -40,8 +40,8 @@ _MIB = 1024 * 1024
 _MB = 1000 * 1024
 # Smaller images are held in memory and sent when they are complete.
 _HELD = 8 * _MIB
-# Of what a request costs Swift little depends on how much it asks for.
-_READS_IN_A_CHUNK = 2
+# Of what a request costs little depends on how much it asks for: 24 MiB.
+_READS_IN_A_RANGE = 6
 
 
 class _Given(NamedTuple):
@@ -76,8 +76,8 @@ class BaseStore(driver.Store):
 
     @property
     def read_size(self) -> int:
-        """Bytes of the chunks that `get` delivers, and of a request to Swift."""
-        return _READS_IN_A_CHUNK * self.READ_CHUNKSIZE
+        """Bytes of a request to Swift while several are on their way."""
+        return _READS_IN_A_RANGE * self.READ_CHUNKSIZE
 
     # -- configuration
 
@@ -243,11 +243,12 @@ class BaseStore(driver.Store):
                 cast("str", place.container),
                 cast("str", place.obj),
                 options.swift_store_read_concurrency,
+                self.read_size,
             )
         except BaseException:
             client.account.close()
             raise
-        return ResumingReader(
+        return ResumingStreamingReader(
             reader, options.swift_store_retry_get_count, transient=(SwiftUnavailable,)
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -25,13 +26,17 @@ class SwiftReader:
     :param container: where the image is
     :param obj: its name
     :param concurrency: ranges that may be requested at once
+    :param range_size: bytes of such a range
     :raises NotFound: it is not there
     """
 
-    def __init__(self, client: Client, container: str, obj: str, concurrency: int) -> None:
+    def __init__(
+        self, client: Client, container: str, obj: str, concurrency: int, range_size: int
+    ) -> None:
         self._client = client
         self._place = (container, obj)
         self.concurrency = concurrency
+        self.range_size = range_size
         head = client.request("HEAD", container, obj, action=_("Looking for image %s") % obj)
         self.size = content_length(head, obj)
         # Of large objects it stands for all segments together.
@@ -46,13 +51,22 @@ class SwiftReader:
         :raises SwiftUnavailable: the answer broke off
         :raises SwiftError: the image is not the one that was opened
         """
-        stop = min(offset + length, self.size)
-        if offset >= stop:
+        length = min(length, self.size - offset)
+        if length <= 0:
             return b""
-        action = _("Reading image %(image)s at byte %(offset)d") % {
-            "image": self._place[1],
-            "offset": offset,
-        }
+        with contextlib.closing(self.open_stream(offset, length)) as stream:
+            return stream.read(length)
+
+    def open_stream(self, offset: int, length: int) -> SwiftStream:
+        """Ask for bytes at an offset.
+
+        :param offset: first byte
+        :param length: how many; the image has them
+        :raises SwiftUnavailable: no answer, or not for that range
+        :raises SwiftError: the image is not the one that was opened
+        """
+        image, stop = self._place[1], offset + length
+        action = _action(image, offset)
         response = self._client.request(
             "GET",
             *self._place,
@@ -63,21 +77,10 @@ class SwiftReader:
         )
         try:
             self._check(response, offset, stop, action)
-            data: bytes = response.read(stop - offset, decode_content=False)
-            whole = len(data) == stop - offset
-            # Also the end has been seen: only then is the connection used again.
-            over = not whole or bool(response.read(1, decode_content=False))
-        except errors.NETWORK as exc:
-            error = errors.unreachable(exc, action)
-        else:
-            if whole and (not over or response.status == 200):
-                return data
-            error = errors.SwiftUnavailable(
-                _("%(action)s: the answer has not as many bytes as were asked for"), action=action
-            )
-        finally:
+        except BaseException:
             response.close()
-        raise error
+            raise
+        return SwiftStream(response, image, offset, length)
 
     def _check(self, response: Response, offset: int, stop: int, action: str) -> None:
         etag = _etag(response)
@@ -105,6 +108,57 @@ class SwiftReader:
     def close(self) -> None:
         """Let go of the account."""
         self._client.account.close()
+
+
+class SwiftStream:
+    """The answer for a range of an image.
+
+    :param response: its body is as it was stored
+    :param image: name of the image, for errors
+    :param offset: first byte
+    :param length: bytes of the range
+    """
+
+    def __init__(self, response: Response, image: str, offset: int, length: int) -> None:
+        self._response = response
+        self._image = image
+        self._offset = offset
+        self._missing = length
+
+    def read(self, length: int) -> bytes:
+        """Return up to `length` of the next bytes, none at the end of the range.
+
+        :param length: how many
+        :raises SwiftUnavailable: the answer broke off, or goes on behind the range
+        """
+        wanted = min(length, self._missing)
+        if not wanted:
+            return b""
+        try:
+            data: bytes = self._response.read(wanted, decode_content=False)
+            self._missing -= len(data)
+            # Also the end has been seen: only then is the connection used again.
+            over = not self._missing and bool(self._response.read(1, decode_content=False))
+        except errors.NETWORK as exc:
+            error = errors.unreachable(exc, _action(self._image, self._offset))
+        else:
+            # Of a whole image there is no more than its size said.
+            if data and (not over or self._response.status == 200):
+                self._offset += len(data)
+                return data
+            error = errors.SwiftUnavailable(
+                _("%(action)s: the answer has not as many bytes as were asked for"),
+                action=_action(self._image, self._offset),
+            )
+        raise error
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        self._response.close()
+
+
+def _action(image: str, offset: int) -> str:
+    return str(_("Reading image %(image)s at byte %(offset)d") % {"image": image, "offset": offset})
 
 
 def content_length(response: Response, obj: str) -> int:

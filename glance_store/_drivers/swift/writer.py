@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.swift import containers, deletion, errors
+from glance_store._drivers.swift.body import HashedBody
 from glance_store._drivers.swift.client import Client
 from glance_store._drivers.swift.manifest import Manifest
 from glance_store._drivers.swift.publish import TAKEN, Name
@@ -224,8 +225,8 @@ class SegmentedWriter(Upload):
     def write(self, offset: int, block: memoryview) -> None:
         """Store a segment."""
         number = offset // self.block_size + 1
-        etag = hashlib.md5(block, usedforsecurity=False).hexdigest()
-        send_segment(self, self.manifest, number, etag, block, len(block))
+        with contextlib.closing(HashedBody(block)) as body:
+            send_segment(self, self.manifest, number, body.etag, body, len(body))
 
     def commit(self, size: int) -> None:
         """Write the manifest."""
@@ -253,36 +254,41 @@ def _empty(upload: Upload) -> ObjectWriter:
 
 
 def send_segment(
-    upload: Upload, manifest: Manifest, number: int, etag: str, body: Any, size: int
+    upload: Upload,
+    manifest: Manifest,
+    number: int,
+    etag: Callable[[], str],
+    body: Callable[[], Iterator[Any]],
+    size: int,
 ) -> None:
     """Send a segment whose bytes are at hand, as often as it takes.
 
     :param upload: what it belongs to
     :param manifest: that will name it
     :param number: from 1
-    :param etag: MD5 of the bytes, in hexadecimal
-    :param body: what `Client.request` takes and can send again
+    :param etag: returns the MD5 of the bytes, in hexadecimal; called when there is an answer
+    :param body: begins anew with the bytes, each time that it is called
     :param size: bytes
     :raises SwiftUnavailable: it does not arrive undamaged
     """
     name = manifest.attempt(number)
     client = upload.name.client
     action = _("Storing the segment %s") % name
-    # Of a body that is a function the length is not known otherwise.
+    # The length is not known otherwise, and Swift would get chunks.
     headers = {"Content-Length": str(size)}
 
     def send() -> None:
         response = client.request(
             "PUT", upload.name.container, name, action=action, headers=headers, body=body
         )
-        check_etag(response, etag, action)
+        check_etag(response, etag(), action)
 
     retrying(
         lambda: upload.into_container(send),
         client.settings.retries,
         lambda exc: isinstance(exc, errors.DamagedError),
     )
-    manifest.stored(number, etag, size)
+    manifest.stored(number, etag(), size)
 
 
 class _SegmentsInOrder(Upload):
@@ -438,7 +444,7 @@ class BufferedSegmentsWriter(_SegmentsInOrder):
             file.seek(0)
             return iter(lambda: file.read(_FILE_PIECE), b"")
 
-        send_segment(self, self.manifest, self._number, self._digest.hexdigest(), body, size)
+        send_segment(self, self.manifest, self._number, self._digest.hexdigest, body, size)
 
     def cancel(self) -> None:
         """Let go of the file."""

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The body of a segment's PUT: a view of a block of the engine, hashed while it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator
+
+# The time limit counts for the sending of one slice: it may not be large. Each costs a system call
+# and a change of hands: it may not be small.
+_SLICE = 256 * 1024
+
+
+class HashedBody:
+    """A block in slices, as often as it has to be sent; no byte is copied, none is hashed twice.
+
+    It is used by one thread. When it is closed nothing refers to the block any more.
+
+    :param block: the bytes; they may not change as long as this object is in use
+    """
+
+    def __init__(self, block: memoryview | bytes) -> None:
+        self._view = memoryview(block)
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self._hashed = 0  # bytes, from the beginning
+        self._slices: Generator[memoryview, None, None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __call__(self) -> Iterator[memoryview]:
+        """Begin anew, and end what was begun before.
+
+        :returns: the slices; each is good until the next one is asked for
+        """
+        self._end()
+        self._slices = slices = self._cut()
+        return slices
+
+    def _cut(self) -> Generator[memoryview, None, None]:
+        for start in range(0, len(self._view), _SLICE):
+            with self._view[start : start + _SLICE] as part:
+                yield part
+                end = start + len(part)
+            # Behind the sending, not before it: the kernel has something to send meanwhile.
+            self._hash(end)
+
+    def _hash(self, end: int) -> None:
+        if end > self._hashed:
+            with self._view[self._hashed : end] as part:
+                self._digest.update(part)
+            self._hashed = end
+
+    def etag(self) -> str:
+        """Return the MD5 of the whole block, in hexadecimal, whatever part of it was sent."""
+        self._hash(len(self._view))
+        return self._digest.hexdigest()
+
+    def _end(self) -> None:
+        # The error of a request that broke off may still refer to its slices.
+        slices, self._slices = self._slices, None
+        if slices is not None:
+            slices.close()
+
+    def close(self) -> None:
+        """Let go of the block."""
+        self._end()
+        self._view.release()

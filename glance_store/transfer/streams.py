@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One long answer of a backend as long as that is fast, several side by side where it is not.
+
+More connections than one help where the connection is the limit: a far server, a rate for each of
+them. Where the machines are the limit they only take time from each other. Which is the case shows
+when it is tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator
+
+from glance_store.transfer.interface import Extent, StreamingReader
+from glance_store.transfer.pieces import pieces, stream_piece
+from glance_store.transfer.readahead import ReadAhead
+
+MIB = 1024 * 1024
+# Chunks of this size are still in the cache of the processor when they are handed over. Of a range
+# there are many, so that there is something to measure.
+_CHUNK = MIB
+_CHUNKS_IN_A_RANGE = 32
+# Bytes in a second from one connection, of which more than one consumer can hardly use.
+_FAST = 500 * MIB
+# How much faster several answers have to be than one.
+_GAIN = 1.15
+# One alone begins with this part of the range of those side by side, and the next is so many times
+# as long: each can show that several would be faster. When they were not it gets long at once.
+_FIRST = 1 / 4
+_GROWTH = 4
+_LONGEST = 128
+
+
+class _Meter:
+    """Measures how long a consumer waits for its chunks, those after the first one."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.waited = 0.0
+
+    def over(self, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
+        """Yield chunks, measured."""
+        first = True
+        while True:
+            begun = time.perf_counter()
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            if not first:
+                self.waited += time.perf_counter() - begun
+                self.bytes += len(chunk)
+            first = False
+            yield chunk
+
+    def is_slow(self) -> bool:
+        """Tell whether the backend is what keeps the consumer waiting."""
+        return self.bytes < _FAST * self.waited
+
+    def beats(self, other: _Meter) -> bool:
+        """Tell whether this way is clearly faster than another one."""
+        return self.waited * other.bytes * _GAIN < other.waited * self.bytes
+
+
+class Streams:
+    """The bytes of a range of an image without holes.
+
+    :param reader: the image
+    :param offset: first byte
+    :param stop: the byte behind the last one
+    :param chunk_size: bytes of a chunk at most
+    """
+
+    def __init__(self, reader: StreamingReader, offset: int, stop: int, chunk_size: int) -> None:
+        self._reader = reader
+        self._offset = offset
+        self._stop = stop
+        part = max(1, reader.range_size // _CHUNKS_IN_A_RANGE)
+        self._chunk_size = min(chunk_size, part, _CHUNK)
+        self._alone: Generator[bytes, None, None] | None = None
+        self._beside: ReadAhead | None = None
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes in order, from the first one on in the consumer's thread."""
+        position, size = self._offset, self._reader.range_size
+        length = max(1, int(_FIRST * size))
+        while position < self._stop:
+            piece = Extent(position, min(length, self._stop - position), True)
+            alone = _Meter()
+            self._alone = self._read(piece)
+            yield from alone.over(self._alone)
+            position += piece.length
+            length = min(_GROWTH * length, _LONGEST * size)
+            if alone.is_slow() and self._is_worth_it(position):
+                for chunk in self._side_by_side(position, alone):
+                    position += len(chunk)
+                    yield chunk
+                length = _LONGEST * size
+
+    def _is_worth_it(self, position: int) -> bool:
+        return self._reader.concurrency > 1 and self._stop - position > self._reader.range_size
+
+    def _side_by_side(self, position: int, alone: _Meter) -> Iterator[bytes]:
+        """Yield what follows from several answers, as long as that is faster than one."""
+        # All threads end at the same time when their ranges are of one size.
+        rest, threads = self._stop - position, self._reader.concurrency
+        rounds = -(-rest // (threads * self._reader.range_size))
+        size = -(-rest // (threads * rounds))
+        parts = pieces(self._reader, position, self._stop, size)
+        self._beside = beside = ReadAhead(self._reader, parts, self._read)
+        meter = _Meter()
+        open_question = True
+        for chunk in meter.over(beside.chunks()):
+            yield chunk
+            if open_question and meter.bytes >= size * (threads - 1):
+                open_question = False
+                if not meter.beats(alone):
+                    beside.wind_down()
+
+    def _read(self, piece: Extent) -> Generator[bytes, None, None]:
+        return stream_piece(self._reader, piece, self._chunk_size)
+
+    def stop(self, wait: bool) -> None:
+        """Read no more; the reader is closed when the last read in flight has ended.
+
+        :param wait: until it has
+        """
+        if self._alone is not None:
+            # Another thread may be reading: its answer is let go of when it has what it waits for.
+            with contextlib.suppress(ValueError):
+                self._alone.close()
+        if self._beside is None:
+            self._reader.close()
+        else:
+            self._beside.stop(wait)
