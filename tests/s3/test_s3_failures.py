@@ -138,6 +138,28 @@ def test_a_part_that_is_sent_again_is_neither_read_nor_hashed_again(
     check_bytes(images.read(uri), data)
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_parts_are_hashed_for_the_service_unless_configured(
+    make: Callable[..., Images], verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = make(s3_store_verify_parts=verified)
+    hashed: list[int] = []
+
+    def sha256(data: Any = b"") -> Any:
+        hashed.append(len(data))
+        return hashlib.sha256(data)
+
+    # Both the store's own place and that of the client library.
+    monkeypatch.setattr(body, "hashlib", types.SimpleNamespace(sha256=sha256, md5=None))
+    monkeypatch.setattr("botocore.auth.sha256", sha256)
+    data = image(2 * PART + 5)
+    uri = images.add("parts", data)
+    small = images.add("small", b"data")
+    assert sum(hashed) >= len(data) + 4 if verified else sum(hashed) < PART
+    check_bytes(images.read(uri), data)
+    assert images.read(small) == b"data"
+
+
 def test_removal_is_tried_again(images: Images, service: Service, proxy: FaultProxy) -> None:
     """The abort of an upload fails as well, at first."""
     images.add("other", b"data")

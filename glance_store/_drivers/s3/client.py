@@ -44,6 +44,7 @@ class Settings:
     read_timeout: int  # seconds
     proxies: dict[str, str] = dataclasses.field(repr=False)
     concurrency: int  # requests of one transfer in flight
+    verifies_parts: bool = True  # whether the service can check what it gets
     knows_checksums: bool = True  # whether boto3 is new enough for the checksums
 
     @classmethod
@@ -80,6 +81,7 @@ class Settings:
                 if proxy
             },
             concurrency=max(conf.s3_store_thread_pools, conf.s3_store_read_concurrency),
+            verifies_parts=conf.s3_store_verify_parts,
         )
 
     @property
@@ -94,7 +96,12 @@ class Settings:
         Without TLS its SHA-256 is part of the signature instead, which nobody can forge. With TLS
         nobody can change it on the way, and a checksum that the service stores with suffices.
         """
-        return self.place.secure and not self.extra_checksums
+        return self.verifies_parts and self.place.secure and not self.extra_checksums
+
+    @property
+    def signs_payload(self) -> bool:
+        """Whether the SHA-256 of a body is part of its signature."""
+        return self.verifies_parts and not self.place.secure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +278,7 @@ def _config(settings: Settings) -> Any:
     options: dict[str, Any] = {
         "s3": {
             "addressing_style": settings.addressing,
-            "payload_signing_enabled": not settings.place.secure,
+            "payload_signing_enabled": settings.signs_payload,
         },
         "signature_version": "s3v4",
         "retries": {"mode": settings.retry_mode, "total_max_attempts": settings.attempts},

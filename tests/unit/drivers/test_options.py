@@ -29,6 +29,7 @@ NEW = {
         ("rbd_store_data_pool", None, None),
     ],
     "s3": [
+        ("s3_store_verify_parts", True, None),
         ("s3_store_read_concurrency", 10, 1),
         ("s3_store_retry_mode", "standard", None),
         ("s3_store_max_attempts", 5, 1),

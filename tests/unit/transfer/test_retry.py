@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
 from glance_store import exceptions
 from glance_store.transfer import retry
 from glance_store.transfer.download import Download
-from glance_store.transfer.interface import Extent, ImageReader
-from glance_store.transfer.retry import ResumingReader
+from glance_store.transfer.interface import Extent, ImageReader, Stream
+from glance_store.transfer.retry import ResumingReader, ResumingStreamingReader
 
-from .memory import MemoryReader, pattern
+from .memory import MemoryReader, collect, pattern
+from .streaming import FAST, RANGE, SIZE, SLOW, StreamingMemoryReader, ticking
 
 DATA = pattern(100)
 Gone = exceptions.RemoteServiceUnavailable
@@ -168,3 +170,155 @@ def test_what_lasts_or_is_no_passing_error_is_raised(
         retry.retrying(call, 3, lambda exc: isinstance(exc, OSError))
     assert caught.value is error
     assert len(made) == tries
+
+
+class Breaking(StreamingMemoryReader):
+    """Its streams, and the attempts to open them, fail at given offsets, each error once."""
+
+    def __init__(
+        self,
+        breaks: dict[int, list[BaseException]] | None = None,
+        refusals: dict[int, list[BaseException]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(DATA, 3, range_size=64, breaks=breaks, refusals=refusals, **options)
+
+    def asked(self) -> list[tuple[int, int]]:
+        return [(stream.offset, stream.length) for stream in self.streams]
+
+    def check_released(self) -> None:
+        assert all(stream.closed for stream in self.streams)
+        assert self.most_open <= 1
+
+
+def read_to_end(stream: Stream, length: int = 16) -> bytes:
+    return b"".join(iter(lambda: stream.read(length), b""))
+
+
+def test_it_is_a_reader_of_streams() -> None:
+    inner = Breaking()
+    reader = ResumingStreamingReader(inner, 3)
+    assert isinstance(reader, ImageReader)
+    assert (reader.size, reader.concurrency, reader.range_size) == (100, 3, 64)
+    assert reader.read_at(5, 10) == DATA[5:15]
+    stream = reader.open_stream(5, 80)
+    assert read_to_end(stream, 30) == DATA[5:85]
+    assert inner.asked() == [(5, 80)]
+    assert inner.streams[0].wanted == [30, 30, 30]
+    # The end stays the end; nobody is asked.
+    assert stream.read(1) == b""
+    stream.close()
+    stream.close()
+    inner.check_released()
+    reader.close()
+    inner.check_closed()
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_stream_goes_on_where_it_broke_off(
+    retries: int, pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often: a break after progress is no failed try."""
+    caplog.set_level(logging.INFO)
+    inner = Breaking({at: [Gone("cable cut")] for at in (23, 24, 70)})
+    stream = ResumingStreamingReader(inner, retries).open_stream(10, 80)
+    assert read_to_end(stream) == DATA[10:90]
+    assert inner.asked() == [(10, 80), (23, 67), (24, 66), (70, 20)]
+    assert pauses == []
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * 3
+    assert "byte 23 (cable cut)" in caplog.records[0].getMessage()
+    stream.close()
+    inner.check_released()
+
+
+def test_each_position_has_all_its_tries(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    # At 0 and at 40 no stream is open; at 20 and 40 one breaks first, which is no try.
+    inner = Breaking(
+        {0: [Gone()], 20: [Gone()] * 3, 40: [Gone()]}, {0: [Gone()], 40: [Gone("shut")] * 2}
+    )
+    stream = ResumingStreamingReader(inner, 2).open_stream(0, 100)
+    assert read_to_end(stream, 10) == DATA
+    assert inner.asked() == [(0, 100), (0, 100), (20, 80), (20, 80), (20, 80), (40, 60)]
+    assert pauses == [0.2, 0.4] * 3
+    assert "broke off at byte 40 (shut); trying again in 0.2 s, 2 tries left" in caplog.text
+    stream.close()
+    inner.check_released()
+
+
+@pytest.mark.parametrize("at", [0, 33])
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_a_stream_is_given_up(retries: int, at: int, pauses: list[float]) -> None:
+    errors: list[BaseException] = [Gone(f"try {number}") for number in range(retries + 3)]
+    last = errors[retries + bool(at)]  # the first one after progress is no try
+    inner = Breaking({at: errors})
+    stream = ResumingStreamingReader(inner, retries).open_stream(0, 100)
+    data: list[bytes] = []
+    with pytest.raises(Gone) as caught:
+        collect(iter(lambda: stream.read(10), b""), data)
+    assert caught.value is last
+    assert b"".join(data) == DATA[:at]
+    assert len(pauses) == retries
+    stream.close()
+    inner.check_released()
+
+
+@pytest.mark.parametrize("at", [0, 33])
+@pytest.mark.parametrize("where", ["breaks", "refusals"])
+@pytest.mark.parametrize("error", [exceptions.NotFound(image="x"), OSError("broken")], ids=repr)
+def test_what_no_further_stream_cures(
+    error: Exception, where: str, at: int, pauses: list[float]
+) -> None:
+    # For one at 33 to be opened the first has to break there.
+    breaks: dict[int, list[BaseException]] = {33: [Gone()]} if at else {}
+    if where == "breaks":
+        breaks[at] = [error]
+    inner = Breaking(breaks, {at: [error]} if where == "refusals" else {})
+    stream = ResumingStreamingReader(inner, 3).open_stream(0, 100)
+    data: list[bytes] = []
+    with pytest.raises(type(error)) as caught:
+        collect(iter(lambda: stream.read(10), b""), data)
+    assert caught.value is error
+    assert b"".join(data) == DATA[:at]
+    assert pauses == []
+    stream.close()
+    inner.check_released()
+
+
+def test_the_caller_says_what_is_transient_for_a_stream(pauses: list[float]) -> None:
+    inner = Breaking({20: [ConnectionResetError(), BrokenPipeError()], 50: [Gone()]})
+    reader = ResumingStreamingReader(inner, 1, transient=(ConnectionResetError, BrokenPipeError))
+    stream = reader.open_stream(0, 100)
+    data: list[bytes] = []
+    with pytest.raises(Gone):
+        collect(iter(lambda: stream.read(10), b""), data)
+    assert b"".join(data) == DATA[:50]
+    assert pauses == [0.2]
+    stream.close()
+    inner.check_released()
+
+
+def test_a_stream_that_ends_early_is_asked_for_again() -> None:
+    """The image has really ended when the next one brings nothing either."""
+    inner = Breaking(size=120)
+    stream = ResumingStreamingReader(inner, 3).open_stream(0, 120)
+    assert read_to_end(stream, 64) == DATA
+    assert inner.asked() == [(0, 120), (100, 20)]
+    stream.close()
+    inner.check_released()
+
+
+@pytest.mark.parametrize("alone", [FAST, SLOW], ids=["one", "several"])
+def test_a_download_of_streams_survives(alone: float, pauses: list[float]) -> None:
+    breaks: dict[int, list[BaseException]] = {at: [Gone()] for at in range(3, SIZE, 50)}
+    data = pattern(SIZE)
+    with ticking(alone) as clock:
+        inner = StreamingMemoryReader(
+            data, 3, range_size=RANGE, breaks=breaks, refusals={0: [Gone()]}, on_data=clock.spend
+        )
+        reader = ResumingStreamingReader(inner, 1)
+        assert b"".join(clock.consume(Download(reader))) == data
+    assert bool(inner.ranges(beside=True)) == (alone == SLOW)
+    assert not any(breaks.values())
+    inner.check_closed()
