@@ -102,7 +102,7 @@ class Download:
         self.close()
 
     def close(self) -> None:
-        """Stop reading and let go of the image; waits for reads in flight."""
+        """Stop reading and let go of the image; waits for the reads of its own threads."""
         self._release(wait=True)
 
     def __del__(self) -> None:

@@ -112,7 +112,7 @@ class Stream(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what was not read. May be called again."""
+        """Let go of what was not read. May be called again, and raises nothing."""
         ...
 
 

@@ -60,6 +60,8 @@ class ReadAhead:
         for _number in range(self._window):
             thread = threading.Thread(target=self._work, name="glance_store-download", daemon=True)
             with self._lock:
+                if self._stopped:
+                    return
                 self._running += 1
             try:
                 thread.start()

@@ -9,6 +9,7 @@ when it is tried.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Generator, Iterator
 
@@ -74,22 +75,28 @@ class Streams:
     def __init__(self, reader: StreamingReader, offset: int, stop: int, chunk_size: int) -> None:
         self._reader = reader
         self._offset = offset
-        self._stop = stop
+        self._end = stop
         part = max(1, reader.range_size // _CHUNKS_IN_A_RANGE)
         self._chunk_size = min(chunk_size, part, _CHUNK)
         self._alone: Generator[bytes, None, None] | None = None
         self._beside: ReadAhead | None = None
+        self._stopped = threading.Event()
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in order, from the first one on in the consumer's thread."""
         position, size = self._offset, self._reader.range_size
         length = max(1, int(_FIRST * size))
-        while position < self._stop:
-            piece = Extent(position, min(length, self._stop - position), True)
+        while position < self._end and not self._stopped.is_set():
+            piece = Extent(position, min(length, self._end - position), True)
             alone = _Meter()
-            self._alone = self._read(piece)
-            yield from alone.over(self._alone)
-            position += piece.length
+            # Closed here as well: stop() cannot do it while another thread reads.
+            with contextlib.closing(self._read(piece)) as self._alone:
+                if self._stopped.is_set():
+                    # Perhaps it came before it could see this one.
+                    return
+                for chunk in alone.over(self._alone):
+                    position += len(chunk)
+                    yield chunk
             length = min(_GROWTH * length, _LONGEST * size)
             if alone.is_slow() and self._is_worth_it(position):
                 for chunk in self._side_by_side(position, alone):
@@ -98,16 +105,18 @@ class Streams:
                 length = _LONGEST * size
 
     def _is_worth_it(self, position: int) -> bool:
-        return self._reader.concurrency > 1 and self._stop - position > self._reader.range_size
+        return self._reader.concurrency > 1 and self._end - position > self._reader.range_size
 
     def _side_by_side(self, position: int, alone: _Meter) -> Iterator[bytes]:
         """Yield what follows from several answers, as long as that is faster than one."""
         # All threads end at the same time when their ranges are of one size.
-        rest, threads = self._stop - position, self._reader.concurrency
+        rest, threads = self._end - position, self._reader.concurrency
         rounds = -(-rest // (threads * self._reader.range_size))
         size = -(-rest // (threads * rounds))
-        parts = pieces(self._reader, position, self._stop, size)
+        parts = pieces(self._reader, position, self._end, size)
         self._beside = beside = ReadAhead(self._reader, parts, self._read)
+        if self._stopped.is_set():
+            return
         meter = _Meter()
         open_question = True
         for chunk in meter.over(beside.chunks()):
@@ -125,8 +134,9 @@ class Streams:
 
         :param wait: until it has
         """
+        self._stopped.set()
         if self._alone is not None:
-            # Another thread may be reading: its answer is let go of when it has what it waits for.
+            # Another thread may be reading: it lets go of its answer when it has what it waits for.
             with contextlib.suppress(ValueError):
                 self._alone.close()
         if self._beside is None:

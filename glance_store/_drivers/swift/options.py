@@ -408,10 +408,11 @@ upload that runs at the same time.
         default=4,
         min=1,
         help="""
-How many parts of an image a download requests at once.
+How many ranges of an image a download requests at once at most.
 
-The parts have 8 MiB; a download holds as many of them, and one or two more, in
-memory. With 1 they are requested one after the other.
+An image is read in one go as long as a connection is fast. Where several are
+faster, so many ranges of up to 24 MiB are requested side by side, and held in
+memory until they are read. With 1 that is never done.
 """,
     ),
     cfg.IntOpt(

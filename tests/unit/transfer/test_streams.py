@@ -168,6 +168,7 @@ def test_few_long_requests_and_no_thread(alone: float, between: float, concurren
         assert fetched(reader, clock, between) == data
     assert started == []
     assert [stream.length for stream in reader.streams] == lengths
+    assert [sum(stream.wanted) for stream in reader.streams] == lengths
     assert reader.most_open == 1
 
 
@@ -303,6 +304,24 @@ def test_several_are_judged_when_all_have_begun() -> None:
         assert fetched(reader, clock) == data
     assert len(reader.ranges(beside=False)) == 1
     assert len(reader.ranges(beside=True)) == 9
+
+
+def test_several_are_judged_once() -> None:
+    """They get slow when that has been done."""
+    data = pattern(FIRST + 18 * RANGE)
+
+    def on_data(size: int) -> None:
+        # The fifth one may have been read when it is judged, the sixth one may not.
+        if sum(stream.length for stream in reader.streams) > FIRST + 6 * RANGE:
+            clock.spend(10 * size)
+        elif threading.current_thread() is consumer:
+            clock.spend(size)
+
+    consumer = threading.current_thread()
+    reader = StreamingMemoryReader(data, THREADS, range_size=RANGE, on_data=on_data)
+    with ticking(SLOW, SLOW) as clock:
+        assert fetched(reader, clock) == data
+    assert reader.ranges(beside=False) == [(0, FIRST)]
 
 
 def measured(*chunks: tuple[int, float]) -> streams._Meter:
