@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The body of a segment's PUT: a view of a block of the engine, hashed while it is sent."""
+"""The body of a PUT: a block of the engine in slices, hashed while they are sent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from collections.abc import Generator, Iterator
 # The time limit counts for the sending of one slice: it may not be large. Each costs a system call
 # and a change of hands: it may not be small.
 _SLICE = 256 * 1024
+
+
+def slices(view: memoryview) -> Generator[memoryview, None, None]:
+    """Yield a block in slices.
+
+    :param view: the block
+    :returns: its slices; each is good until the next one is asked for
+    """
+    for start in range(0, len(view), _SLICE):
+        with view[start : start + _SLICE] as part:
+            yield part
 
 
 class HashedBody:
@@ -38,10 +49,10 @@ class HashedBody:
         return slices
 
     def _cut(self) -> Generator[memoryview, None, None]:
-        for start in range(0, len(self._view), _SLICE):
-            with self._view[start : start + _SLICE] as part:
-                yield part
-                end = start + len(part)
+        end = 0
+        for part in slices(self._view):
+            end += len(part)
+            yield part
             # Behind the sending, not before it: the kernel has something to send meanwhile.
             self._hash(end)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
+from glance_store._drivers.swift.body import slices
 from glance_store._drivers.swift.publish import TAKEN
 from glance_store.i18n import _
 
@@ -66,7 +67,7 @@ class _Pipe:
                 if self._block is None:
                     return
                 block = self._block
-            yield block
+            yield from slices(block)
             # Asked for more: this one is on its way, and may be let go of.
             del block
             with self._changed:
@@ -151,7 +152,7 @@ class StreamedPut:
         """MD5 of the bytes so far, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def _put(self, body: Iterator[memoryview] | Callable[[], Iterator[bytes]]) -> Response:
+    def _put(self, body: Iterator[memoryview] | Callable[[], Iterator[memoryview]]) -> Response:
         return self._client.request(
             "PUT",
             *self._place,
@@ -214,7 +215,9 @@ class StreamedPut:
                 action=self._action,
             )
         self._headers["Content-Length"] = str(self.size)
-        return self._checked(self._put(lambda: iter(kept)))
+        return self._checked(
+            self._put(lambda: (part for block in kept for part in slices(memoryview(block))))
+        )
 
     def _checked(self, response: Response) -> Response:
         if response.status not in TAKEN:

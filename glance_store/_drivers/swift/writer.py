@@ -116,7 +116,11 @@ class ObjectWriter(Upload):
 
     def commit(self, size: int) -> None:
         """Send the image."""
-        digest = hashlib.md5(self._data, usedforsecurity=False).hexdigest()
+        with contextlib.closing(HashedBody(self._data)) as body:
+            self._publish(body)
+        self.close()
+
+    def _publish(self, body: HashedBody) -> None:
         action = _("Storing image %s") % self.name.obj
 
         def put() -> int:
@@ -125,18 +129,17 @@ class ObjectWriter(Upload):
                 self.name.container,
                 self.name.obj,
                 action=action,
-                headers=self.name.headers(),
-                body=self._data,
+                headers={**self.name.headers(), "Content-Length": str(len(body))},
+                body=body,
                 allow=TAKEN,
                 retries=0,
             )
             if response.status not in TAKEN:
-                check_etag(response, digest, action)
+                check_etag(response, body.etag(), action)
             return response.status
 
         with self.name.alone():
             self.name.publish(lambda: self.into_container(put))
-        self.close()
 
 
 class StreamWriter(Upload):
