@@ -71,6 +71,15 @@ class GrowingWriter(ImageWriter, Protocol):
         ...
 
 
+class BoundedWriter(ImageWriter, Protocol):
+    """A writer that says how many blocks may be in memory; else they are `concurrency` + 2."""
+
+    @property
+    def blocks_held(self) -> int:
+        """Blocks in memory at most, those that are written included; at least 2."""
+        ...
+
+
 @runtime_checkable
 class ImageReader(Protocol):
     """One stored image. `read_at` is safe from several threads."""

@@ -43,7 +43,8 @@ def default_budget(writer: ImageWriter) -> int:
     Of blocks that grow (see `GrowingWriter`) fewer are: as many as have the bytes of that many
     blocks of the first size, or one.
     """
-    return max(writer.concurrency + 2, _QUEUE_BYTES // writer.block_size)
+    held: int | None = getattr(writer, "blocks_held", None)
+    return held or max(writer.concurrency + 2, _QUEUE_BYTES // writer.block_size)
 
 
 def upload(

@@ -359,7 +359,7 @@ class BaseStore(driver.Store):
         wanted = options.swift_store_thread_pool_size
         if size:
             wanted = min(wanted, -(-size // segment))
-        return SegmentedWriter(*shared, segment_size=segment, concurrency=min(wanted, fitting))
+        return SegmentedWriter(*shared, segment_size=segment, threads=min(wanted, fitting))
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:

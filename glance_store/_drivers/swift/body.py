@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 # The time limit counts for the sending of one slice: it may not be large. Each costs a system call
 # and a change of hands: it may not be small.
@@ -28,9 +28,13 @@ class HashedBody:
     It is used by one thread. When it is closed nothing refers to the block any more.
 
     :param block: the bytes; they may not change as long as this object is in use
+    :param sent: called once, when all of the bytes were handed over, or never will be
     """
 
-    def __init__(self, block: memoryview | bytes) -> None:
+    def __init__(
+        self, block: memoryview | bytes, sent: Callable[[], object] = lambda: None
+    ) -> None:
+        self._sent: Callable[[], object] | None = sent
         self._view = memoryview(block)
         self._digest = hashlib.md5(usedforsecurity=False)
         self._hashed = 0  # bytes, from the beginning
@@ -55,6 +59,12 @@ class HashedBody:
             yield part
             # Behind the sending, not before it: the kernel has something to send meanwhile.
             self._hash(end)
+        self._has_been_sent()
+
+    def _has_been_sent(self) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            sent()
 
     def _hash(self, end: int) -> None:
         if end > self._hashed:
@@ -76,4 +86,5 @@ class HashedBody:
     def close(self) -> None:
         """Let go of the block."""
         self._end()
+        self._has_been_sent()
         self._view.release()

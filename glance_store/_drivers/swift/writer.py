@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
@@ -211,14 +212,18 @@ class StreamWriter(Upload):
 class SegmentedWriter(Upload):
     """An image in segments, each held in memory, several of them on their way at once.
 
+    Swift answers when a segment is on its disks. Meanwhile the next one is on its way.
+
     :param segment_size: bytes of all segments but the last
-    :param concurrency: segments on their way at once
+    :param threads: segments on their way at once; 1: each is waited for before the next one
     """
 
-    def __init__(self, *shared: Any, segment_size: int, concurrency: int) -> None:
+    def __init__(self, *shared: Any, segment_size: int, threads: int) -> None:
         super().__init__(*shared)
         self.block_size = segment_size
-        self.concurrency = concurrency
+        self.concurrency = threads + 1 if threads > 1 else 1
+        self.blocks_held = threads + 2
+        self._sending = threading.Semaphore(threads)
         self.manifest = Manifest(self.name)
 
     def segments(self) -> list[str]:
@@ -228,7 +233,8 @@ class SegmentedWriter(Upload):
     def write(self, offset: int, block: memoryview) -> None:
         """Store a segment."""
         number = offset // self.block_size + 1
-        with contextlib.closing(HashedBody(block)) as body:
+        self._sending.acquire()
+        with contextlib.closing(HashedBody(block, self._sending.release)) as body:
             send_segment(self, self.manifest, number, body.etag, body, len(body))
 
     def commit(self, size: int) -> None:

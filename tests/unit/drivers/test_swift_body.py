@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import http.server
+import queue
 import socket
 import struct
 import threading
@@ -16,6 +18,7 @@ import pytest
 from glance_store import exceptions
 from glance_store._drivers.swift import body, client, connections, publish, writer
 from glance_store.testing import image
+from glance_store.transfer.upload import default_budget
 
 SLICE = 256 * 1024
 SIZE = 8 * 1024 * 1024 + 7
@@ -241,7 +244,7 @@ def test_segment_is_hashed_once(plan, server, shared, noted):
     block = bytearray(data)
     server.etag = md5(data)
     server.plan = [*plan]
-    made = writer.SegmentedWriter(*shared, segment_size=SIZE, concurrency=1)
+    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=1)
     with memoryview(block) as view:
         made.write(0, view)
     block.append(0)  # impossible as long as there is a view
@@ -258,7 +261,7 @@ def test_segment_is_hashed_once(plan, server, shared, noted):
 def test_segment_that_fails_is_let_go_of(step, server, shared, noted):
     block = bytearray(image(SIZE))
     server.plan = [step] * 4
-    made = writer.SegmentedWriter(*shared, segment_size=SIZE, concurrency=1)
+    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=1)
     with memoryview(block) as view, pytest.raises(exceptions.GlanceStoreException) as caught:
         made.write(0, view)
     # The error is still there, and with it the frames that it came through.
@@ -284,3 +287,53 @@ def test_segment_from_a_file(plan, server, shared, tmp_path):
     assert made.manifest._stored[1][1:] == (md5(data), SIZE)
     assert server.arrived[-1] == data
     assert all(headers["content-length"] == str(SIZE) for headers in server.headers)
+
+
+# -- several segments
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["sent", "broken-off"])
+def test_next_segment_is_sent_while_an_answer_is_waited_for(failing, shared, monkeypatch):
+    """As many are sent at once as configured; what only waits for Swift's disks is none of them."""
+    begun: queue.Queue[int] = queue.Queue()
+    go_on = [threading.Event() for _number in range(4)]
+    answer = threading.Event()
+    sending: list[int] = []
+    most: list[int] = []
+
+    def send(_upload, _manifest, number, _etag, sent, _size):
+        sending.append(number)
+        most.append(len(sending))
+        begun.put(number)
+        assert go_on[number].wait(30)
+        sending.remove(number)
+        if failing:
+            raise exceptions.StorageFull
+        for _part in sent():
+            pass
+        assert answer.wait(30)
+
+    monkeypatch.setattr(writer, "send_segment", send)
+    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=2)
+    assert made.concurrency == 3
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        writes = [pool.submit(made.write, at * SIZE, memoryview(b"data")) for at in range(3)]
+        first, second = begun.get(timeout=30), begun.get(timeout=30)
+        go_on[first].set()
+        third = begun.get(timeout=30)
+        assert {first, second, third} == {1, 2, 3}
+        assert not answer.is_set()
+        for event in (*go_on, answer):
+            event.set()
+        outcomes = [write.exception() for write in writes]
+    assert [type(outcome) for outcome in outcomes] == [
+        exceptions.StorageFull if failing else type(None)
+    ] * 3
+    assert max(most) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_segments_in_memory(threads, shared):
+    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=threads)
+    assert default_budget(made) == threads + 2
+    assert made.concurrency == (1 if threads == 1 else threads + 1)

@@ -111,6 +111,12 @@ def test_no_source_of_bytes(wrong: Any) -> None:
     assert not writer.writes
 
 
+def test_budget_that_a_writer_asks_for() -> None:
+    writer = MemoryWriter(concurrency=5)
+    writer.blocks_held = 6  # type: ignore[attr-defined]
+    assert default_budget(writer) == 6
+
+
 @pytest.mark.parametrize(("block_size", "concurrency"), [(1, 1), (4 << 20, 4), (1 << 30, 10)])
 def test_default_budget(block_size: int, concurrency: int) -> None:
     budget = default_budget(MemoryWriter(block_size, concurrency))
