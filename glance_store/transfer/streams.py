@@ -24,8 +24,10 @@ _CHUNK = MIB
 _CHUNKS_IN_A_RANGE = 32
 # Bytes in a second from one connection, of which more than one consumer can hardly use.
 _FAST = 500 * MIB
-# How much faster several answers have to be than one.
-_GAIN = 1.15
+# Seconds of waiting for a connection that tell how fast it is.
+_SAMPLE = 0.04
+# How fast several answers have to be, of the speed of one: what is measured is not exact.
+_ENOUGH = 0.9
 # One alone begins with this part of the range of those side by side, and the next is so many times
 # as long: each can show that several would be faster. When they were not it gets long at once.
 _FIRST = 1 / 4
@@ -34,33 +36,41 @@ _LONGEST = 128
 
 
 class _Meter:
-    """Measures how long a consumer waits for its chunks, those after the first one."""
+    """Measures how long a consumer waits for its chunks."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self.waited = 0.0
 
-    def over(self, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
-        """Yield chunks, measured."""
-        first = True
+    def over(self, chunks: Iterator[bytes], skip: int = 1) -> Generator[bytes, None, None]:
+        """Yield chunks, measured.
+
+        :param chunks: what is waited for
+        :param skip: bytes at the beginning that do not count, and all of the chunk they end in
+        """
         while True:
             begun = time.perf_counter()
             chunk = next(chunks, None)
             if chunk is None:
                 return
-            if not first:
+            if skip > 0:
+                skip -= len(chunk)
+            else:
                 self.waited += time.perf_counter() - begun
                 self.bytes += len(chunk)
-            first = False
             yield chunk
+
+    def is_clear(self) -> bool:
+        """Tell whether there has been enough waiting to know something."""
+        return self.waited >= _SAMPLE
 
     def is_slow(self) -> bool:
         """Tell whether the backend is what keeps the consumer waiting."""
-        return self.bytes < _FAST * self.waited
+        return self.is_clear() and self.bytes < _FAST * self.waited
 
-    def beats(self, other: _Meter) -> bool:
-        """Tell whether this way is clearly faster than another one."""
-        return self.waited * other.bytes * _GAIN < other.waited * self.bytes
+    def keeps_up(self, other: _Meter) -> bool:
+        """Tell whether this way is not clearly slower than another one."""
+        return self.waited * other.bytes * _ENOUGH < other.waited * self.bytes
 
 
 class Streams:
@@ -86,9 +96,11 @@ class Streams:
         """Yield the bytes in order, from the first one on in the consumer's thread."""
         position, size = self._offset, self._reader.range_size
         length = max(1, int(_FIRST * size))
+        alone = _Meter()
         while position < self._end and not self._stopped.is_set():
             piece = Extent(position, min(length, self._end - position), True)
-            alone = _Meter()
+            if alone.is_clear():
+                alone = _Meter()
             # Closed here as well: stop() cannot do it while another thread reads.
             with contextlib.closing(self._read(piece)) as self._alone:
                 if self._stopped.is_set():
@@ -119,11 +131,12 @@ class Streams:
             return
         meter = _Meter()
         open_question = True
-        for chunk in meter.over(beside.chunks()):
+        # The first of all ranges come at the same time, after a while without any.
+        for chunk in meter.over(beside.chunks(), threads * size):
             yield chunk
-            if open_question and meter.bytes >= size * (threads - 1):
+            if open_question and meter.bytes >= threads * size:
                 open_question = False
-                if not meter.beats(alone):
+                if not meter.keeps_up(alone):
                     beside.wind_down()
 
     def _read(self, piece: Extent) -> Generator[bytes, None, None]:
