@@ -221,8 +221,8 @@ class SegmentedWriter(Upload):
     def __init__(self, *shared: Any, segment_size: int, threads: int) -> None:
         super().__init__(*shared)
         self.block_size = segment_size
-        self.concurrency = threads + 1 if threads > 1 else 1
         self.blocks_held = threads + 2
+        self.concurrency = self.blocks_held if threads > 1 else 1
         self._sending = threading.Semaphore(threads)
         self.manifest = Manifest(self.name)
 

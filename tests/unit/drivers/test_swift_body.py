@@ -315,7 +315,7 @@ def test_next_segment_is_sent_while_an_answer_is_waited_for(failing, shared, mon
 
     monkeypatch.setattr(writer, "send_segment", send)
     made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=2)
-    assert made.concurrency == 3
+    assert made.concurrency == 4
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         writes = [pool.submit(made.write, at * SIZE, memoryview(b"data")) for at in range(3)]
         first, second = begun.get(timeout=30), begun.get(timeout=30)
@@ -336,4 +336,4 @@ def test_next_segment_is_sent_while_an_answer_is_waited_for(failing, shared, mon
 def test_segments_in_memory(threads, shared):
     made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=threads)
     assert default_budget(made) == threads + 2
-    assert made.concurrency == (1 if threads == 1 else threads + 1)
+    assert made.concurrency == (1 if threads == 1 else threads + 2)
