@@ -216,6 +216,17 @@ def test_body_that_breaks_off(proxied, proxy, account, container, retries):
             read(store, uri)
 
 
+def test_body_that_breaks_off_after_a_while(proxied, proxy, account, container):
+    """What came before shows that Swift is there: this takes none of the tries."""
+    store = proxied(retry_get_count=0)
+    data = image(4 * 1024 * 1024)
+    uri = add(store, "image", data)
+    proxy.clear()
+    proxy.fail_request(2, how=How.RESET, after=3_000_000)
+    check_bytes(read(store, uri), data)
+    assert [request.method for request in proxy.requests] == ["HEAD", "GET", "GET"]
+
+
 def test_several_ranges_at_once(proxied, proxy, account, container):
     store = proxied(large_object_size=100)
     store.READ_CHUNKSIZE = SEGMENT // 4

@@ -256,6 +256,23 @@ def test_token_ends_in_the_middle_of_a_download(
     assert trusts(keystone) == []
 
 
+def test_an_answer_that_takes_long_is_prepared_for(
+    tenants, owner, keystone, context, container, monkeypatch
+):
+    """Its own token is good to its end, but that of the request after it has to be."""
+    data = image(4 * 1024 * 1024)
+    uri, *_rest = tenants.add("x", io.BytesIO(data), len(data), "sha256", context=context(OWNER))
+    chunks, _length = tenants.get(locate(tenants, uri), context=context(OWNER))
+    got = next(chunks)
+    assert trusts(keystone) == []
+    monkeypatch.setattr(trust, "_LONG", 0.0)
+    got += next(chunks)
+    assert len(trusts(keystone)) == 1
+    assert len(got) < len(data)
+    assert got + b"".join(chunks) == data
+    assert trusts(keystone) == []
+
+
 def test_several_trusts_at_once(tenants, keystone, owner, context, container, caplog):
     """Keystone wants trusts of one user to differ: uploads that begin together each have one."""
     accounts = [tenants._account_for(context(OWNER))[0] for _number in range(4)]

@@ -158,6 +158,9 @@ class SessionAccount:
     def prepare(self) -> None:
         """Do nothing: the credentials are known for as long as it takes."""
 
+    def tend(self) -> None:
+        """Do nothing: as `prepare`."""
+
     def close(self) -> None:
         """Keep the token, for the next request of this account."""
 
@@ -190,6 +193,9 @@ class GivenAccount:
 
     def prepare(self) -> None:
         """Do nothing: the connection is the caller's."""
+
+    def tend(self) -> None:
+        """Do nothing: as `prepare`."""
 
     def close(self) -> None:
         """Leave the connection to the caller."""

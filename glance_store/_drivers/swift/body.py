@@ -49,8 +49,8 @@ class HashedBody:
         :returns: the slices; each is good until the next one is asked for
         """
         self._end()
-        self._slices = slices = self._cut()
-        return slices
+        self._slices = begun = self._cut()
+        return begun
 
     def _cut(self) -> Generator[memoryview, None, None]:
         end = 0
@@ -79,9 +79,9 @@ class HashedBody:
 
     def _end(self) -> None:
         # The error of a request that broke off may still refer to its slices.
-        slices, self._slices = self._slices, None
-        if slices is not None:
-            slices.close()
+        begun, self._slices = self._slices, None
+        if begun is not None:
+            begun.close()
 
     def close(self) -> None:
         """Let go of the block."""

@@ -48,6 +48,10 @@ class Account(Protocol):
         """Get ready for a transfer that may take longer than the token is good for."""
         ...
 
+    def tend(self) -> None:
+        """Get ready, if the transfer does take long; called again and again while it lasts."""
+        ...
+
     def close(self) -> None:
         """Give back what was needed to renew tokens."""
         ...

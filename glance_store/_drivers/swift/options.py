@@ -198,10 +198,12 @@ then has no effect.
         default=0,
         min=0,
         help="""
-How often a download that broke off is requested again, from where it stopped.
+How often a download is tried again that cannot go on where it broke off.
 
-With 0 the first interruption ends it with an error. Set some tries where long
-downloads cross an unreliable network.
+What is missing is requested at once, whatever this option says. When that
+request brings nothing, this many more follow, after growing pauses. With 0 it
+ends the download with an error. Set some tries where long downloads cross an
+unreliable network.
 """,
     ),
     cfg.IntOpt(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.client import Client
+from glance_store._drivers.swift.client import Account, Client
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
 
@@ -80,7 +80,7 @@ class SwiftReader:
         except BaseException:
             response.close()
             raise
-        return SwiftStream(response, image, offset, length)
+        return SwiftStream(response, self._client.account, image, offset, length)
 
     def _check(self, response: Response, offset: int, stop: int, action: str) -> None:
         etag = _etag(response)
@@ -114,13 +114,17 @@ class SwiftStream:
     """The answer for a range of an image.
 
     :param response: its body is as it was stored
+    :param account: told that the answer is still being read
     :param image: name of the image, for errors
     :param offset: first byte
     :param length: bytes of the range
     """
 
-    def __init__(self, response: Response, image: str, offset: int, length: int) -> None:
+    def __init__(
+        self, response: Response, account: Account, image: str, offset: int, length: int
+    ) -> None:
         self._response = response
+        self._account = account
         self._image = image
         self._offset = offset
         self._missing = length
@@ -134,6 +138,7 @@ class SwiftStream:
         wanted = min(length, self._missing)
         if not wanted:
             return b""
+        self._account.tend()
         try:
             data: bytes = self._response.read(wanted, decode_content=False)
             self._missing -= len(data)

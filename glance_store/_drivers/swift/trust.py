@@ -167,10 +167,17 @@ class UserAccount:
                     exc,
                 )
 
-    def token(self) -> str:
-        """Return the user's token, or one of the trust when that expires soon."""
+    def tend(self) -> None:
+        """Have the user trust the service if the transfer has lasted for a minute.
+
+        Only with a token that is good: waiting for the next request may be too late.
+        """
         if self._make_trust is not None and time.monotonic() - self._begun > _LONG:
             self.prepare()
+
+    def token(self) -> str:
+        """Return the user's token, or one of the trust when that expires soon."""
+        self.tend()
         if self._trust is None:
             return self._user_token
         now = datetime.datetime.now(datetime.timezone.utc)

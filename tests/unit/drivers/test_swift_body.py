@@ -183,6 +183,9 @@ class Account:
         self._number += 1
         return self.token()
 
+    def tend(self) -> None:
+        """Nothing to do."""
+
     def prepare(self) -> None:
         """Nothing ends."""
 
