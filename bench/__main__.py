@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench import beds, environments, report
 from bench.contenders import MeasurementError
+from bench.exchange import exchange
 from bench.runner import Runner
 from bench.scenarios import DRIVERS
 
@@ -59,6 +60,11 @@ def arguments() -> argparse.Namespace:
         help="try with smaller images, without goals: no record, FACTOR is above 0 and at most 1",
     )
     parser.add_argument(
+        "--exchange",
+        action="store_true",
+        help="measure nothing: read and delete what the reference has stored, and the other way",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="show all that a failing worker of ours wrote"
     )
     return parser.parse_args()
@@ -82,11 +88,18 @@ def chosen(wanted: argparse.Namespace) -> list[Scenario]:
     return found
 
 
+def both(wanted: argparse.Namespace, bed: Bed) -> tuple[environments.Environment, ...]:
+    """Return the environments of the two sides."""
+    reference = environments.reference(bed.driver, bed.clients)
+    return reference, (
+        reference if wanted.null else environments.current(bed.driver, like=reference)
+    )
+
+
 def measure(wanted: argparse.Namespace, scenarios: list[Scenario], bed: Bed) -> list[Result]:
     """Measure, and print as soon as there is something to print."""
     results = []
-    reference = environments.reference(bed.driver, bed.clients)
-    current = reference if wanted.null else environments.current(bed.driver, like=reference)
+    reference, current = both(wanted, bed)
     places = {"tmpfs": wanted.tmpfs, "disk": wanted.disk}
     runner = Runner(reference, current, places, wanted.rounds, bed, wanted.scale, wanted.verbose)
     print(json.dumps(report.machine(runner)), end="\n\n", flush=True)
@@ -114,6 +127,8 @@ def main() -> int:
     try:
         scenarios = chosen(wanted)
         with beds.bed(wanted.driver) as bed:
+            if wanted.exchange:
+                return 0 if exchange(bed, *both(wanted, bed)) else 1
             results = measure(wanted, scenarios, bed)
     except (
         environments.EnvironmentUnusableError,

@@ -40,15 +40,16 @@ class Task:
     """What one worker does.
 
     ``operation`` is "add" or "get"; or, when adding costs more than the measurement, "put" (add,
-    and leave the images), "read" (get the images at ``locations``) and "remove" (these). ``size``
-    is in bytes and for each of ``count`` images, which ``threads`` threads share. ``repeat``: all
-    is done so many times, and the median counts. ``declared``: whether ``add`` is told the size.
-    ``source`` is "file" (a plain open file, at ``path``), "network" (the same, at most 64 KiB a
-    read), "memory" (a BytesIO) or "generated" (made up while it is read, needs neither memory nor
-    disk). ``driver`` is the type of the store, or the name of a program in ``rivals.py``;
-    ``options`` are those that differ from their defaults; ``context`` has the attributes of the
-    request's context, if any. Names of images begin with ``prefix``; ``modules`` are folders to
-    import from after all others.
+    and leave the images), "read" (get the images at ``locations``) and "remove" (these). Nothing is
+    measured by "check" (tell size and digest of each) and "remove-checked" (remove, and tell
+    whether each is gone). ``size`` is in bytes and for each of ``count`` images, which ``threads``
+    threads share. ``repeat``: all is done so many times, and the median counts. ``declared``:
+    whether ``add`` is told the size. ``source`` is "file" (a plain open file, at ``path``),
+    "network" (the same, at most 64 KiB a read), "memory" (a BytesIO) or "generated" (made up while
+    it is read, needs neither memory nor disk). ``driver`` is the type of the store, or the name of
+    a program in ``rivals.py``; ``options`` are those that differ from their defaults; ``context``
+    has the attributes of the request's context, if any. Names of images begin with ``prefix``;
+    ``modules`` are folders to import from after all others.
     """
 
     operation: str
@@ -180,6 +181,23 @@ class Store:
         """Read the whole image and return how many bytes came."""
         chunks, _ = self._api.get(location, BACKEND, context=self._context)
         return sum(len(chunk) for chunk in chunks)
+
+    def check(self, location: str) -> list[Any]:
+        """Return the size that is told without reading, and the SHA-256 of what is read."""
+        size = self._api.get_size_from_uri_and_backend(location, BACKEND, context=self._context)
+        chunks, _ = self._api.get(location, BACKEND, context=self._context)
+        digest = hashlib.sha256()
+        for chunk in chunks:
+            digest.update(chunk)
+        return [size, digest.hexdigest()]
+
+    def is_gone(self, location: str) -> bool:
+        """Tell whether there is no image at a location."""
+        try:
+            self.get(location)
+        except self._api.NotFound:
+            return True
+        return False
 
     def delete_all(self, locations: Sequence[str]) -> None:
         for location in locations:
@@ -313,6 +331,11 @@ def run(task: Task) -> Any:
         return locations
     if task.operation == "remove":
         return store.delete_all(task.locations)
+    if task.operation == "check":
+        return [store.check(location) for location in task.locations]
+    if task.operation == "remove-checked":
+        store.delete_all(task.locations)
+        return [store.is_gone(location) for location in task.locations]
     warm_up, _, _ = store.add(f"{task.prefix}-warm-up", GeneratedSource(MIB, seed=0), MIB)
     store.get(warm_up)
     store.delete_all([warm_up])
