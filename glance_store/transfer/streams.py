@@ -95,7 +95,8 @@ class Streams:
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in order, from the first one on in the consumer's thread."""
         position, size = self._offset, self._reader.range_size
-        length = max(1, int(_FIRST * size))
+        # No more than a range is too little for several: it comes in one piece.
+        length = max(1, int(_FIRST * size)) if self._end - position > size else size
         alone = _Meter()
         while position < self._end and not self._stopped.is_set():
             piece = Extent(position, min(length, self._end - position), True)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from oslo_config import cfg
 
+from glance_store import exceptions
 from glance_store._drivers.swift import Store
 from glance_store.testing import StoreConformance, image
 from tests.faults.proxy import FaultProxy
 from tests.swift.account import Account, Context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from glance_store._drivers.swift import BaseStore
     from tests.services.keystone import Keystone
@@ -39,7 +40,7 @@ class Conformance(StoreConformance):
     block_size = SEGMENT
     random_sequences = 5
     # Of users in the tests' Keystone; and how all of its tokens begin.
-    secrets = ("glance-secret", "tenant-a-secret", "gAAAAAB")
+    secrets = ("glance-secret", "tenant-a-secret", "tenant-b-secret", "gAAAAAB")
     hostile_uris = (
         "swift+http://127.0.0.1:1/v1/AUTH_x/c/o",
         "swift+http://a:b@127.0.0.1:1/c/o",
@@ -165,8 +166,71 @@ class TestSwiftMultiTenant(Conformance):
         """Bring the context of the user along."""
         operations = ("add", "get", "get_size", "delete", "open_reader", "open_writer")
         if getattr(function, "__name__", "") in operations:
-            kwargs.setdefault("context", Context(self.keystone, self.user, self.storage_url))
+            kwargs.setdefault("context", self.context())
         return super().call(function, *args, **kwargs)
+
+    def context(self) -> Context:
+        """Return what the image service knows of the user."""
+        return Context(self.keystone, self.user, self.storage_url)
+
+
+def only(*names: str) -> Callable[[type], type]:
+    """Leave of the tests that a class inherits those that are named."""
+
+    def chosen(cls: type) -> type:
+        for name in dir(cls):
+            if name.startswith("test_") and name not in names and name not in vars(cls):
+                setattr(cls, name, None)
+        return cls
+
+    return chosen
+
+
+@only(
+    "test_round_trip",
+    "test_round_trip_of_unknown_size",
+    "test_duplicate",
+    "test_delete",
+    "test_other_images_are_not_touched",
+    "test_url_prefix",
+    "test_use_shows_no_secret",
+)
+class TestSwiftSecondTenant(TestSwiftMultiTenant):
+    """Another user: what depends on the account, and that the accounts are apart."""
+
+    user = "tenant-b"
+
+    @pytest.fixture
+    def neighbour(self, keystone: Keystone, swift: Swift) -> Iterator[Context]:
+        """The other tenant, with the same image id in use; its account is cleared afterwards."""
+        found = Account(keystone, "tenant-a", swift.storage_url("tenant-a"))
+        path = urllib.parse.urlsplit(found.url).path
+        yield Context(keystone, "tenant-a", f"http://{self.proxy.address}{path}")
+        found.clear(CONTAINER)
+
+    @pytest.mark.parametrize("size", [10, 2 * SEGMENT + 7], ids=["object", "segments"])
+    def test_tenants_are_apart(self, neighbour: Context, size: int) -> None:
+        """One id is another image for each; nobody reads or removes that of the other."""
+        image_id, mine, other = self.new_id(), image(size), image(size, seed=1)
+        uri = self.add(image_id, mine)
+        others = self.add(image_id, other, context=neighbour)
+        assert uri != others
+        for operation in (self.store.get, self.store.delete, self.store.set_acls):
+            with pytest.raises(exceptions.Forbidden):
+                self.call(operation, self.locate(uri), context=neighbour)
+            with pytest.raises(exceptions.Forbidden):
+                operation(self.locate(others), context=self.context())
+        with pytest.raises(exceptions.BadStoreUri):
+            self.call(self.store.get_size, self.locate(uri), context=neighbour)
+        assert self.read(uri) == mine
+        assert self.read(others, context=neighbour) == other
+        project = self.keystone.accounts["tenant-a"].project_id
+        self.store.set_acls(self.locate(uri), read_tenants=[project], context=self.context())
+        assert self.read(uri, context=neighbour) == mine
+        with pytest.raises(exceptions.Forbidden):
+            self.call(self.store.delete, self.locate(uri), context=neighbour)
+        self.delete(uri)
+        assert self.read(others, context=neighbour) == other
 
 
 class TestRadosgw(Conformance):

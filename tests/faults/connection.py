@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Literal, Protocol
 
-from tests.faults.http import Failure, Gate, Head, How, RequestReader
+from tests.faults.http import Body, Failure, Gate, Head, How, RequestReader
 from tests.faults.link import Link
 
 _READ = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
@@ -80,8 +80,8 @@ class Owner(Protocol):
     def watch(self, sock: socket.socket, mask: int) -> None:
         """Have events of a socket reported from now on; none for 0."""
 
-    def request(self, head: Head) -> Failure | None:
-        """Count a request; return how it is to fail."""
+    def request(self, head: Head) -> list[Failure]:
+        """Count a request; return how it is to fail, in all the ways that were asked for."""
 
     def has_cut(self) -> None:
         """Note that a connection was cut."""
@@ -212,6 +212,7 @@ class Connection:
         self._reader = RequestReader() if http else None
         self._draining: tuple[Failure, Head] | None = None
         self._gate: Gate | None = None
+        self._damaging = False  # the next byte of a body
         for sock in (client, self._server):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -381,7 +382,7 @@ class Connection:
             if isinstance(part, Head):
                 self._begin(part, now)
             elif self._draining is None:
-                self._push(self._up, part.data, now)
+                self._push(self._up, self._damaged(part), now)
             elif part.last:
                 failure, head = self._draining
                 self._draining = None
@@ -389,8 +390,18 @@ class Connection:
             if self._down.ending is not None or self._silenced:
                 return
 
+    def _damaged(self, part: Body) -> memoryview | bytes:
+        if not self._damaging or part.framing or not part.data:
+            return part.data
+        self._damaging = False
+        data = bytearray(part.data)
+        data[0] ^= 1
+        return bytes(data)
+
     def _begin(self, head: Head, now: float) -> None:
-        failure = self._owner.request(head)
+        failures = self._owner.request(head)
+        self._damaging = any(failure.how is How.DAMAGE for failure in failures)
+        failure = next((found for found in failures if found.how is not How.DAMAGE), None)
         self._gate = None
         if failure is None or failure.after is not None:
             self._gate = Gate(failure) if failure else None

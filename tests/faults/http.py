@@ -21,6 +21,7 @@ class How(enum.Enum):
     RESET = "reset"  # the connection is reset (RST)
     TRUNCATE = "truncate"  # the connection ends in order (FIN), too early
     SILENCE = "silence"  # the connection stays open, and nothing comes any more
+    DAMAGE = "damage"  # the server gets another byte than was sent, and answers as it likes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Body(NamedTuple):
 
     data: memoryview
     last: bool
+    framing: bool = False  # lines between chunks
 
 
 class RequestReader:
@@ -115,10 +117,12 @@ class RequestReader:
     def _body(self, data: memoryview) -> tuple[Body, memoryview]:
         if self._left:
             part, data = data[: self._left], data[self._left :]
+            # Of a chunk the end of its line is left when all of it has come.
+            framing = self._state == "chunk" and self._left <= len(b"\r\n")
             self._left -= len(part)
             if not self._left:
                 self._state = "head" if self._state == "length" else "size"
-            return Body(part, self._state == "head"), data
+            return Body(part, self._state == "head", framing), data
         begin = bytes(data[:_USUAL_LINE])
         end = begin.find(b"\n") + 1 or len(begin)
         part, data = data[:end], data[end:]
@@ -127,7 +131,7 @@ class RequestReader:
             self._chunk_line()
         elif len(self._line) > _LONGEST_LINE:
             self._left = None
-        return Body(part, self._state == "head"), data
+        return Body(part, self._state == "head", True), data
 
     def _chunk_line(self) -> None:
         line = bytes(self._line).strip()

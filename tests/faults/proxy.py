@@ -156,6 +156,8 @@ class FaultProxy:
     ) -> None:
         """Let an HTTP request fail that is still to come.
 
+        Of several ways the first one counts; ``How.DAMAGE`` happens besides another one.
+
         :param number: of the request, 1 is the first one since `clear`
         :param status: of the answer that the client gets, for ``How.ANSWER``
         :param how: in which way it fails; see `How`
@@ -176,6 +178,8 @@ class FaultProxy:
             raise ValueError("number and times count from 1")
         if after is not None and (after < 0 or (after and how is How.ANSWER)):
             raise ValueError("after has to be None or 0 for an answer, else at least 0")
+        if after is not None and how is How.DAMAGE:
+            raise ValueError("damaged data does not end an answer: ask for that by a second call")
         failure = Failure(number, how, status, times, after, drain, everything)
         self._order(lambda: self._failures.append(failure))
 
@@ -214,12 +218,11 @@ class FaultProxy:
         else:
             self._epoll.register(fd, mask)
 
-    def request(self, head: Head) -> Failure | None:
-        """Count a request; return how it is to fail."""
+    def request(self, head: Head) -> list[Failure]:
+        """Count a request; return how it is to fail, in all the ways that were asked for."""
         request = Request(len(self._requests) + 1, head.method, head.target)
         self._requests.append(request)
-        hits = [failure for failure in self._failures if failure.hits(request)]
-        return hits[0] if hits else None
+        return [failure for failure in self._failures if failure.hits(request)]
 
     def has_cut(self) -> None:
         """Note that a connection was cut."""

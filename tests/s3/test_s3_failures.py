@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.s3 import body
+from glance_store._drivers.s3 import body, parts
 from glance_store.testing.inputs import Source, SourceError, check_bytes, image
 from tests.faults.http import How
 
@@ -101,6 +101,25 @@ def test_r213_no_more_parts_in_flight_than_threads(
     images.add("slow", Source(data, before_read=look), len(data))
     threads = images.store.s3_store_thread_pools
     assert max(ahead) <= (threads + 2) * PART
+
+
+def test_parts_larger_than_configured_are_fewer_in_memory(
+    images: Images, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is what the options make it, not what the size of the image does."""
+    monkeypatch.setattr(parts, "MAX_PARTS", 6)
+    ahead = []
+    data = image(60 * MIB)
+    proxy.inject(bandwidth=40 * MIB)
+
+    def look(position: int) -> None:
+        ahead.append(position - proxy.bytes_up)
+
+    uri = images.add("large", Source(data, before_read=look), len(data))
+    proxy.inject(bandwidth=None)
+    check_bytes(images.read(uri), data)
+    # Of 10 MiB each, where 25 MiB are configured.
+    assert max(ahead) <= 2 * 10 * MIB
 
 
 def test_r216_failed_part_is_no_logging_error(
@@ -258,7 +277,7 @@ def test_replaced_object_is_not_mixed(
         b"".join(chunks)
 
 
-def test_r219_object_that_goes_between_two_requests(
+def test_r220_object_that_goes_between_two_requests(
     make: Callable[..., Images], service: Service, name: dict[str, str]
 ) -> None:
     images = make(s3_store_read_concurrency=1)
@@ -298,7 +317,7 @@ def test_r223_download_that_is_given_up_leaves_no_connection(
         (507, exceptions.StorageFull),
     ],
 )
-def test_r218_answers_become_exceptions_of_the_library(
+def test_r219_answers_become_exceptions_of_the_library(
     images: Images, proxy: FaultProxy, status: int, expected: type[Exception]
 ) -> None:
     """The text has what the service said."""

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 import threading
+import types
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
 from glance_store import exceptions
+from glance_store._drivers.s3 import body
 from glance_store.testing.inputs import check_bytes, image
+from tests.faults.http import How
+from tests.services.http_server import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
     from tests.faults.proxy import FaultProxy
     from tests.s3.conftest import Images
+    from tests.s3.service import Service
 
 pytestmark = pytest.mark.services
 
@@ -135,3 +142,80 @@ def test_r203_unknown_authority(tls: Callable[..., Images]) -> None:
     images = tls(s3_store_cacert="")
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="s3_store_cacert"):
         images.add("private", b"data")
+
+
+def test_proxy_is_a_tunnel(tls: Callable[..., Images], front: TlsFront) -> None:
+    """It sees the name of the service, and nothing that is sent there."""
+    with Proxy() as proxy:
+        images = tls(s3_store_proxies={"https": proxy.url("")})
+        data = image(PART + 3)
+        check_bytes(images.read(images.add("tunnelled", data)), data)
+        images.store._client().s3.close()
+    assert {(one.method, one.target) for one in proxy.requests} == {
+        ("CONNECT", f"127.0.0.1:{front.port}")
+    }
+
+
+# -- a checksum of the newer kind in place of Content-MD5
+
+CHECKSUMS = {
+    "s3_store_enable_data_integrity_protection": True,
+    "s3_store_request_checksum_calculation": "when_supported",
+}
+
+
+def crc32(data: bytes) -> bytes:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).lower()
+
+
+@pytest.mark.parametrize("size", [1000, PART + 3], ids=["put", "parts"])
+def test_r206_checksum_is_a_header(tls: Callable[..., Images], front: TlsFront, size: int) -> None:
+    """Not a trailer behind a chunked body, which services refuse that know neither."""
+    images = tls(**CHECKSUMS)
+    data = image(size)
+    uri = images.add("summed", data)
+    check_bytes(images.read(uri), data)
+    heads = bytes(front.sent)
+    for block in (data[:PART], data[PART:]):
+        assert heads.count(b"x-amz-checksum-crc32: " + crc32(block)) == bool(block)
+    assert b"aws-chunked" not in heads
+    assert b"x-amz-trailer" not in heads
+    assert b"content-md5" not in heads
+    # The service has to know of the checksums before the first part.
+    assert heads.count(b"x-amz-checksum-algorithm: crc32") == (size > PART)
+
+
+def test_checksum_is_computed_once_for_all_tries(
+    tls: Callable[..., Images], proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tls(**CHECKSUMS, s3_store_max_attempts=3)
+    summed: list[int] = []
+
+    def counting(data: Any, *start: int) -> int:
+        summed.append(len(data))
+        return zlib.crc32(data, *start)
+
+    # Both the store's own place and that of the client library.
+    monkeypatch.setattr(body, "zlib", types.SimpleNamespace(crc32=counting))
+    monkeypatch.setattr("botocore.httpchecksum.crc32", counting)
+    data = image(2 * PART + 5)
+    proxy.fail_request(4, 503, times=1)
+    proxy.fail_request(5, how=How.RESET, after=0, times=1)
+    uri = images.add("again", data)
+    puts = [request for request in proxy.requests if request.method == "PUT"]
+    assert len(puts) == 3 + 2
+    assert sorted(summed) == [5, PART, PART]
+    check_bytes(images.read(uri), data)
+
+
+# The RADOS gateway 16.2 stores objects without a look at these checksums.
+@pytest.mark.parametrize("link", ["swift"], indirect=True)
+@pytest.mark.parametrize("size", [1000, PART + 3], ids=["put", "parts"])
+def test_checksum_is_verified_by_the_service(
+    tls: Callable[..., Images], service: Service, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Bytes that change on the way are not stored."""
+    monkeypatch.setattr(body.Body, "crc32", lambda self: "AAAAAA==")
+    with pytest.raises(exceptions.BackendException, match=r"BadDigest|checksum"):
+        tls(**CHECKSUMS).add("damaged", image(size))
+    assert service.listing() == []

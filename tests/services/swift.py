@@ -41,6 +41,10 @@ class Swift(Service):
     # For how many seconds a revoked token still works.
     token_cache_seconds: ClassVar[int] = 1
     max_object_bytes: ClassVar[int] = 5 * GiB + 2
+    # Objects on a page of a listing; a subclass may want fewer.
+    container_listing_limit: ClassVar[int] = 10_000
+    # Type and name of the service in Keystone's catalogue.
+    catalogued: ClassVar[tuple[str, str]] = ("object-store", "swift")
     # Of the account TEMP_images: for authentication of version 1, and as the pair of keys of S3.
     s3_access_key = "images:images"
     s3_secret_key = "images-secret"
@@ -77,7 +81,7 @@ class Swift(Service):
 
     def install(self) -> None:
         debian_packages("memcached", probe=["memcached"])
-        self._environment = release(self.name, REQUIREMENTS)
+        self._environment = release(Swift.name, REQUIREMENTS)
 
     def start(self, folder: Path, lab: Lab) -> None:
         self.keystone = lab.get(Keystone)
@@ -101,11 +105,12 @@ class Swift(Service):
         self.wait(lambda: all(map(answers, ports.values())), "a storage server")
         self.wait(self._serves, "the proxy")
         url = f"{self.url}/v1/{swift_conf.KEYSTONE_PREFIX}_%(tenant_id)s"
-        self.keystone.register("object-store", "swift", url)
+        self.keystone.register(*self.catalogued, url)
 
     def _write(self, folder: Path, memcached_port: int, ports: dict[str, int]) -> None:
         (folder / "devices" / "disk").mkdir(parents=True)
-        (folder / "swift.conf").write_text(swift_conf.common(self.max_object_bytes))
+        common = swift_conf.common(self.max_object_bytes, self.container_listing_limit)
+        (folder / "swift.conf").write_text(common)
         for part, port in ports.items():
             (folder / f"{part}.conf").write_text(swift_conf.storage(folder, part, port))
         account, _colon, user = self.s3_access_key.partition(":")

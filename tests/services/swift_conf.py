@@ -35,13 +35,16 @@ PLAIN_FILTERS = (
 )
 
 
-def common(max_object_bytes: int) -> str:
+def common(max_object_bytes: int, container_listing_limit: int) -> str:
     """Return swift.conf: what all parts have to agree on."""
     return conf_text(
         {
             "swift-hash": {"swift_hash_path_prefix": "tests", "swift_hash_path_suffix": "tests"},
             "storage-policy:0": {"name": "Policy-0", "default": "yes"},
-            "swift-constraints": {"max_file_size": max_object_bytes},
+            "swift-constraints": {
+                "max_file_size": max_object_bytes,
+                "container_listing_limit": container_listing_limit,
+            },
         }
     )
 

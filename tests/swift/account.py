@@ -64,9 +64,15 @@ class Account:
                 return Answer(error.code, error.headers, error.read())
 
     def _entries(self, path: str, prefix: str) -> list[dict[str, Any]]:
-        query = urllib.parse.urlencode({"format": "json", "prefix": prefix})
-        answer = self.call("GET", f"{path}?{query}")
-        return list(json.loads(answer.body)) if answer.status == 200 else []
+        found: list[dict[str, Any]] = []
+        while True:
+            marker = found[-1]["name"] if found else ""
+            query = urllib.parse.urlencode({"format": "json", "prefix": prefix, "marker": marker})
+            answer = self.call("GET", f"{path}?{query}")
+            page = json.loads(answer.body) if answer.status == 200 else []
+            if not page:
+                return found
+            found += page
 
     def containers(self, prefix: str) -> list[str]:
         """Return the names of containers."""

@@ -186,8 +186,7 @@ def address_of(store: BaseStore, container: str, name: str) -> str:
     return f"{store.url_prefix}{name}"
 
 
-def test_r121_old_dynamic_image_of_many_segments(store, account, container, monkeypatch):
-    monkeypatch.setattr(manifest, "PAGE", 3)
+def test_r121_old_dynamic_image_of_many_segments(store, account, container):
     account.call("PUT", f"/{container}")
     parts = [bytes([number]) * 100 for number in range(1, 12)]
     put_dynamic(account, container, "old", parts)

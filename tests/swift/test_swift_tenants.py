@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
+import logging
 import types
 import uuid
 from typing import TYPE_CHECKING
@@ -13,8 +14,11 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers.swift import trust
+from glance_store._drivers.swift.client import Client
 from glance_store.testing import image
 from glance_store.testing.inputs import Source
+from tests.faults.http import How
+from tests.faults.proxy import FaultProxy
 from tests.swift.account import Account, Context, revoke, token_of
 from tests.swift.conftest import SEGMENT, locate
 
@@ -138,6 +142,30 @@ def test_admin_tenants(make, owner, context, container):
     assert owner.listing(container) == []
 
 
+def test_admin_tenants_by_their_ids(make, owner, context, container):
+    """Without a user they are all users of the project; Swift itself would look for a role."""
+    store = make(multi_tenant=True, admin_tenants=[context(ADMIN).project_id, "swiftoperator"])
+    uri, *_rest = store.add("x", io.BytesIO(image(SIZE)), SIZE, "sha256", context=context(OWNER))
+    assert read(store, uri, context(ADMIN)) == image(SIZE)
+    # They have that role, as all operators of an account do, but belong to no such project.
+    with pytest.raises(exceptions.Forbidden):
+        store.get(locate(store, uri), context=context(OTHER))
+    store.delete(locate(store, uri), context=context(ADMIN))
+    assert owner.listing(container) == []
+
+
+def test_token_of_a_user_stays_on_the_cluster(tenants, owner, context, container, swift):
+    """Not even to another address of the same server, if the catalogue does not name it."""
+    uri, *_rest = tenants.add("x", io.BytesIO(b"data"), 4, "sha256", context=context(OWNER))
+    strange = uri.replace("127.0.0.1", "localhost")
+    for operation in (tenants.get, tenants.get_size, tenants.delete, tenants.set_acls):
+        with pytest.raises(exceptions.BadStoreUri, match="nothing was sent"):
+            operation(locate(tenants, strange), context=context(OWNER))
+    # What another user has shared is reached with the address of the other account.
+    tenants.set_acls(locate(tenants, uri), public=True, context=context(OWNER))
+    assert read(tenants, uri, context(OTHER)) == b"data"
+
+
 def test_acls_of_a_missing_image(tenants, owner, context, container):
     place = locate(tenants, f"swift+http://{owner.url[7:]}/{container}_x/x")
     with pytest.raises(exceptions.NotFound):
@@ -154,6 +182,77 @@ def test_r122_container_with_something_else_in_it_stays(tenants, owner, context,
     uri, *_rest = tenants.add("x", io.BytesIO(b"data"), 4, "sha256", context=context(OWNER))
     owner.call("PUT", f"/{container}_x/notes", b"of the owner")
     tenants.delete(locate(tenants, uri), context=context(OWNER))
+    assert owner.listing(container) == [f"{container}_x/notes"]
+
+
+@pytest.fixture
+def proxied(tenants, context, through) -> Callable[[], Context]:
+    """Make contexts whose catalogue leads through the fault proxy."""
+    return lambda: context(OWNER, url=through(OWNER))
+
+
+def deletion(tenants, proxied, proxy, uri) -> list[str]:
+    """Delete an image; return the methods of the requests for its container."""
+    where = uri.replace(uri.split("/")[2], proxy.address)
+    proxy.clear()
+    tenants.delete(locate(tenants, where), context=proxied())
+    container = f"/{uri.split('/')[-2]}"
+    return [
+        request.method
+        for request in proxy.requests
+        if request.target.partition("?")[0].endswith(container)
+    ]
+
+
+@pytest.fixture
+def late_listing(monkeypatch, proxy) -> Callable[[int], None]:
+    """Let the first tries to remove a container be refused, as by a listing that is late."""
+
+    def late_listing(times: int) -> None:
+        request = Client.request
+
+        def refused(self, method, container, obj=None, **given):
+            if method == "DELETE" and obj is None:
+                proxy.fail_request(len(proxy.requests) + 1, 409, times=times)
+                monkeypatch.setattr(Client, "request", request)
+            return request(self, method, container, obj, **given)
+
+        monkeypatch.setattr(Client, "request", refused)
+
+    return late_listing
+
+
+def test_listing_that_is_late(
+    tenants, owner, context, container, proxied, proxy, late_listing, caplog
+):
+    """The container of an image that is gone is asked for again a few times."""
+    uri, *_rest = tenants.add("x", io.BytesIO(b"data"), 4, "sha256", context=context(OWNER))
+    late_listing(2)
+    assert deletion(tenants, proxied, proxy, uri) == ["DELETE", "GET"] * 2 + ["DELETE"]
+    assert owner.containers(container) == []
+    assert "An empty container is left" not in caplog.text
+
+
+def test_listing_that_stays_late(
+    tenants, owner, context, container, proxied, proxy, late_listing, caplog
+):
+    uri, *_rest = tenants.add("x", io.BytesIO(b"data"), 4, "sha256", context=context(OWNER))
+    late_listing(100)
+    deletion(tenants, proxied, proxy, uri)
+    assert f"{container}_x" in caplog.text
+    assert "An empty container is left" in caplog.text
+
+
+def test_container_with_something_else_is_not_asked_for_again(
+    tenants, owner, context, container, proxied, proxy, caplog
+):
+    uri, *_rest = tenants.add("x", io.BytesIO(b"data"), 4, "sha256", context=context(OWNER))
+    owner.call("PUT", f"/{container}_x/notes", b"of the owner")
+    caplog.set_level(logging.DEBUG, "glance_store")
+    assert deletion(tenants, proxied, proxy, uri) == ["DELETE", "GET"]
+    (line,) = [r for r in caplog.records if "stays" in r.getMessage()]
+    assert line.levelno == logging.DEBUG
+    assert "notes" in line.getMessage()
     assert owner.listing(container) == [f"{container}_x/notes"]
 
 
@@ -283,6 +382,45 @@ def test_several_trusts_at_once(tenants, keystone, owner, context, container, ca
     for account in accounts:
         account.close()
     assert trusts(keystone) == []
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_answer_about_a_trust_is_lost(make, owner, keystone, context, container, caplog, retries):
+    """The trust that was made is used and removed; there is no second one."""
+    with FaultProxy("127.0.0.1", keystone.port, http=True) as identity:
+        store = make(
+            multi_tenant=True, auth_address=f"http://{identity.address}/v3", retries=retries
+        )
+        account, _place = store._account_for(context(OWNER))
+        account.prepare()
+        account.close()
+        posts = [r.number for r in identity.requests if r.target.endswith("/OS-TRUST/trusts")]
+        identity.clear()
+        identity.fail_request(posts[0], how=How.RESET, after=0)
+        account, _place = store._account_for(context(OWNER))
+        account.prepare()
+        assert "no trust can be made" not in caplog.text
+        assert len(trusts(keystone)) == 1
+        account.close()
+    assert trusts(keystone) == []
+
+
+def test_trust_that_cannot_be_looked_for(make, owner, keystone, context, container, caplog):
+    """Nobody knows whether it was made: the log says until when it would last."""
+    with FaultProxy("127.0.0.1", keystone.port, http=True) as identity:
+        store = make(multi_tenant=True, auth_address=f"http://{identity.address}/v3", retries=0)
+        account, _place = store._account_for(context(OWNER))
+        account.prepare()
+        account.close()
+        posts = [r.number for r in identity.requests if r.target.endswith("/OS-TRUST/trusts")]
+        identity.clear()
+        identity.fail_request(posts[0], how=How.RESET, everything=True, times=None)
+        account, _place = store._account_for(context(OWNER))
+        account.prepare()
+        assert "may be left in the identity service until" in caplog.text
+        assert "no trust can be made" in caplog.text
+        assert account.token() == context(OWNER).auth_token
+        account.close()
 
 
 def test_trust_that_cannot_be_made(make, owner, keystone, context, container, caplog):

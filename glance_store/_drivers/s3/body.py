@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import zlib
 
 # A timeout counts for the sending of one slice, so it may not be large; urllib3 asks for 16 KiB,
 # and a system call for each of those costs more than the sending.
@@ -59,9 +60,16 @@ class Body:
 
     def content_md5(self) -> str:
         """Return the value of the header Content-MD5."""
-        digest = hashlib.md5(self._view, usedforsecurity=False).digest()
-        return base64.b64encode(digest).decode("ascii")
+        return _base64(hashlib.md5(self._view, usedforsecurity=False).digest())
+
+    def crc32(self) -> str:
+        """Return the value of the header x-amz-checksum-crc32."""
+        return _base64(zlib.crc32(self._view).to_bytes(4, "big"))
 
     def release(self) -> None:
         """Let go of the block."""
         self._view.release()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode("ascii")

@@ -9,6 +9,8 @@ import importlib
 import logging
 import os
 import threading
+import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
@@ -25,6 +27,8 @@ LOG = logging.getLogger(__name__)
 _CHECKSUMS_OFF = "when_required"
 # Idle connections kept, enough for some transfers at a time; more are opened when they are needed.
 _POOL_SIZE = 64
+# Seconds until credentials are looked for again that were not there.
+_PAUSE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,11 @@ class Settings:
         return self.request_checksums != _CHECKSUMS_OFF
 
     @property
+    def verifies_downloads(self) -> bool:
+        """Whether the checksum of an object is verified when it is read."""
+        return self.response_checksums != _CHECKSUMS_OFF
+
+    @property
     def sends_md5(self) -> bool:
         """Whether a body is protected by its MD5.
 
@@ -111,6 +120,7 @@ class Client:
     s3: Any
     conditions: Conditions
     settings: Settings
+    lacking: str = ""  # why it has no credentials; the client is of no use then
 
 
 class _Slot:
@@ -119,6 +129,8 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.client: Client | None = None
+        self.lacking = ""
+        self.look_again = 0.0  # on the monotonic clock
 
 
 class Clients:
@@ -132,23 +144,57 @@ class Clients:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._by_process: dict[int, _Slot] = {}
+        self._slot = _Slot()
+        _EVERY.add(self)
 
     def current(self) -> Client:
         """Return the client of this process.
 
-        :raises BadStoreConfiguration: boto3 is missing, or cannot work with the options
+        :raises BadStoreConfiguration: boto3 is missing, or cannot work with the options; there are
+            no credentials, which is looked for again after a while
         """
-        # A lock for each process: one that is held while another thread forks stays locked in the
-        # child for ever. setdefault is atomic.
-        slot = self._by_process.get(os.getpid()) or self._by_process.setdefault(
-            os.getpid(), _Slot()
-        )
+        slot = self._slot
         if slot.client is None:
             with slot.lock:
                 if slot.client is None:
-                    slot.client = make_client(self.settings)
+                    slot.client = self._new(slot)
         return slot.client
+
+    def _new(self, slot: _Slot) -> Client:
+        # Looking can take seconds, and nobody else gets a client meanwhile.
+        if not slot.lacking or time.monotonic() >= slot.look_again:
+            client = make_client(self.settings)
+            slot.lacking = client.lacking
+            if not client.lacking:
+                return client
+            client.s3.close()
+            slot.look_again = time.monotonic() + _PAUSE
+        raise exceptions.BadStoreConfiguration(
+            _(
+                "No credentials can be had (%s): set s3_store_access_key and s3_store_secret_key, "
+                "or give the service a role or a profile"
+            )
+            % slot.lacking
+        )
+
+    def forget(self) -> None:
+        """Begin anew, in a forked process."""
+        # The old one is kept: to take it apart needs locks of its connection pools, and a thread
+        # that is not there may hold one for ever.
+        _INHERITED.append(self._slot)
+        self._slot = _Slot()
+
+
+_EVERY: weakref.WeakSet[Clients] = weakref.WeakSet()
+_INHERITED: list[_Slot] = []
+
+
+def _forget_all() -> None:
+    for clients in _EVERY:
+        clients.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def load_boto3() -> Any:
@@ -169,17 +215,22 @@ def load_boto3() -> Any:
     return boto3
 
 
-def new_session(settings: Settings) -> Any:
+def new_session(settings: Settings, looking: bool = True) -> Any:
     """Return a session of boto3 with the credentials of the store.
 
     :param settings: the options
+    :param looking: whether it looks for credentials where the options have none
     """
     boto3 = load_boto3()
+    import botocore.credentials
     import botocore.session
 
     REDACTION.hide(settings.access_key, settings.secret_key)
     below = botocore.session.get_session()
     below.register_component("data_loader", _descriptions())
+    if not looking:
+        nowhere = botocore.credentials.CredentialResolver(providers=[])
+        below.register_component("credential_provider", nowhere)
     return boto3.session.Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
@@ -202,6 +253,9 @@ def _descriptions() -> Any:
 def check_credentials(settings: Settings) -> None:
     """Look for credentials, without using them.
 
+    Where somebody has said who hands them out, and that one does not answer, a warning is logged:
+    it may have begun later than this process.
+
     :param settings: the options
     :raises BadStoreConfiguration: there are none
     """
@@ -219,7 +273,15 @@ def check_credentials(settings: Settings) -> None:
         problem = ""
     except exceptions.BadStoreConfiguration:
         raise
-    except Exception as exc:  # noqa: BLE001 - a broken profile and a silent service alike
+    except Exception as exc:  # noqa: BLE001 - a broken profile and an unknown one alike
+        problem = _passing_problem(exc)
+        if problem:
+            LOG.warning(
+                "The credentials of the S3 store cannot be had now (%s); they are looked for again "
+                "when they are needed",
+                problem,
+            )
+            return
         found, problem = False, f" ({type(exc).__name__})"
     if not found:
         raise exceptions.BadStoreConfiguration(
@@ -232,20 +294,32 @@ def check_credentials(settings: Settings) -> None:
         )
 
 
+def _passing_problem(exc: Exception) -> str:
+    """Return in words why credentials cannot be had now; nothing where waiting does not help."""
+    import botocore.exceptions
+
+    if isinstance(exc, botocore.exceptions.CredentialRetrievalError):
+        # Not its text, which quotes what a program has written.
+        return f"{exc.kwargs.get('provider')}: {type(exc).__name__}"
+    return ""
+
+
 def make_client(settings: Settings) -> Client:
-    """Return a new client.
+    """Return a new client; one that lacks credentials, where they cannot be had now.
 
     :param settings: the options
     :raises BadStoreConfiguration: boto3 is missing, or cannot work with the options
     """
-    session = new_session(settings)
-    settings = _without_unknown(settings)
-    # It comes with boto3, and may not be imported without it.
+    load_boto3()
+    # They come with boto3, and may not be imported without it.
     from glance_store._drivers.s3 import errors, signing
 
-    def build() -> Any:
+    settings = _without_unknown(settings)
+
+    def build() -> Client:
+        session, lacking = _session_with_credentials(settings)
         place = settings.place
-        client = session.client(
+        s3 = session.client(
             "s3",
             region_name=place.region,
             endpoint_url=place.url,
@@ -254,22 +328,59 @@ def make_client(settings: Settings) -> Client:
             config=_config(settings),
         )
         REDACTION.watch()
-        credentials = session.get_credentials()
-        if credentials is not None:
-            # Also those that the environment has; later ones have the form that is known.
-            REDACTION.hide(*credentials.get_frozen_credentials())
-        return client
+        _bear_stalls(s3, settings.read_timeout)
+        return Client(s3, signing.adapt(s3), settings, lacking)
 
     try:
-        s3 = errors.guarded(build, "Making the S3 client")
-    except exceptions.BackendException as exc:
+        return errors.guarded(build, "Making the S3 client")
+    except exceptions.BadStoreConfiguration:
+        raise
+    except (exceptions.GlanceStoreException, exceptions.BackendException) as exc:
         reason = str(exc)
     except ValueError:
         # An address that is none; the text quotes it.
         reason = _("the address in s3_store_host is not valid")
-    else:
-        return Client(s3, signing.adapt(s3), settings)
     raise exceptions.BadStoreConfiguration(reason)
+
+
+def _session_with_credentials(settings: Settings) -> tuple[Any, str]:
+    """Return a session, and why it has no credentials if that is so."""
+    from glance_store._drivers.s3 import errors
+
+    session = new_session(settings)
+    try:
+        credentials = session.get_credentials()
+    except Exception as exc:
+        problem = _passing_problem(exc)
+        if not problem:
+            raise
+        return new_session(settings, looking=False), problem
+    if credentials is None:
+        return session, _("none were found")
+    try:
+        # Those of a role that is assumed are had here, and whenever they are about to end.
+        known = errors.guarded(credentials.get_frozen_credentials, "Assuming the role of the store")
+    except exceptions.RemoteServiceUnavailable as exc:
+        LOG.warning("The credentials of the S3 store cannot be had now (%s)", exc)
+    else:
+        # Also those that the environment has; later ones have the form that is known.
+        REDACTION.hide(*known[:3])
+    return session, ""
+
+
+def _bear_stalls(s3: Any, seconds: float) -> None:
+    """Let a client send as patiently as it reads.
+
+    :param s3: a new client
+    :param seconds: of silence that it bears
+    """
+    from glance_store._drivers._patience import patient
+
+    # Botocore has no option for it. A release that keeps its pools elsewhere stays as it is.
+    session = getattr(getattr(s3, "_endpoint", None), "http_session", None)
+    pools = getattr(session, "_pool_classes_by_scheme", {})
+    for scheme, pool in list(pools.items()):
+        pools[scheme] = patient(pool, seconds)
 
 
 def _config(settings: Settings) -> Any:
@@ -292,26 +403,42 @@ def _config(settings: Settings) -> Any:
     if settings.knows_checksums:
         options["request_checksum_calculation"] = settings.request_checksums
         options["response_checksum_validation"] = settings.response_checksums
+    if _is_known("ignore_configured_endpoint_urls"):
+        # Where the images are is for this store to say, not for the environment.
+        options["ignore_configured_endpoint_urls"] = True
     return Config(**options)
+
+
+def _is_known(option: str) -> bool:
+    """Tell whether the installed botocore has an option of `Config`."""
+    from botocore.config import Config
+
+    try:
+        Config(**{option: None})
+    except TypeError:
+        return False
+    return True
 
 
 def _without_unknown(settings: Settings) -> Settings:
     """Return the settings without what the installed boto3 does not know."""
-    from botocore.config import Config
+    if _is_known("request_checksum_calculation"):
+        return settings
+    if {settings.request_checksums, settings.response_checksums} != {_CHECKSUMS_OFF}:
+        _warn_of_missing_checksums()
+    return dataclasses.replace(
+        settings,
+        request_checksums=_CHECKSUMS_OFF,
+        response_checksums=_CHECKSUMS_OFF,
+        knows_checksums=False,
+    )
 
-    try:
-        Config(request_checksum_calculation=_CHECKSUMS_OFF)
-    except TypeError:
-        if {settings.request_checksums, settings.response_checksums} != {_CHECKSUMS_OFF}:
-            LOG.warning(
-                "The installed boto3 does not know the checksums that "
-                "s3_store_enable_data_integrity_protection asks for: images are transferred "
-                "without them. Install boto3 1.36 or later"
-            )
-        return dataclasses.replace(
-            settings,
-            request_checksums=_CHECKSUMS_OFF,
-            response_checksums=_CHECKSUMS_OFF,
-            knows_checksums=False,
-        )
-    return settings
+
+@functools.lru_cache(maxsize=1)
+def _warn_of_missing_checksums() -> None:
+    """Tell the operator, once in a process."""
+    LOG.warning(
+        "The installed boto3 does not know the checksums that "
+        "s3_store_enable_data_integrity_protection asks for: images are transferred without them. "
+        "Install boto3 1.36 or later"
+    )

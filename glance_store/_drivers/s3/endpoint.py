@@ -6,11 +6,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from glance_store import exceptions
+from glance_store.i18n import _
+
 # s3.eu-west-1.amazonaws.com, s3-eu-west-1..., s3.dualstack.eu-west-1..., in China ...com.cn.
 _AMAZON = re.compile(
-    r"s3(?:-fips)?(?:[.-]dualstack)?(?:[.-](?P<region>[a-z]{2}(?:-[a-z]+)+-\d+))?"
-    r"\.amazonaws\.com(?:\.cn)?"
+    r"s3(?P<special>(?:-fips)?(?:[.-]dualstack)?)(?:[.-](?P<region>[a-z]{2}(?:-[a-z]+)+-\d+))?"
+    r"\.amazonaws\.com(?:\.cn)?(?::(?P<port>\d+))?"
 )
+_PORTS = {"http": "80", "https": "443"}
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _CLASSIC_REGION = "us-east-1"
 _DNS_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9][a-z0-9-]*[a-z0-9]")
 
@@ -21,7 +26,7 @@ class Endpoint(NamedTuple):
     secure: bool
     host: str  # with port and path, without a scheme and without a slash at the end
     region: str | None  # None: whatever the client library takes
-    url: str | None  # None: Amazon's own for the region
+    url: str | None  # None: Amazon's usual one for the region
 
     @property
     def location_scheme(self) -> str:
@@ -39,18 +44,28 @@ def parse(option: str, region: str) -> Endpoint:
 
     :param option: the option ``s3_store_host``: a host with or without a scheme in front
     :param region: the option ``s3_store_region_name``, empty if it is not set
+    :raises BadStoreConfiguration: the scheme is neither http nor https
     """
     scheme, separator, rest = option.strip().partition("://")
-    secure = bool(separator) and scheme.lower() == "https"
+    if not separator:
+        scheme, rest = "http", scheme
+    scheme = scheme.lower()
+    if scheme not in _PORTS:
+        raise exceptions.BadStoreConfiguration(
+            _("The option s3_store_host has the scheme %s; it has to be http or https, or left out")
+            # What cannot be a scheme may be anything, and have secrets in it.
+            % (f"'{scheme}'" if _SCHEME.fullmatch(scheme) else "***")
+        )
+    secure = scheme == "https"
     # Credentials do not belong there; should they be, nobody gets to see them.
-    host = (rest if separator else option.strip()).rstrip("/").rpartition("@")[2]
-    url = f"{'https' if secure else 'http'}://{host}"
-    if region:
-        return Endpoint(secure, host, region, url)
-    known = amazon_region(host)
-    if known is not None:
-        return Endpoint(secure, host, known, None)
-    return Endpoint(secure, host, None, url)
+    host = rest.rstrip("/").rpartition("@")[2]
+    url = f"{scheme}://{host}"
+    amazon = _AMAZON.fullmatch(host.lower())
+    if region or amazon is None:
+        return Endpoint(secure, host, region or None, url)
+    # Special hosts (FIPS, IPv6) and ports would be lost with the address.
+    usual = not amazon["special"] and amazon["port"] in (None, _PORTS[scheme])
+    return Endpoint(secure, host, amazon_region(host), None if usual else url)
 
 
 def amazon_region(host: str) -> str | None:
@@ -58,7 +73,7 @@ def amazon_region(host: str) -> str | None:
 
     :param host: with or without a port
     """
-    found = _AMAZON.fullmatch(host.partition(":")[0].lower())
+    found = _AMAZON.fullmatch(host.lower())
     if found is None:
         return None
     return found["region"] or _CLASSIC_REGION

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from glance_store import exceptions
+from glance_store._drivers._network import in_words
 from glance_store._drivers.s3.redaction import REDACTION
 from glance_store.i18n import _
 
 _T = TypeVar("_T")
 
 _LONGEST_REASON = 300
+# Where an exception keeps the answer that it was made from.
+_ANSWER = "s3_answer"
 
 _MISSING = ("NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion")
 _ELSEWHERE = (
@@ -51,8 +54,19 @@ class TransferInterrupted(exceptions.RemoteServiceUnavailable):
     """A download broke off at a place where it can be resumed."""
 
 
-class PreconditionFailed(exceptions.GlanceStoreException):
-    """An object is there that should not be, or is not the one that it was. Never leaves here."""
+class PreconditionFailed(exceptions.BackendException):
+    """An object is there that should not be, or is not the one that it was.
+
+    Who has set a condition knows what that means; to all others it is what its base class says.
+    """
+
+
+class ConflictingRequest(exceptions.RemoteServiceUnavailable):
+    """Something else was being done with the object at that moment; asking again may help."""
+
+
+class DamagedOnTheWay(exceptions.BackendException):
+    """What has arrived is not what was sent."""
 
 
 class NotImplementedByService(exceptions.BackendException):
@@ -60,7 +74,11 @@ class NotImplementedByService(exceptions.BackendException):
 
 
 class _Rule(NamedTuple):
-    """What an answer of the service becomes; the first rule that fits counts."""
+    """What an answer of the service becomes.
+
+    The codes of all rules come before the statuses: one status is used for several things, such as
+    403 for a full account by the RADOS gateway.
+    """
 
     kind: type[Exception]
     codes: tuple[str, ...]
@@ -83,7 +101,14 @@ _RULES = (
         (401, 403),
         ": check the credentials, their rights on the bucket, and the clock of this host",
     ),
-    _Rule(PreconditionFailed, ("PreconditionFailed", "ConditionalRequestConflict"), (412,)),
+    _Rule(PreconditionFailed, ("PreconditionFailed",), (412,)),
+    _Rule(ConflictingRequest, ("ConditionalRequestConflict",), ()),
+    _Rule(
+        DamagedOnTheWay,
+        ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
+        (),
+        ": the data was damaged on its way to the service, or something there changes it",
+    ),
     _Rule(
         exceptions.StorageFull,
         (
@@ -120,7 +145,7 @@ class Answer(NamedTuple):
     code: str
     message: str
     region: str | None
-    retried: bool
+    retries: int  # how often the request had been sent before
 
     @classmethod
     def of(cls, response: Any) -> Answer:
@@ -136,7 +161,7 @@ class Answer(NamedTuple):
             code=str(error.get("Code") or ""),
             message=str(error.get("Message") or ""),
             region=error.get("Region") or headers.get("x-amz-bucket-region"),
-            retried=bool(about.get("RetryAttempts")),
+            retries=int(about.get("RetryAttempts") or 0),
         )
 
     @property
@@ -152,6 +177,36 @@ class Answer(NamedTuple):
             text = f"{text}: {message}"
         clean = "".join(char if char.isprintable() else " " for char in REDACTION.scrub(text))
         return clean[:_LONGEST_REASON]
+
+
+def answer_of(error: BaseException) -> Answer | None:
+    """Return the answer of the service that an exception was made from; None if there was none.
+
+    :param error: what `guarded` has raised
+    """
+    answer: Answer | None = getattr(error, _ANSWER, None)
+    return answer
+
+
+def keep_answer(error: BaseException, answer: Answer) -> None:
+    """Let an exception tell of an answer.
+
+    :param error: the exception
+    :param answer: what `answer_of` returns for it from now on
+    """
+    setattr(error, _ANSWER, answer)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether it is certain that the service has not done what it was asked.
+
+    Without an answer, after one of the kind 5xx, or when the request had been sent before, it may
+    have done it, or may still be at it.
+
+    :param error: what `guarded` has raised
+    """
+    answer = answer_of(error)
+    return answer is not None and 400 <= answer.status < 500 and not answer.retries
 
 
 def guarded(call: Callable[[], _T], action: str, image: str | None = None) -> _T:
@@ -205,6 +260,12 @@ def translate(exc: Exception, action: str, image: str | None = None) -> Exceptio
 
 
 def _of_answer(answer: Answer, action: str, image: str | None) -> Exception:
+    error = _exception_for(answer, action, image)
+    keep_answer(error, answer)
+    return error
+
+
+def _exception_for(answer: Answer, action: str, image: str | None) -> Exception:
     text = f"{action}: the service answered {answer.reason}"
     if image is not None and (answer.code in _MISSING or answer.status == 404):
         return exceptions.NotFound(
@@ -219,10 +280,10 @@ def _of_answer(answer: Answer, action: str, image: str | None) -> Exception:
             + where
             + _(": set s3_store_host and s3_store_region_name to the place of the bucket")
         )
-    for rule in _RULES:
-        if answer.code in rule.codes or answer.status in rule.statuses:
-            return rule.kind(text + rule.hint)
-    return exceptions.BackendException(text)
+    by_code = (rule for rule in _RULES if answer.code in rule.codes)
+    by_status = (rule for rule in _RULES if answer.status in rule.statuses)
+    rule = next(by_code, None) or next(by_status, None)
+    return rule.kind(text + rule.hint) if rule else exceptions.BackendException(text)
 
 
 def _of_library(exc: Exception, action: str) -> Exception:
@@ -267,10 +328,8 @@ def _cause(exc: BaseException) -> str:
         if deeper is None:
             break
         exc = deeper
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
-    words = getattr(exc, "verify_message", None)
-    return _one_line(str(words)) if words else type(exc).__name__
+    words = in_words(exc)
+    return _one_line(words) if words else type(exc).__name__
 
 
 def _one_line(text: str) -> str:

@@ -15,8 +15,9 @@ Address of the S3 service: a host name or an address with ``http://`` or
 ``https://`` in front, and a port if it is not the usual one, for example
 ``https://s3.example.org:9000``.
 
-Without a scheme the connection is not encrypted. All requests go there: the
-host that the location of an old image names is not used. The store needs this
+Without a scheme the connection is not encrypted; a scheme other than these two
+is an error. All requests go there, whatever the environment says: the host
+that the location of an old image names is not used. The store needs this
 option, the bucket and credentials; while one of them is missing it takes no
 images.
 
@@ -32,8 +33,8 @@ Name of the region of the service.
 
 Requests are signed for this region, and a bucket that the store creates is
 placed there. When it is empty, the region of a well-known Amazon host name is
-taken from the name. Set it when the service answers that the region of the
-signature is wrong.
+taken from the name, also of those for FIPS and for IPv6. Set it when the
+service answers that the region of the signature is wrong.
 """,
     ),
     cfg.StrOpt(
@@ -44,7 +45,10 @@ Access key that the store signs its requests with.
 
 Without it and its secret the store looks for credentials where Amazon's tools
 do: environment variables, the shared credentials file and its profiles, the
-role of the container or of the instance.
+role of the container or of the instance. If none are found when the service
+starts, the store takes no images until it is started again; it looks for them
+again when an image is read. If the environment or a profile says who hands
+them out, and that one does not answer, the store looks again for each use.
 
 Locations of images do not contain it: after a change of keys the images that
 are stored stay usable, as long as the new key may access the bucket.
@@ -116,13 +120,14 @@ Related options: ``s3_store_large_object_chunk_size``,
         "s3_store_large_object_chunk_size",
         default=10,
         help="""
-Size in MiB of one part, at least 5.
+Size in MiB of one part, at least 5 and at most 5120.
 
 S3 allows 10,000 parts: for images that would need more of them the parts are
 made larger, and where the size is not known in advance they grow from the
 900th part on. Every part that is under way is held in memory, so an upload
-takes about this size times two more than ``s3_store_thread_pools``; parts that
-have grown beyond it are fewer at a time.
+takes about this size times two more than ``s3_store_thread_pools``. Larger
+parts are fewer at a time in the same memory, but two where the size of the
+image is known: of 105 MiB each for 1 TiB.
 """,
     ),
     cfg.IntOpt(
@@ -170,8 +175,10 @@ Related options: ``s3_store_request_checksum_calculation``,
 When uploads carry an additional checksum: ``when_required`` by the operation,
 or ``when_supported``, which is always where the operation knows one.
 
-It has an effect only with ``s3_store_enable_data_integrity_protection``.
-Choose ``when_supported`` only if the service understands it, or uploads fail.
+It is a CRC-32, sent in a header with each part in place of Content-MD5. It has
+an effect only with ``s3_store_enable_data_integrity_protection``. Choose
+``when_supported`` only if the service understands it: others ignore it, so
+that nobody notices what is damaged on the way, or refuse uploads.
 """,
     ),
     cfg.StrOpt(
@@ -180,10 +187,18 @@ Choose ``when_supported`` only if the service understands it, or uploads fail.
         choices=_CHECKSUM_CHOICES,
         help="""
 When the additional checksum of a download is verified: ``when_required`` by
-the operation, or ``when_supported``, which is always where the service sends
-one.
+the operation, or ``when_supported``, which is always where the service has
+one of the whole object: CRC-32, SHA-1 or SHA-256, with the Python library
+awscrt also CRC-32C and CRC-64/NVME.
+
+Such an image is read in one request, by one connection, and one that does not
+match ends with an error before its last bytes. Not verified are ranges of an
+image, the rest of one whose transfer broke off (the log says so), and objects
+that were stored in parts with a checksum that is made of those of the parts.
 
 It has an effect only with ``s3_store_enable_data_integrity_protection``.
+
+Related options: ``s3_store_read_concurrency``.
 """,
     ),
     cfg.BoolOpt(

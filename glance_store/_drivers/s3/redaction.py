@@ -11,14 +11,18 @@ _LIBRARIES = ("botocore", "boto3", "urllib3")
 _SHORTEST = 4  # a shorter text occurs everywhere, and is no secret
 
 # What requests and answers of S3 and of the services that hand out credentials look like in the
-# log: headers, XML, JSON.
+# log. Tokens that say where a listing goes on are hidden as well, which is no harm.
+_NAMES = r"[\w.-]*(?:token|secret|password|access_?key(?:_?id)?)"
 _PATTERNS = (
     re.compile(r"(?i)(Credential=)[^/,\s'\"]+"),
-    re.compile(r"(?i)(X-Amz-(?:Security|S3session)-Token['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",}]+"),
-    re.compile(r"(?i)(<(?:AWS)?(?:AccessKeyId|SecretAccessKey|SessionToken)>)[^<]*"),
-    re.compile(
-        r"(?i)(['\"](?:AccessKeyId|SecretAccessKey|SessionToken|Token)['\"]\s*:\s*b?['\"])[^'\"]*"
-    ),
+    # {'WebIdentityToken': 'x'}, {"clientSecret":"x"}, ('x-amz-sso_bearer_token', b'x')
+    re.compile(rf"(?is)((['\"]){_NAMES}\2\s*[:,]\s*b?(['\"]))(?:(?!\3).)*"),
+    # x-amz-security-token:x
+    re.compile(r"(?i)(?<![\w-])(x-a(?:mz|ws)-[\w-]*token\s*:\s*)[^\s'\",}]+"),
+    # WebIdentityToken=x&Version=...
+    re.compile(rf"(?i)(?<![\w.-])({_NAMES}=)[^&\s'\",}}]+"),
+    re.compile(r"(?i)(authorization['\"]?\s*[:,]\s*b?['\"]?(?:bearer|basic)\s+)[^\s'\"]+"),
+    re.compile(rf"(?i)(<{_NAMES}>)[^<]*"),
 )
 
 

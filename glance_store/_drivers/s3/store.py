@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.s3 import endpoint
+from glance_store._drivers.s3.bucket import Bucket
 from glance_store._drivers.s3.client import (
     Client,
     Clients,
@@ -17,19 +19,18 @@ from glance_store._drivers.s3.client import (
     load_boto3,
     make_client,
 )
+from glance_store._drivers.s3.clock import ServiceClock, clock_of
 from glance_store._drivers.s3.errors import Answer, TransferInterrupted, guarded
 from glance_store._drivers.s3.location import SCHEMES, StoreLocation
 from glance_store._drivers.s3.options import OPTIONS
-from glance_store._drivers.s3.parts import MIB, MIN_PART
+from glance_store._drivers.s3.parts import MAX_PART, MIB, MIN_PART
 from glance_store._drivers.s3.reader import S3Reader
-from glance_store._drivers.s3.upload import Upload, time_of
+from glance_store._drivers.s3.upload import Upload
 from glance_store._drivers.s3.writer import S3Writer
 from glance_store.i18n import _
 from glance_store.transfer.retry import ResumingStreamingReader
 
 if TYPE_CHECKING:
-    import datetime
-
     from glance_store.location import Location
     from glance_store.transfer.interface import ImageReader
 
@@ -59,7 +60,7 @@ class Store(driver.Store):
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._clients: Clients | None = None
-        self._bucket_seen = False
+        self._bucket = Bucket("", may_create=False)
 
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
@@ -83,7 +84,9 @@ class Store(driver.Store):
     def _configure(self) -> None:
         options = self.store_conf
         self._clients = None
-        self._bucket_seen = False
+        self._bucket = Bucket(
+            options.s3_store_bucket or "", may_create=options.s3_store_create_bucket_on_put
+        )
         self.s3_store_large_object_size = options.s3_store_large_object_size * MIB
         self.s3_store_large_object_chunk_size = options.s3_store_large_object_chunk_size * MIB
         self.s3_store_thread_pools = options.s3_store_thread_pools
@@ -119,6 +122,17 @@ class Store(driver.Store):
                 _("s3_store_large_object_chunk_size is %d MiB; S3 wants parts of at least 5 MiB")
                 % (self.s3_store_large_object_chunk_size // MIB)
             )
+        if self.s3_store_large_object_chunk_size > MAX_PART:
+            raise exceptions.BadStoreConfiguration(
+                _(
+                    "s3_store_large_object_chunk_size is %(size)d MiB; S3 takes parts of at most "
+                    "%(limit)d MiB"
+                )
+                % {
+                    "size": self.s3_store_large_object_chunk_size // MIB,
+                    "limit": MAX_PART // MIB,
+                }
+            )
         if self.s3_store_thread_pools <= 0:
             raise exceptions.BadStoreConfiguration(
                 _("s3_store_thread_pools is %d; it has to be at least 1")
@@ -137,18 +151,7 @@ class Store(driver.Store):
         :returns: the bucket and the address of the service
         :raises GlanceStoreException: it cannot be reached
         """
-        bucket = self.store_conf.s3_store_bucket
-        client = self._client()
-        shown = f"{bucket} at {client.settings.place.shown}"
-        try:
-            guarded(
-                lambda: client.s3.head_bucket(Bucket=bucket), f"Looking for bucket {shown}", bucket
-            )
-        except exceptions.NotFound:
-            if self.store_conf.s3_store_create_bucket_on_put:
-                return f"bucket {shown} will be created by the first upload"
-            raise exceptions.BadStoreConfiguration(_missing_bucket(shown)) from None
-        return f"bucket {shown}"
+        return self._bucket.check(self._client())
 
     def _client(self) -> Client:
         if self._clients is None:
@@ -171,12 +174,11 @@ class Store(driver.Store):
         """
         client = self._client()
         place = client.settings.place
-        bucket = self.store_conf.s3_store_bucket
         location = self._place_for(image_id, place)
-        since = self._check_absence(client, bucket, image_id)
-        self._ensure_bucket(client, bucket)
+        clock = self._check_absence(client, self._bucket.name, image_id)
+        self._bucket.ensure(client)
         return S3Writer(
-            Upload(client, bucket, image_id, since),
+            Upload(client, self._bucket, image_id, clock),
             location.get_uri(),
             size,
             self.s3_store_large_object_size,
@@ -201,54 +203,22 @@ class Store(driver.Store):
             )
         return location
 
-    def _check_absence(self, client: Client, bucket: str, key: str) -> datetime.datetime | None:
+    def _check_absence(self, client: Client, bucket: str, key: str) -> ServiceClock | None:
         """Raise Duplicate if there is an object; return the service's time if it says so."""
         import botocore.exceptions
 
-        def look() -> datetime.datetime | None:
+        def look() -> ServiceClock | None:
+            asked = time.monotonic()
             try:
                 client.s3.head_object(Bucket=bucket, Key=key)
             except botocore.exceptions.ClientError as exc:
-                answer = Answer.of(exc.response)
-                if answer.status == 404:
-                    return time_of(exc.response["ResponseMetadata"].get("HTTPHeaders") or {})
+                about = exc.response["ResponseMetadata"]
+                if Answer.of(exc.response).status == 404:
+                    return clock_of(about.get("HTTPHeaders") or {}, asked, time.monotonic())
                 raise
             raise exceptions.Duplicate(_("Image %(image)s already exists"), image=key)
 
         return guarded(look, _("Looking for %(bucket)s/%(key)s") % {"bucket": bucket, "key": key})
-
-    def _ensure_bucket(self, client: Client, bucket: str) -> None:
-        """Look for the bucket, before the first upload; create it if that is wanted."""
-        if self._bucket_seen:
-            return
-        shown = f"{bucket} at {client.settings.place.shown}"
-        action = _("Looking for the bucket %s") % shown
-        try:
-            guarded(lambda: client.s3.head_bucket(Bucket=bucket), action, bucket)
-        except exceptions.NotFound:
-            missing = True
-        else:
-            missing = False
-        if missing:
-            if not self.store_conf.s3_store_create_bucket_on_put:
-                raise exceptions.BackendException(_missing_bucket(shown))
-            self._create_bucket(client, bucket, shown)
-        self._bucket_seen = True
-
-    def _create_bucket(self, client: Client, bucket: str, shown: str) -> None:
-        arguments: dict[str, Any] = {"Bucket": bucket}
-        place = endpoint.location_constraint(client.settings.place.region)
-        if place is not None:
-            arguments["CreateBucketConfiguration"] = {"LocationConstraint": place}
-
-        def create() -> None:
-            try:
-                client.s3.create_bucket(**arguments)
-            except client.s3.exceptions.BucketAlreadyOwnedByYou:
-                LOG.debug("Another upload was quicker to create the bucket %s", shown)
-
-        guarded(create, _("Creating the bucket %s") % shown)
-        LOG.info("Store %s: created the bucket %s", self.name, shown)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image.
@@ -293,10 +263,3 @@ class Store(driver.Store):
 
 def _place(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)
-
-
-def _missing_bucket(shown: str) -> str:
-    return str(
-        _("The bucket %s does not exist: create it, or set s3_store_create_bucket_on_put to True")
-        % shown
-    )

@@ -44,7 +44,10 @@ class S3Writer:
         else:
             self._plan = GrowingParts(chunk)
         self.block_size = self._plan.size_at(0)
-        self.concurrency = 1 if self._whole else concurrency
+        # Parts that have to be larger than configured are fewer in the same memory.
+        configured = (concurrency + 2) * (size if self._whole else chunk)
+        self.blocks_held = max(2, configured // self.block_size)
+        self.concurrency = 1 if self._whole else min(concurrency, self.blocks_held)
 
     def block_size_at(self, offset: int) -> int:
         """Return the bytes of the block that begins at an offset: blocks are parts."""

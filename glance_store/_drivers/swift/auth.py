@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -107,6 +108,24 @@ def ask(call: Callable[[], _T], action: str, retries: int) -> _T:
         time.sleep(_PAUSE)
 
 
+def good_token(session: Any, interval: int, refused: str | None) -> str:
+    """Return the token of a session, a new one where the present one is of no use.
+
+    The caller holds a lock; of a session that several threads use at once a token can be lost.
+
+    :param session: of keystoneauth
+    :param interval: seconds for which the token has to be good
+    :param refused: a token that is not wanted again
+    """
+    plugin = session.auth
+    access = plugin.get_access(session)
+    if access.will_expire_soon(interval) or access.auth_token == refused:
+        plugin.invalidate()
+        access = plugin.get_access(session)
+    token: str = access.auth_token
+    return token
+
+
 class SessionAccount:
     """The account of a user whose credentials are known.
 
@@ -122,6 +141,9 @@ class SessionAccount:
         self._interval = interval
         self._retries = retries
         self._url: str | None = None
+        # keystoneauth locks the fetching of a token only: one that another thread invalidates in
+        # the next moment is not there for the thread that has asked for it.
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -130,30 +152,31 @@ class SessionAccount:
             # With an address of its own the catalogue need not have one.
             url = self._connection.url
             if not url:
-                url, _token = ask(self._connection.get_auth, _ACTION, self._retries)
+                url, _token = ask(self._found, _ACTION, self._retries)
             if not url:
                 raise errors.NoEndpointError
             self._url = url.rstrip("/")
         return self._url
 
+    def _found(self) -> Any:
+        with self._lock:
+            return self._connection.get_auth()
+
     def token(self) -> str:
         """Return a token that does not expire soon."""
-        return ask(self._current, _ACTION, self._retries)
-
-    def _current(self) -> str:
-        plugin = self._session.auth
-        access = plugin.get_access(self._session)
-        if access.will_expire_soon(self._interval):
-            plugin.invalidate()
-            access = plugin.get_access(self._session)
-        token: str = access.auth_token
-        return token
+        return self._asked(None)
 
     def renew(self, refused: str) -> str:
         """Return another token in place of one that Swift has refused."""
-        if self.token() == refused:
-            self._session.auth.invalidate()
-        return self.token()
+        return self._asked(refused)
+
+    def _asked(self, refused: str | None) -> str:
+        # Each try locks anew: the pauses between them hold nobody up.
+        def current() -> str:
+            with self._lock:
+                return good_token(self._session, self._interval, refused)
+
+        return ask(current, _ACTION, self._retries)
 
     def prepare(self) -> None:
         """Do nothing: the credentials are known for as long as it takes."""
@@ -180,6 +203,7 @@ class GivenAccount:
         if not url or not self._token:
             url, self._token = ask(connection.get_auth, _ACTION, 0)
         self.url: str = url.rstrip("/")
+        self._lock = threading.Lock()
 
     def token(self) -> str:
         """Return the token of the connection."""
@@ -187,9 +211,10 @@ class GivenAccount:
 
     def renew(self, refused: str) -> str:
         """Have the connection authenticate anew."""
-        if self._token == refused:
-            _url, self._token = ask(self._connection.get_auth, _ACTION, 0)
-        return str(self._token)
+        with self._lock:
+            if self._token == refused:
+                _url, self._token = ask(self._connection.get_auth, _ACTION, 0)
+            return str(self._token)
 
     def prepare(self) -> None:
         """Do nothing: the connection is the caller's."""

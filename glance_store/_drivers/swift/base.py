@@ -10,21 +10,21 @@ import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.swift import containers, deletion, manifest
+from glance_store._drivers.swift import containers, deletion, manifest, pieces, sizes
 from glance_store._drivers.swift.auth import GivenAccount
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.connections import Connections, Settings
 from glance_store._drivers.swift.errors import SwiftDenied, SwiftUnavailable
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
+from glance_store._drivers.swift.objects import ObjectWriter, StreamWriter
 from glance_store._drivers.swift.options import OPTIONS
 from glance_store._drivers.swift.publish import Name
-from glance_store._drivers.swift.reader import SwiftReader, content_length
+from glance_store._drivers.swift.reader import SwiftReader
 from glance_store._drivers.swift.writer import (
+    LEAST_HELD,
     BufferedSegmentsWriter,
-    ObjectWriter,
     SegmentedWriter,
     StreamedSegmentsWriter,
-    StreamWriter,
 )
 from glance_store.i18n import _
 from glance_store.transfer.retry import ResumingStreamingReader
@@ -40,6 +40,9 @@ _MIB = 1024 * 1024
 _MB = 1000 * 1024
 # Smaller images are held in memory and sent when they are complete.
 _HELD = 8 * _MIB
+# What is sent while it comes in is handed on in blocks of this: Swift ends a request when nothing
+# has come for a minute, and the sources of images can be slow.
+_STREAMED_BLOCK = _MIB
 # Of what a request costs little depends on how much it asks for: 24 MiB.
 _READS_IN_A_RANGE = 6
 
@@ -188,6 +191,10 @@ class BaseStore(driver.Store):
     def _container_for(self, image_id: str) -> str:
         """Return the container for a new image."""
 
+    def _is_configured(self, place: StoreLocation) -> bool:
+        """Tell whether the operator has entered the server that a location names."""
+        return True
+
     def _client(self, place: StoreLocation, context: Any) -> Client:
         if not self._swiftclient():
             self._check_environment()
@@ -258,18 +265,21 @@ class BaseStore(driver.Store):
         :param location: where it is
         :param context: the request's context
         :raises NotFound: it is not there
-        :raises BadStoreUri: the account may not read it: the image service asks for the size of a
-            location that a user has made up, and takes this for the user's mistake
+        :raises BadStoreUri: the account may not read it, or only the location names the account,
+            and it or its address is of no use: the image service asks for the size of a location
+            that a user has made up, and takes this for the user's mistake
+        :raises BackendException: Swift or the identity service of the configuration fails
         """
         place = _place(location)
         client = self._client(place, context)
         obj = cast("str", place.obj)
         action = _("Asking for the size of image %s") % obj
         try:
-            head = client.request("HEAD", cast("str", place.container), obj, action=action)
-        except SwiftDenied as exc:
-            raise exceptions.BadStoreUri(str(exc.msg)) from exc
-        return content_length(head, obj)
+            return pieces.find(client, cast("str", place.container), obj, action).size
+        except exceptions.BackendException as exc:
+            if isinstance(exc, SwiftDenied) or not self._is_configured(place):
+                raise exceptions.BadStoreUri(str(exc)) from exc
+            raise
 
     # -- writing
 
@@ -291,17 +301,20 @@ class BaseStore(driver.Store):
             name = Name(client, container, image_id)
             name.check_free()
             segmented = not size or size >= self.large_object_size
-            if segmented:
+            if segmented or size > _HELD:
+                # The token has to be good when the last byte has come, and a little longer.
                 account.prepare()
+            # What does not fit is refused before anything is made for it.
+            plan = self._plan(name, size, manifest.cluster(client)) if segmented else None
             made = self._ensure(client, container)
             shared = (
                 name,
                 uri,
                 made and self._owns_container,
-                lambda: self._ensure(client, container),
+                lambda: self._ensure(client, container) and self._owns_container,
             )
-            if segmented:
-                return self._segmented(shared, size)
+            if plan is not None:
+                return self._segmented(shared, size, plan)
             return self._single(shared, size)
         except BaseException:
             account.close()
@@ -342,24 +355,36 @@ class BaseStore(driver.Store):
             return ObjectWriter(*shared, size=size)
         memory = self.store_conf.swift_store_upload_memory * _MIB
         return StreamWriter(
-            *shared, size=size, block_size=self.WRITE_CHUNKSIZE, keep=size + _HELD <= memory
+            *shared, size=size, block_size=self._streamed_block, keep=size + _HELD <= memory
         )
 
-    def _segmented(self, shared: tuple[Any, ...], size: int) -> StoreWriter:
+    @property
+    def _streamed_block(self) -> int:
+        return min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
+
+    def _plan(self, name: Name, size: int, cluster: manifest.Cluster) -> sizes.Plan:
+        chunk = self.large_object_chunk_size
+        return sizes.plan(size, chunk, cluster.most(name, chunk), cluster.largest)
+
+    def _segmented(self, shared: tuple[Any, ...], size: int, plan: sizes.Plan) -> StoreWriter:
         options = self.store_conf
-        segment = self.large_object_chunk_size
-        sizes = {"size": size, "segment_size": segment, "block_size": self.WRITE_CHUNKSIZE}
+        segment = plan.size_at(0)
         if options.swift_buffer_on_upload:
-            return BufferedSegmentsWriter(*shared, folder=options.swift_upload_buffer_dir, **sizes)
+            folder = options.swift_upload_buffer_dir
+            block = min(self.WRITE_CHUNKSIZE, segment)
+            return BufferedSegmentsWriter(*shared, plan=plan, block_size=block, folder=folder)
         memory = options.swift_store_upload_memory * _MIB
         # The engine holds two blocks more than are being written.
-        fitting = memory // segment - 2
+        fitting = memory // segment - LEAST_HELD + 1
         if fitting < 1:
-            return StreamedSegmentsWriter(*shared, keep=segment + _HELD <= memory, **sizes)
+            block = min(self._streamed_block, segment)
+            return StreamedSegmentsWriter(
+                *shared, plan=plan, size=size, block_size=block, largest_kept=memory - _HELD
+            )
         wanted = options.swift_store_thread_pool_size
         if size:
             wanted = min(wanted, -(-size // segment))
-        return SegmentedWriter(*shared, segment_size=segment, threads=min(wanted, fitting))
+        return SegmentedWriter(*shared, plan=plan, threads=min(wanted, fitting), memory=memory)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:

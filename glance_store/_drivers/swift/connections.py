@@ -11,6 +11,8 @@ import requests.adapters
 import requests.utils
 import urllib3
 
+from glance_store._drivers._patience import patient
+
 # Idle connections kept for each server, enough for the threads of a busy service.
 _POOL_SIZE = 64
 
@@ -74,6 +76,15 @@ class Connections:
 
 
 def _new_pool(settings: Settings, proxy: str | None) -> urllib3.PoolManager:
+    pool = _new_manager(settings, proxy)
+    pool.pool_classes_by_scheme = {
+        "http": patient(urllib3.HTTPConnectionPool, settings.read_timeout),
+        "https": patient(urllib3.HTTPSConnectionPool, settings.read_timeout),
+    }
+    return pool
+
+
+def _new_manager(settings: Settings, proxy: str | None) -> urllib3.PoolManager:
     options: dict[str, Any] = {
         "maxsize": _POOL_SIZE,
         "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from collections.abc import Iterable, Mapping
 
 from glance_store import exceptions
-from glance_store._drivers.swift import errors
+from glance_store._drivers.swift import errors, listing
 from glance_store._drivers.swift.client import Client
 from glance_store.i18n import _
+from glance_store.transfer.retry import FIRST_PAUSE
 
 LOG = logging.getLogger(__name__)
 
@@ -17,6 +20,10 @@ READ_ACL = "X-Container-Read"
 WRITE_ACL = "X-Container-Write"
 # Everybody who is authenticated. The usual '.r:*' would let in those who are not.
 _EVERYBODY = "*:*"
+# Tries to remove a container; its listing, which decides, is a little late.
+_TRIES = 4
+# Objects in such a listing whose existence is looked at.
+_LOOKED_AT = 10
 
 
 def seeded(container: str, image_id: str, seed: int) -> str:
@@ -49,9 +56,14 @@ def acls(
     :param public: everybody who is authenticated may read
     :param read_tenants: ids of projects that may read
     :param write_tenants: ids of projects that may write
-    :param admin_tenants: ``project:user`` entries that may do both
+    :param admin_tenants: ids of projects, or ``project:user`` entries, that may do both
     """
-    admins = [tenant.strip() for tenant in admin_tenants if tenant.strip()]
+    # Without a colon Swift takes an entry for a role, which users of any project may have.
+    admins = [
+        tenant if ":" in tenant or tenant == "*" else f"{tenant}:*"
+        for tenant in (entry.strip() for entry in admin_tenants)
+        if tenant
+    ]
     readers = [f"{tenant}:*" for tenant in read_tenants]
     writers = [f"{tenant}:*" for tenant in write_tenants]
     return {
@@ -92,8 +104,39 @@ def remove_if_empty(client: Client, container: str) -> None:
     :param client: of the account
     :param container: its name
     """
-    action = _("Removing the container %s") % container
     try:
-        client.request("DELETE", container, action=action, allow=(404, 409))
+        _remove(client, container)
     except exceptions.GlanceStoreException as exc:
         LOG.warning("An empty container is left: %s; remove it", exc)
+
+
+def _remove(client: Client, container: str) -> None:
+    action = _("Removing the container %s") % container
+    pause = FIRST_PAUSE
+    for number in range(_TRIES):
+        if number:
+            time.sleep(pause)
+            pause *= 2
+        response = client.request("DELETE", container, action=action, allow=(404, 409))
+        if response.status != 409:
+            return
+        other = _object_in(client, container)
+        if other is not None:
+            LOG.debug("The container %s stays: %s and perhaps more is in it", container, other)
+            return
+    raise errors.SwiftError(
+        _("%(action)s: Swift answers that it is not empty, although nothing is found in it"),
+        action=action,
+    )
+
+
+def _object_in(client: Client, container: str) -> str | None:
+    """Return the name of an object that is not only listed; None if none is found."""
+    for page in itertools.islice(listing.pages(client, container), 1):
+        # Of an image with thousands of segments all may still be listed.
+        for entry in page[:_LOOKED_AT]:
+            action = _("Looking for %s") % entry.name
+            head = client.request("HEAD", container, entry.name, action=action, allow=(404,))
+            if head.status != 404:
+                return entry.name
+    return None

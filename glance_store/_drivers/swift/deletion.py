@@ -1,27 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removing images, in one piece or in any number of segments."""
+"""Removing images, in one piece or in any number of segments.
+
+Segments go first and the manifest goes last: as long as one of them is left, the manifest still
+names it, and the deletion can be asked for again. A cluster can remove a static large object by
+itself, but it removes the manifest whatever has become of the segments, which nobody could find
+any more: that is left to those that do not show what a manifest names.
+"""
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import logging
 import urllib.parse
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from glance_store import exceptions
-from glance_store._drivers.swift import errors, manifest
+from glance_store._drivers.swift import bulk, errors, listing
 from glance_store._drivers.swift.client import Client
+from glance_store._drivers.swift.sweep import Place, Sweep, remove_object
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# Tries of a request that Swift turns down because it is in conflict with another.
-_CONFLICTS = 3
-# Seconds of silence that are borne while the cluster removes segments; it shows signs of life.
-_PATIENCE = 120.0
-_AT_A_TIME = 1000
+# Manifests in manifests, as Swift itself allows them.
+_DEEPEST = 10
 
 
 def remove(client: Client, container: str, obj: str) -> None:
@@ -32,146 +35,139 @@ def remove(client: Client, container: str, obj: str) -> None:
     :param obj: its name
     :raises NotFound: it is not there
     :raises Forbidden: the account may not remove it
-    :raises SwiftError: Swift refuses
+    :raises SwiftUnavailable: Swift cannot be reached; what is left can be removed later
+    :raises SwiftError: Swift refuses; what is left can be removed later
     """
     action = _("Removing image %s") % obj
     head = client.request("HEAD", container, obj, action=action)
     if head.headers.get("x-static-large-object", "").lower() == "true":
-        _remove_static(client, container, obj)
+        _remove_static(client, Place(container, obj))
         return
     place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
     if place:
-        _remove_dynamic_segments(client, obj, container, place)
-    remove_object(client, container, obj, action)
-
-
-def remove_object(client: Client, container: str, obj: str, action: str) -> None:
-    """Remove an object; that it is not there any more is no error.
-
-    :param client: of the account
-    :param container: where it is
-    :param obj: its name
-    :param action: what is tried, for errors
-    """
-    for _attempt in range(_CONFLICTS):
-        # A conflict: another request for this object was made in the same moment.
-        if client.request("DELETE", container, obj, action=action, allow=(404, 409)).status != 409:
-            return
-    raise errors.SwiftError(
-        _("%(action)s: Swift answers again and again that %(obj)s is in use"),
-        action=action,
-        obj=obj,
-    )
+        _remove_dynamic_segments(client, Place(container, obj), place)
+    remove_object(client, Place(container, obj), action)
 
 
 def remove_objects(client: Client, container: str, names: Iterable[str]) -> int:
-    """Remove objects, several at a time; failures are logged, the others go on.
+    """Remove objects, several at a time; a line in the log says what is left.
 
     :param client: of the account
     :param container: where they are
     :param names: of the objects
     :returns: how many could not be removed
     """
-
-    def one(name: str) -> bool:
-        try:
-            remove_object(client, container, name, _("Removing the segment %s") % name)
-        except (exceptions.GlanceStoreException, exceptions.BackendException) as exc:
-            LOG.error("A segment of an image is left in the container %s: %s", container, exc)
-            return False
-        return True
-
-    failed = 0
-    with concurrent.futures.ThreadPoolExecutor(client.settings.threads) as pool:
-        some: list[str] = []
-        for name in names:
-            some.append(name)
-            if len(some) == _AT_A_TIME:
-                failed += sum(not done for done in pool.map(one, some))
-                some = []
-        failed += sum(not done for done in pool.map(one, some))
-    return failed
+    sweep = Sweep(client)
+    sweep.remove([Place(container, name) for name in names])
+    if sweep.left:
+        LOG.error("Objects of an image are left in Swift: %s; delete them", sweep.remains())
+    return len(sweep.left)
 
 
-def _remove_dynamic_segments(client: Client, obj: str, container: str, place: str) -> None:
+def _remove_dynamic_segments(client: Client, image: Place, place: str) -> None:
     where, _slash, beginning = place.partition("/")
     if not where or not beginning:
         LOG.warning(
             "The manifest of image %s names no segments (%s); only the manifest is removed",
-            obj,
+            image.name,
             place,
         )
         return
-    names = (
-        name
-        for name in manifest.listed(client, where, beginning)
+    sweep = Sweep(client)
+    for page in listing.pages(client, where, beginning):
         # The manifest itself goes last.
-        if (where, name) != (container, obj)
-    )
-    remove_objects(client, where, names)
-
-
-def _remove_static(client: Client, container: str, obj: str) -> None:
-    """Have the cluster remove a manifest and what it names, segments first."""
-    action = _("Removing image %s and its segments") % obj
-    patience = max(_PATIENCE, client.settings.read_timeout)
-    failed: list[Any] = []
-    answer = ""
-    for _attempt in range(1 + client.settings.retries):
-        response = client.request(
-            "DELETE",
-            container,
-            obj,
-            action=action,
-            query={"multipart-manifest": "delete"},
-            headers={"Accept": "application/json"},
-            allow=(404, 409),
-            read_timeout=patience,
+        sweep.remove([found for e in page if (found := Place(where, e.name)) != image])
+        if sweep.stopped:
+            # The manifest stays, so that all of it can be tried again.
+            raise _incomplete(image, sweep)
+    if sweep.left:
+        LOG.error(
+            "Image %s is removed, but segments of it are left in Swift: %s; delete them",
+            image.name,
+            sweep.remains(),
         )
-        if response.status == 404:
-            return
-        if response.status == 409:
-            continue
-        # The status of the answer only says that the work was begun.
-        answer, failed = _outcome(response.data)
-        if not failed and answer.startswith(("200", "404")):
-            return
-        if answer.startswith("403") or any(str(entry[1]).startswith("403") for entry in failed):
-            raise errors.refusal(403, "Forbidden", action, obj)
-        # What is gone by now is not found the next time, which is no error.
-        LOG.warning("%s: Swift answered '%s', %d errors", action, answer, len(failed))
-    # The manifest may be gone while segments are left: they are known by name here alone.
-    left = [_place(entry) for entry in failed]
-    for where, name in left:
-        if (where, name) != (container, obj):
-            remove_objects(client, where, [name])
-    if not left or (container, obj) in left or _is_there(client, container, obj):
+
+
+def _remove_static(client: Client, image: Place, depth: int = 0) -> None:
+    """Remove what a manifest names, and then the manifest."""
+    if depth > _DEEPEST:
         raise errors.SwiftError(
-            _("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer
+            _("The manifest %(name)s is not removed: too many others are in it"), name=image.name
         )
+    named = _named(client, image)
+    if named is None:
+        bulk.remove(client, image)
+        return
+    for inner in named.manifests:
+        try:
+            _remove_static(client, inner, depth + 1)
+        except exceptions.NotFound:
+            LOG.info("The manifest %s in the image %s is not there", inner.name, image.name)
+    sweep = Sweep(client)
+    sweep.remove(named.segments)
+    if sweep.left:
+        raise _incomplete(image, sweep)
+    remove_object(client, image, _("Removing image %s") % image.name)
 
 
-def _is_there(client: Client, container: str, obj: str) -> bool:
-    action = _("Looking for image %s") % obj
-    return client.request("HEAD", container, obj, action=action, allow=(404,)).status != 404
+def _incomplete(image: Place, sweep: Sweep) -> exceptions.GlanceStoreException:
+    """Return the error for an image of which something could not be removed, ready to raise."""
+    cause = sweep.error
+    if isinstance(cause, errors.SwiftDenied):
+        return cause
+    passing = isinstance(cause, errors.SwiftUnavailable)
+    kind = errors.SwiftUnavailable if passing else errors.SwiftError
+    return kind(
+        _(
+            "Image %(image)s is not removed completely: %(remains)s are left (%(cause)s). Its "
+            "manifest stays: delete the image again"
+        ),
+        image=image.name,
+        remains=sweep.remains(),
+        cause=cause,
+    )
 
 
-def _place(entry: Any) -> tuple[str, str]:
-    path = urllib.parse.unquote(str(entry[0])).lstrip("/")
-    container, _slash, name = path.partition("/")
-    return container, name
+class _Named(NamedTuple):
+    """What a manifest names, each once."""
+
+    segments: list[Place]
+    manifests: list[Place]
 
 
-def _outcome(text: bytes) -> tuple[str, list[Any]]:
-    """Return what the cluster says at the end of its work, and what it could not remove."""
+def _named(client: Client, image: Place) -> _Named | None:
+    """Read the manifest of a static large object; None where the cluster does not show it.
+
+    :raises NotFound: it is not there
+    :raises SwiftError: it is not understood
+    """
+    action = _("Reading the manifest of image %s") % image.name
+    answer = client.request("GET", *image, action=action, query={"multipart-manifest": "get"})
+    if answer.headers.get("x-static-large-object", "").lower() != "true":
+        return None
     try:
-        # Signs of life stand before it.
-        outcome = json.loads(text)
-        answer = str(outcome.get("Response Status", ""))
-        entries = outcome.get("Errors") or []
-        failed = [entry for entry in entries if not str(entry[1]).startswith("404")]
-    except (ValueError, AttributeError, LookupError, TypeError):
-        return "an answer that is not understood", []
-    if answer.startswith("404") or (entries and not failed):
-        return "200 OK", []
-    return answer, failed
+        entries = json.loads(answer.data)
+        # Bytes that stand in the manifest itself have no place.
+        found = [(_place(entry), bool(entry.get("sub_slo"))) for entry in _with_place(entries)]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        found = None
+    if found is None:
+        raise errors.SwiftError(_("%(action)s: it is not understood"), action=action)
+    segments, manifests = (
+        list(dict.fromkeys(place for place, inner in found if inner is wanted))
+        for wanted in (False, True)
+    )
+    return _Named(segments, manifests)
+
+
+def _with_place(entries: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    return (entry for entry in entries if "data" not in entry)
+
+
+def _place(entry: dict[str, Any]) -> Place:
+    # By its name in Swift, or as it was written.
+    path = entry["name"] if "name" in entry else entry["path"]
+    container, slash, name = str(path).lstrip("/").partition("/")
+    if not slash or not container or not name:
+        raise ValueError(path)
+    return Place(container, name)

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from glance_store import exceptions
 from glance_store._drivers.swift.client import Client
-from glance_store._drivers.swift.publish import TAKEN, Name
+from glance_store._drivers.swift.publish import TAKEN, Expected, Name
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ _KEPT = 3600.0
 _PER_SEGMENT = 0.5
 _ODD = re.compile(r"[^A-Za-z0-9._~-]")
 _PLAIN_NUMBERS = 100_000
-# Entries of a page of a listing; the cluster may send fewer, and says so by sending any at all.
-PAGE = 10_000
 
 
 class Segment(NamedTuple):
@@ -45,7 +43,31 @@ class Limits(NamedTuple):
     smallest_segment: int
 
 
-_STORED_LIMITS: dict[str, tuple[float, Limits | None]] = {}
+class Cluster(NamedTuple):
+    """What a cluster says of itself."""
+
+    static: Limits | None  # None: there are no static large objects
+    listing: int  # entries of a listing of a container
+    largest: int  # bytes of an object
+
+    def most(self, name: Name, segment: int) -> int:
+        """Return of how many segments an image can be.
+
+        :param name: of the image
+        :param segment: bytes of one
+        """
+        # Of as many as a listing has, Swift knows no length, and serves no range behind them.
+        dynamic = max(1, self.listing - 1)
+        static = self.static
+        if static is None or segment < static.smallest_segment:
+            return dynamic
+        return max(dynamic, min(static.segments, static.manifest_bytes // _entry_bytes(name)))
+
+
+# Of a cluster that does not say.
+USUAL = Cluster(None, 10_000, 5 * 1024**3)
+
+_CLUSTERS: dict[str, tuple[float, Cluster]] = {}
 
 
 def prefix(name: Name) -> str:
@@ -71,24 +93,44 @@ def segment_name(name: Name, number: int) -> str:
     return prefix(name) + digits
 
 
+def cluster(client: Client) -> Cluster:
+    """Return what a cluster says of itself; it is asked once an hour.
+
+    :param client: of an account on the cluster
+    """
+    address = urllib.parse.urlsplit(client.account.url).netloc
+    stored = _CLUSTERS.get(address)
+    if stored is not None and time.monotonic() - stored[0] < _KEPT:
+        return stored[1]
+    try:
+        response = client.info()
+    except exceptions.RemoteServiceUnavailable:
+        response = None
+    if response is None or response.status not in (200, 401, 403, 404):
+        # Asked again next time; a dynamic large object can always be written.
+        return USUAL if stored is None else stored[1]
+    found = _parse_cluster(response.data) if response.status == 200 else USUAL
+    _CLUSTERS[address] = (time.monotonic(), found)
+    return found
+
+
 def limits(client: Client) -> Limits | None:
     """Return the limits of static large objects; None where there are none such objects.
 
     :param client: of an account on the cluster
     """
-    cluster = urllib.parse.urlsplit(client.account.url).netloc
-    stored = _STORED_LIMITS.get(cluster)
-    if stored is not None and time.monotonic() - stored[0] < _KEPT:
-        return stored[1]
+    return cluster(client).static
+
+
+def _parse_cluster(text: bytes) -> Cluster:
+    listing, largest = USUAL.listing, USUAL.largest
     try:
-        response = client.info()
-        found = _parse(response.data) if response.status == 200 else None
-    except exceptions.RemoteServiceUnavailable:
-        # Asked again next time; a dynamic large object can always be written.
-        return None
-    if response.status in (200, 401, 403, 404):
-        _STORED_LIMITS[cluster] = (time.monotonic(), found)
-    return found
+        swift = json.loads(text)["swift"]
+        listing = int(swift.get("container_listing_limit", listing))
+        largest = int(swift.get("max_file_size", largest))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        LOG.debug("The cluster says nothing of its limits, or something strange")
+    return Cluster(_parse(text), max(2, listing), max(1, largest))
 
 
 def _parse(text: bytes) -> Limits | None:
@@ -101,6 +143,21 @@ def _parse(text: bytes) -> Limits | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _entry(name: Name, segment: Segment) -> dict[str, object]:
+    return {
+        "path": f"/{name.container}/{segment.name}",
+        "etag": segment.etag,
+        "size_bytes": segment.size,
+    }
+
+
+def _entry_bytes(name: Name) -> int:
+    """Return how long an entry of a manifest is at most."""
+    longest = Segment(segment_name(name, _PLAIN_NUMBERS), "0" * 32, 10**10)
+    # With a comma and a space.
+    return len(json.dumps(_entry(name, longest))) + 2
 
 
 class Manifest:
@@ -157,9 +214,13 @@ class Manifest:
             )
         with self.name.alone():
             body = self._static(segments)
-            self.name.publish(
-                lambda: self._put_dynamic() if body is None else self._put_static(body, segments)
-            )
+            if body is None:
+                # What Swift says of the data comes from a listing, and is no proof.
+                expected = Expected(size, None)
+                self.name.publish(self._put_dynamic, lambda: expected)
+            else:
+                expected = Expected(size, _etag(segments))
+                self.name.publish(lambda: self._put_static(body, segments), lambda: expected)
 
     def _static(self, segments: list[Segment]) -> bytes | None:
         """Return the manifest of a static large object; None where that is not possible."""
@@ -169,16 +230,7 @@ class Manifest:
         # The last one may always be small.
         if any(segment.size < found.smallest_segment for segment in segments[:-1]):
             return None
-        body = json.dumps(
-            [
-                {
-                    "path": f"/{self.name.container}/{segment.name}",
-                    "etag": segment.etag,
-                    "size_bytes": segment.size,
-                }
-                for segment in segments
-            ]
-        ).encode()
+        body = json.dumps([_entry(self.name, segment) for segment in segments]).encode()
         return body if len(body) <= found.manifest_bytes else None
 
     def _put_static(self, body: bytes, segments: list[Segment]) -> int:
@@ -212,33 +264,7 @@ class Manifest:
         ).status
 
 
-def listed(
-    client: Client, container: str, beginning: str, page: int | None = None
-) -> Iterator[str]:
-    """Yield the names of objects in a container, all pages of them.
-
-    :param client: of the account
-    :param container: its name
-    :param beginning: of the names
-    :param page: entries of a page; None for the usual number
-    """
-    marker = ""
-    while True:
-        query: dict[str, Any] = {"format": "json", "prefix": beginning, "limit": page or PAGE}
-        if marker:
-            query["marker"] = marker
-        response = client.request(
-            "GET",
-            container,
-            action=_("Listing the segments %s") % beginning,
-            query=query,
-            allow=(404,),
-        )
-        if response.status == 404:
-            return
-        entries = json.loads(response.data) if response.data else []
-        names = [entry["name"] for entry in entries if "name" in entry]
-        if not names:
-            return
-        yield from names
-        marker = names[-1]
+def _etag(segments: list[Segment]) -> str:
+    """Return the ETag of a static large object: the MD5 of the ETags of its segments."""
+    etags = "".join(segment.etag for segment in segments)
+    return hashlib.md5(etags.encode(), usedforsecurity=False).hexdigest()

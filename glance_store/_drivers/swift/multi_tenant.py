@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import exceptions
-from glance_store._drivers.swift import auth, containers, references
+from glance_store._drivers.swift import auth, catalogue, containers, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account
 from glance_store._drivers.swift.location import StoreLocation
@@ -17,8 +17,6 @@ from glance_store._drivers.swift.trust import Trust, UserAccount
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from glance_store.location import Location
 
 __all__ = ["MultiTenantStore", "StoreLocation"]
@@ -113,9 +111,39 @@ class MultiTenantStore(BaseStore):
                     "swift_store_multi_tenant: it has no address of an account"
                 )
             )
-        return self._user_account(context, str(place.swift_url))
+        self._token(context)
+        url = str(place.swift_url)
+        # The token would open the projects of its user to whoever gets it.
+        if not catalogue.is_known(url, self._known(context)):
+            raise exceptions.BadStoreUri(
+                _(
+                    "The location of the image names a server that is neither that of "
+                    "swift_store_endpoint nor one of the object stores in the service catalogue "
+                    "of the request; nothing was sent to it"
+                )
+            )
+        return self._user_account(context, url)
 
-    def _user_account(self, context: Any, url: str) -> Account:
+    def _known(self, context: Any) -> list[str]:
+        """Return the addresses of Swift that the operator has entered somewhere."""
+        options = self.store_conf
+        found = [str(options.swift_store_endpoint)] if options.swift_store_endpoint else []
+        catalog = getattr(context, "service_catalog", None)
+        if catalog:
+            found.extend(catalogue.addresses(catalog, options.swift_store_service_type))
+        elif not found:
+            raise self._without_catalogue()
+        return found
+
+    def _without_catalogue(self) -> exceptions.BadStoreConfiguration:
+        return self._misconfigured(
+            _(
+                "with swift_store_multi_tenant the request needs a user with a service "
+                "catalogue; set swift_store_endpoint where there is none"
+            )
+        )
+
+    def _token(self, context: Any) -> str:
         token = getattr(context, "auth_token", None)
         if not token:
             raise self._misconfigured(
@@ -124,11 +152,15 @@ class MultiTenantStore(BaseStore):
                     "user: the request has no token"
                 )
             )
+        return str(token)
+
+    def _user_account(self, context: Any, url: str) -> Account:
+        token = self._token(context)
         make_trust = None
         service = self._service() if self.store_conf.swift_store_use_trusts else None
         if service is not None:
             make_trust = functools.partial(self._trust, service, token)
-        connection = self.get_store_connection(str(token), url)
+        connection = self.get_store_connection(token, url)
         return UserAccount(connection, self.store_conf.swift_store_expire_soon_interval, make_trust)
 
     def _trust(self, service: references.Reference, token: str) -> Trust:
@@ -166,14 +198,9 @@ class MultiTenantStore(BaseStore):
             return str(options.swift_store_endpoint).rstrip("/")
         catalog = getattr(context, "service_catalog", None)
         if not catalog:
-            raise self._misconfigured(
-                _(
-                    "with swift_store_multi_tenant the request needs a user with a service "
-                    "catalogue; set swift_store_endpoint where there is none"
-                )
-            )
+            raise self._without_catalogue()
         kind = options.swift_store_endpoint_type
-        for url in _addresses(
+        for url in catalogue.addresses(
             catalog, options.swift_store_service_type, kind, options.swift_store_region
         ):
             return url.rstrip("/")
@@ -228,19 +255,3 @@ def _at(url: str, store: BaseStore) -> StoreLocation:
     place.ssl_enabled = not plain
     place.auth_or_store_url = references.without_scheme(url)
     return place
-
-
-def _addresses(catalog: Any, service_type: str, kind: str, region: str | None) -> Iterator[str]:
-    """Yield the matching addresses of a catalogue, in the form of version 2 or 3."""
-    interface = kind.removesuffix("URL")
-    for service in catalog:
-        if service.get("type") != service_type:
-            continue
-        for endpoint in service.get("endpoints", ()):
-            if region and region not in (endpoint.get("region"), endpoint.get("region_id")):
-                continue
-            url = endpoint.get(kind)
-            if not url and endpoint.get("interface") in (interface, kind):
-                url = endpoint.get("url")
-            if url:
-                yield str(url)

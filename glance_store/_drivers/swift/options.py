@@ -122,6 +122,11 @@ Size of one segment in MB of 1,024,000 bytes.
 Smaller segments mean less to send again after an error, larger ones mean fewer
 objects to store and to delete. Images that are stored keep their segments.
 
+A cluster takes a limited number of segments of an image, usually 9,999. An
+image that would have more gets larger ones. When its size is not known
+beforehand, the segments grow after half of that number. None is larger than
+the cluster allows, usually 5 GB.
+
 Related options: ``swift_store_large_object_size``.
 """,
     ),
@@ -171,8 +176,9 @@ only.
         "swift_store_admin_tenants",
         default=[],
         help="""
-Projects that may read and write every image container, as ``project:user``
-entries separated by commas; ``*`` stands for any user.
+Projects that may read and write every image container, separated by commas:
+the id of a project, for all of its users, or ``project:user`` for one of them;
+``project:*`` is the same as the id alone. Roles cannot be named.
 
 It has an effect only with ``swift_store_multi_tenant``. Without an entry for
 the service's own project, images in accounts of others can be maintained by
@@ -366,8 +372,9 @@ Related options: ``default_swift_reference``.
 Directory for the files that ``swift_buffer_on_upload`` writes.
 
 The user of the service must be able to write to it, and it needs room for
-``swift_store_large_object_chunk_size`` times the number of uploads at a time.
-When it is full, uploads fail.
+``swift_store_large_object_chunk_size`` times the number of uploads at a time;
+more for images of so many segments that they have to be larger. When it is
+full, uploads fail.
 """,
     ),
 ]
@@ -423,6 +430,9 @@ memory until they are read. With 1 that is never done.
         min=1,
         help="""
 Seconds after which a connection to Swift is given up that is not established.
+It does not limit what follows.
+
+Related options: ``swift_store_read_timeout``.
 """,
     ),
     cfg.IntOpt(
@@ -431,7 +441,7 @@ Seconds after which a connection to Swift is given up that is not established.
         min=1,
         help="""
 Seconds of silence after which a request to Swift or to the identity service is
-given up.
+given up, and seconds for which Swift may take none of the data that is sent.
 
 Swift is silent while it stores a segment safely: give it more time where disks
 are slow or segments large.
@@ -443,7 +453,8 @@ are slow or segments large.
         min=0,
         help="""
 How often a request that failed for a passing reason is repeated: no
-connection, a time-out, or an answer such as 503.
+connection, a time-out, or an answer such as 503. While images are deleted,
+conflicts (409) are tried again whatever it says.
 
 The pauses before it grow from 0.2 to 5 seconds. A download that breaks off in
 the middle of an answer is governed by ``swift_store_retry_get_count``.

@@ -14,6 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
@@ -22,11 +23,32 @@ from glance_store.common.locks import CREATING
 from glance_store.i18n import _
 from glance_store.transfer.retry import FIRST_PAUSE
 
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse as Response
+
 LOG = logging.getLogger(__name__)
 
 _MARK = "X-Object-Meta-Glance-Upload"
 # What a PUT that found the name taken is answered with.
 TAKEN = (409, 412)
+# How often Swift is asked again for the size of an image that it counts by a listing: 20 seconds.
+_SIZE_TRIES = 8
+_LONGEST_PAUSE = 5.0
+
+
+class Expected(NamedTuple):
+    """What an image has to be when it is in place."""
+
+    size: int  # bytes
+    etag: str | None  # as Swift tells it of the image; None: it is not compared
+
+
+class _Found(NamedTuple):
+    """What is in place under a name."""
+
+    mark: str  # empty for a strange object
+    etag: str  # empty if the server does not say
+    size: int | None  # bytes; None if the server does not say
 
 
 class Name:
@@ -46,10 +68,11 @@ class Name:
         self._tried = False
 
     def headers(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the headers with which the object is created.
+        """Return the headers of a request that is about to create the object.
 
         :param more: further headers
         """
+        self._tried = True
         return {
             "Content-Type": "application/octet-stream",
             "If-None-Match": "*",
@@ -60,9 +83,10 @@ class Name:
     def check_free(self) -> None:
         """Look whether the name is free.
 
-        :raises Duplicate: it is not
+        :raises Duplicate: another upload has it
         """
-        if self._owner() is not None:
+        found = self._look()
+        if found is not None and found.mark != self.mark:
             raise self.duplicate()
 
     def duplicate(self) -> exceptions.Duplicate:
@@ -73,8 +97,8 @@ class Name:
             container=self.container,
         )
 
-    def _owner(self) -> str | None:
-        """Return the mark of the object in place, empty for a strange one; None if there is none.
+    def _look(self) -> _Found | None:
+        """Return what is in place, None if there is nothing.
 
         An object that is being put is not in place yet.
         """
@@ -85,7 +109,14 @@ class Name:
             action=_("Looking for image %s") % self.obj,
             allow=(404,),
         )
-        return None if response.status == 404 else response.headers.get(_MARK, "")
+        if response.status == 404:
+            return None
+        size = response.headers.get("content-length", "")
+        return _Found(
+            response.headers.get(_MARK, ""),
+            etag_of(response),
+            int(size) if size.isdecimal() else None,
+        )
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -97,49 +128,106 @@ class Name:
             self.check_free()
             yield
 
-    def publish(self, put: Callable[[], int], repeatable: bool = True) -> None:
-        """Create the object, inside `alone`; when this returns it is in place.
+    def publish(
+        self,
+        put: Callable[[], int],
+        expected: Callable[[], Expected],
+        repeatable: bool = True,
+    ) -> None:
+        """Create the object, inside `alone`; when this returns it is in place, and undamaged.
 
         :param put: sends the one request, and returns its status: a success or one of `TAKEN`
+        :param expected: says what has to be in place; called after `put`
         :param repeatable: whether `put` may be called again
         :raises Duplicate: another upload was first
+        :raises DamagedError: what is stored is something else, again and again
+        :raises SwiftUnavailable: Swift does not find all of the segments
         """
         tries_left = self.client.settings.retries if repeatable else 0
         pause = FIRST_PAUSE
         while True:
-            self._tried = True
-            error: exceptions.GlanceStoreException | None = None
+            created, error = _outcome(put)
             try:
-                created = put() not in TAKEN
-            except errors.SwiftUnavailable as exc:
-                # The answer is lost, the object may be in place all the same.
-                created, error = False, exc
-            try:
-                owner = self._owner()
-            except errors.SwiftUnavailable:
+                found = self._look()
+            except exceptions.GlanceStoreException:
+                # A success is certain by itself, also when the token has ended with it.
                 if created:
                     return
                 raise
-            if owner == self.mark:
-                return
-            if owner is not None:
+            if found is not None and found.mark != self.mark:
                 raise self.duplicate()
+            if found is not None:
+                # The answer may be lost, and with it what it said of the data.
+                error = error if isinstance(error, errors.DamagedError) else None
+                error = error or self._damage(found, expected())
+                if error is None:
+                    self._wait_for_size(found, expected().size)
+                    return
             if tries_left <= 0:
-                raise error or errors.SwiftError(
-                    _("Image %(image)s was removed in the moment in which it was stored"),
-                    image=self.obj,
-                )
+                raise error or self._removed()
+            if found is not None:
+                self._remove()
             time.sleep(pause)
             pause *= 2
             tries_left -= 1
+
+    def _removed(self) -> errors.SwiftError:
+        return errors.SwiftError(
+            _("Image %(image)s was removed in the moment in which it was stored"), image=self.obj
+        )
+
+    def _damage(self, found: _Found, expected: Expected) -> errors.DamagedError | None:
+        if not found.etag or expected.etag is None or found.etag == expected.etag:
+            return None
+        return damaged(_("Storing image %s") % self.obj, found.etag, expected.etag)
+
+    def _wait_for_size(self, found: _Found, size: int) -> None:
+        """Wait until Swift counts all bytes of the image.
+
+        It adds up those of a dynamic large object by a listing, which can be late: until it is
+        complete, readers would get a part of the image.
+
+        :raises SwiftUnavailable: the listing is not complete in time
+        """
+        pause = FIRST_PAUSE
+        tries_left = _SIZE_TRIES
+        while found.size != size:
+            if not tries_left:
+                raise errors.SwiftUnavailable(
+                    _(
+                        "Storing image %(image)s: Swift finds %(found)s of its %(size)d bytes: the "
+                        "listing of the container %(container)s is late or too long"
+                    ),
+                    image=self.obj,
+                    found=_("an unknown number") if found.size is None else found.size,
+                    size=size,
+                    container=self.container,
+                )
+            LOG.warning(
+                "Image %s: Swift does not find all of its segments yet, looking again in %.1f s",
+                self.obj,
+                pause,
+            )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            tries_left -= 1
+            latest = self._look()
+            if latest is None or latest.mark != self.mark:
+                raise self._removed()
+            found = latest
 
     def withdraw(self) -> None:
         """Remove the object if this upload has put it there.
 
         :raises GlanceStoreException: that cannot be found out, or it cannot be removed
         """
-        if not self._tried or self._owner() != self.mark:
+        if not self._tried:
             return
+        found = self._look()
+        if found is not None and found.mark == self.mark:
+            self._remove()
+
+    def _remove(self) -> None:
         self.client.request(
             "DELETE",
             self.container,
@@ -147,3 +235,35 @@ class Name:
             action=_("Removing the unfinished image %s") % self.obj,
             allow=(404,),
         )
+
+
+def _outcome(put: Callable[[], int]) -> tuple[bool, errors.SwiftUnavailable | None]:
+    """Return whether a request has certainly created its object, and how it failed if it did."""
+    try:
+        return put() not in TAKEN, None
+    except errors.SwiftUnavailable as exc:
+        # The object may be in place all the same, or one that is damaged.
+        return False, exc
+
+
+def etag_of(response: Response) -> str:
+    """Return what a server says of the data that it has, empty if it says nothing.
+
+    :param response: to a PUT or HEAD
+    """
+    return response.headers.get("etag", "").strip('"').lower()
+
+
+def damaged(action: str, stored: str, etag: str) -> errors.DamagedError:
+    """Return the error for data that has changed on its way, ready to raise.
+
+    :param action: what was tried
+    :param stored: what the server says of the data, in hexadecimal
+    :param etag: what it has to say
+    """
+    return errors.DamagedError(
+        _("%(action)s: the data was damaged on its way (MD5 %(stored)s instead of %(etag)s)"),
+        action=action,
+        stored=stored,
+        etag=etag,
+    )

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from glance_store._drivers.swift import errors
+from glance_store._drivers.swift import errors, pieces
 from glance_store._drivers.swift.client import Account, Client
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse as Response
+
+    from glance_store._drivers.swift.pieces import Part, Piece
+    from glance_store.transfer.interface import Stream
+
 
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
 
@@ -34,13 +38,11 @@ class SwiftReader:
         self, client: Client, container: str, obj: str, concurrency: int, range_size: int
     ) -> None:
         self._client = client
-        self._place = (container, obj)
+        self._image = obj
         self.concurrency = concurrency
         self.range_size = range_size
-        head = client.request("HEAD", container, obj, action=_("Looking for image %s") % obj)
-        self.size = content_length(head, obj)
-        # Of large objects it stands for all segments together.
-        self._etag = _etag(head)
+        self._pieces = pieces.find(client, container, obj, _("Looking for image %s") % obj)
+        self.size = self._pieces.size
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read bytes at an offset.
@@ -55,9 +57,14 @@ class SwiftReader:
         if length <= 0:
             return b""
         with contextlib.closing(self.open_stream(offset, length)) as stream:
-            return stream.read(length)
+            data = [stream.read(length)]
+            missing = length - len(data[0])
+            while missing and data[-1]:
+                data.append(stream.read(missing))
+                missing -= len(data[-1])
+            return b"".join(data) if len(data) > 1 else data[0]
 
-    def open_stream(self, offset: int, length: int) -> SwiftStream:
+    def open_stream(self, offset: int, length: int) -> Stream:
         """Ask for bytes at an offset.
 
         :param offset: first byte
@@ -65,41 +72,30 @@ class SwiftReader:
         :raises SwiftUnavailable: no answer, or not for that range
         :raises SwiftError: the image is not the one that was opened
         """
-        image, stop = self._place[1], offset + length
-        action = _action(image, offset)
+        parts = self._pieces.parts(offset, length)
+        if len(self._pieces) == 1:
+            return self._open(next(parts), offset)
+        return _ChainedStream(self._open, parts, offset)
+
+    def _open(self, part: Part, offset: int) -> SwiftStream:
+        """Ask for bytes of one object, which stand at an offset of the image."""
+        action = _action(self._image, offset)
+        stop = part.offset + part.length
         response = self._client.request(
             "GET",
-            *self._place,
+            part.piece.container,
+            part.piece.name,
             action=action,
-            headers={"Range": f"bytes={offset}-{stop - 1}", "Accept-Encoding": "identity"},
+            headers={"Range": f"bytes={part.offset}-{stop - 1}", "Accept-Encoding": "identity"},
             stream=True,
             allow=(416,),
         )
         try:
-            self._check(response, offset, stop, action)
+            _check(response, part.piece, part.offset, stop, action)
         except BaseException:
             response.close()
             raise
-        return SwiftStream(response, self._client.account, image, offset, length)
-
-    def _check(self, response: Response, offset: int, stop: int, action: str) -> None:
-        etag = _etag(response)
-        changed = self._etag is not None and etag is not None and etag != self._etag
-        if response.status == 206:
-            found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-            if found is None or (int(found[1]), int(found[2])) != (offset, stop - 1):
-                raise errors.SwiftUnavailable(
-                    _("%(action)s: Swift sends another range than was asked for"), action=action
-                )
-            changed = changed or found[3] not in ("*", str(self.size))
-        elif response.status != 200 or offset:
-            # 200: all of it, which is right when all of it was asked for.
-            changed = True
-        if changed:
-            raise errors.SwiftError(
-                _("%(action)s: the image was replaced while it was read; read it again"),
-                action=action,
-            )
+        return SwiftStream(response, self._client.account, self._image, offset, part.length)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say that there are no holes."""
@@ -108,6 +104,27 @@ class SwiftReader:
     def close(self) -> None:
         """Let go of the account."""
         self._client.account.close()
+
+
+def _check(response: Response, piece: Piece, offset: int, stop: int, action: str) -> None:
+    """Check that an answer has the range that was asked for, of the object that was meant."""
+    etag = pieces.etag(response)
+    changed = piece.etag is not None and etag is not None and etag != piece.etag
+    if response.status == 206:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        if found is None or (int(found[1]), int(found[2])) != (offset, stop - 1):
+            raise errors.SwiftUnavailable(
+                _("%(action)s: Swift sends another range than was asked for"), action=action
+            )
+        changed = changed or found[3] not in ("*", str(piece.size))
+    elif response.status != 200 or offset:
+        # 200: all of it, which is right when all of it was asked for.
+        changed = True
+    if changed:
+        raise errors.SwiftError(
+            _("%(action)s: the image was replaced while it was read; read it again"),
+            action=action,
+        )
 
 
 class SwiftStream:
@@ -166,19 +183,43 @@ def _action(image: str, offset: int) -> str:
     return str(_("Reading image %(image)s at byte %(offset)d") % {"image": image, "offset": offset})
 
 
-def content_length(response: Response, obj: str) -> int:
-    """Return the bytes of an image.
+class _ChainedStream:
+    """The bytes of a range, from one object after the other.
 
-    :param response: to a HEAD request
-    :param obj: name of the image, for errors
+    :param open_part: asks for the bytes of one of them
+    :param parts: what the range consists of
+    :param offset: first byte in the image
     """
-    text = response.headers.get("content-length", "")
-    if not text.isdecimal():
-        raise errors.SwiftUnavailable(
-            _("Looking for image %(image)s: Swift does not say how large it is"), image=obj
-        )
-    return int(text)
 
+    def __init__(
+        self, open_part: Callable[[Part, int], SwiftStream], parts: Iterator[Part], offset: int
+    ) -> None:
+        self._open = open_part
+        self._parts = parts
+        self._offset = offset
+        self._stream: SwiftStream | None = None
 
-def _etag(response: Response) -> str | None:
-    return response.headers.get("etag", "").strip('"').lower() or None
+    def read(self, length: int) -> bytes:
+        """Return up to `length` of the next bytes, none at the end of the range.
+
+        :param length: how many
+        :raises SwiftUnavailable: an answer broke off
+        :raises SwiftError: the image is not the one that was opened
+        """
+        while True:
+            if self._stream is None:
+                part = next(self._parts, None)
+                if part is None:
+                    return b""
+                self._stream = self._open(part, self._offset)
+            data = self._stream.read(length)
+            if data:
+                self._offset += len(data)
+                return data
+            self.close()
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()

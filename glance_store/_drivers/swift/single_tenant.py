@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
@@ -11,6 +11,7 @@ from glance_store._drivers.swift import auth, containers, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.location import StoreLocation
+from glance_store._drivers.swift.sessions import Sessions
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ class SingleTenantStore(BaseStore):
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self.container: str = self.store_conf.swift_store_container
-        # By process: sessions hold connections, which a forked child must not use.
-        self._accounts: dict[tuple[object, ...], auth.SessionAccount] = {}
+        self._sessions = Sessions()
 
     def configure_add(self) -> None:
         """Look for the account of new images, and set the prefix of their locations.
@@ -122,7 +122,8 @@ class SingleTenantStore(BaseStore):
     def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
         reference = self._default()
         place = self._new_place()
-        return self._account(reference, str(place.swift_url), reference.user, reference.key), place
+        address = str(place.swift_url)
+        return self._account(reference, address, reference.user, reference.key, True), place
 
     def _account_of(self, place: StoreLocation, context: Any) -> Account:
         reference = None
@@ -138,16 +139,35 @@ class SingleTenantStore(BaseStore):
         if reference is None:
             # With the domains of an account that has none.
             reference = references.Reference(str(place.swift_url))
-        return self._account(reference, str(place.swift_url), place.user, place.key)
+        return self._account(
+            reference, str(place.swift_url), place.user, place.key, self._is_configured(place)
+        )
+
+    def _is_configured(self, place: StoreLocation) -> bool:
+        """Tell whether a location names an account of the configuration, in either form."""
+        if place.reference is not None:
+            return True
+        named = (place.user, place.key, auth.v3_address(str(place.swift_url)))
+        # A location with all that is needed is good for itself.
+        with contextlib.suppress(exceptions.BadStoreConfiguration):
+            for account in self._references().values():
+                address = auth.v3_address(_with_scheme(account))
+                if (account.user, account.key, address) == named:
+                    return True
+        return False
 
     def _account(
-        self, reference: Reference, address: str, user: str | None, key: str | None
+        self,
+        reference: Reference,
+        address: str,
+        user: str | None,
+        key: str | None,
+        configured: bool,
     ) -> Account:
         options = self.store_conf
         settings = self._settings
         # Not the reference as such: the same account has other forms in locations.
         known = (
-            os.getpid(),
             settings,
             auth.v3_address(address),
             user,
@@ -159,12 +179,16 @@ class SingleTenantStore(BaseStore):
             reference.project_domain_id,
             reference.project_domain_name,
         )
-        account = self._accounts.get(known)
-        if account is None:
+
+        def make() -> auth.SessionAccount:
             session = auth.session_for(auth.plugin_for(reference, address, user, key), settings)
             connection = self.get_store_connection(session, options.swift_store_endpoint)
-            new = auth.SessionAccount(
+            return auth.SessionAccount(
                 connection, session, options.swift_store_expire_soon_interval, settings.retries
             )
-            account = self._accounts.setdefault(known, new)
-        return account
+
+        return self._sessions.get(known, configured, make)
+
+
+def _with_scheme(account: Reference) -> str:
+    return f"{'https' if account.ssl_enabled else 'http'}://{account.bare_address}"

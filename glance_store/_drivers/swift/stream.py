@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.body import slices
-from glance_store._drivers.swift.publish import TAKEN
+from glance_store._drivers.swift.publish import TAKEN, damaged, etag_of
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from glance_store._drivers.swift.client import Client
 
 LOG = logging.getLogger(__name__)
+
+# What ends a request that can be sent again, when its bytes are kept.
+_CURABLE = (errors.SwiftUnavailable, errors.TokenRefusedError, exceptions.NotFound)
 
 
 class _Cancelled(Exception):  # noqa: N818 - a signal and no error
@@ -145,12 +148,18 @@ class StreamedPut:
         self.size = 0
         if length is not None:
             self._headers["Content-Length"] = str(length)
+        self._missing: exceptions.NotFound | None = None
         self._pipe: _Pipe | None = _Pipe(self._put)
 
     @property
     def etag(self) -> str:
         """MD5 of the bytes so far, in hexadecimal."""
         return self._digest.hexdigest()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the object can be sent once more."""
+        return self._kept is not None
 
     def _put(self, body: Iterator[memoryview] | Callable[[], Iterator[memoryview]]) -> Response:
         return self._client.request(
@@ -160,6 +169,7 @@ class StreamedPut:
             headers=self._headers,
             body=body,
             allow=TAKEN,
+            retries=0,
         )
 
     def feed(self, block: memoryview) -> None:
@@ -167,6 +177,7 @@ class StreamedPut:
 
         :param block: not needed any more when this returns
         :raises SwiftUnavailable: the request broke off, and the bytes were not kept
+        :raises NameTakenError: there is an object of this name
         """
         self._digest.update(block)
         self.size += len(block)
@@ -177,37 +188,54 @@ class StreamedPut:
         try:
             self._pipe.feed(block)
         except exceptions.GlanceStoreException as exc:
-            self._give_up(exc)
+            self._pipe = None
+            self._check_kept(exc)
+            if not isinstance(exc, _CURABLE):
+                raise
+            LOG.warning("%s; it is sent again when all of it is there", exc)
+            # What cures it is up to the caller, who learns of it when all of it is there.
+            self._missing = exc if isinstance(exc, exceptions.NotFound) else None
 
-    def _give_up(self, exc: exceptions.GlanceStoreException) -> None:
-        """Do without the request that has failed, or raise its error."""
-        passing = (errors.SwiftUnavailable, errors.TokenRefusedError)
-        if self._kept is None or not isinstance(exc, passing):
-            raise exc
-        LOG.warning("%s; it is sent again when all of it is there", exc)
-        self._pipe = None
-
-    def finish(self) -> Response:
-        """End the object.
+    def send(self) -> Response:
+        """End the object; called again, send all of it once more.
 
         :returns: the answer: a success, or one of `TAKEN`
+        :raises DamagedError: something else was stored
+        :raises SwiftUnavailable: there is no answer, or the bytes were not kept
+        :raises NotFound: there is no container; another try may find one
         """
         # Let go of, since it refers to this object: what is kept would live on, as a circle.
         pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            try:
-                return self._checked(pipe.finish())
-            except exceptions.GlanceStoreException as exc:
-                self._give_up(exc)
-        return self.again()
+        missing, self._missing = self._missing, None
+        if missing is not None:
+            raise missing
+        if pipe is None:
+            return self._again()
+        try:
+            return self._checked(pipe.finish())
+        except (errors.TokenRefusedError, exceptions.NotFound) as exc:
+            self._check_kept(exc)
+            if isinstance(exc, exceptions.NotFound):
+                raise
+        return self._again()
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether the object can be sent once more."""
-        return self._kept is not None
+    def _check_kept(self, exc: exceptions.GlanceStoreException) -> None:
+        """Raise the error that has ended the request, unless all of it can be sent again."""
+        if self._kept is not None:
+            return
+        if not isinstance(exc, exceptions.NotFound):
+            raise exc
+        # The image that is not found is none that somebody has asked for.
+        raise errors.SwiftError(
+            _(
+                "%(action)s: the container %(container)s was removed, and the data cannot be sent "
+                "again: it was not kept"
+            ),
+            action=self._action,
+            container=self._place[0],
+        ) from exc
 
-    def again(self) -> Response:
-        """Send the bytes that were kept once more, all of them."""
+    def _again(self) -> Response:
         kept = self._kept
         if kept is None:
             raise errors.SwiftUnavailable(
@@ -239,11 +267,6 @@ def check_etag(response: Response, etag: str, action: str) -> None:
     :param action: what was tried, for errors
     :raises DamagedError: it is something else; another try may work
     """
-    stored = response.headers.get("etag", "").strip('"').lower()
+    stored = etag_of(response)
     if stored and stored != etag:
-        raise errors.DamagedError(
-            _("%(action)s: the data was damaged on its way (MD5 %(stored)s instead of %(etag)s)"),
-            action=action,
-            stored=stored,
-            etag=etag,
-        )
+        raise damaged(action, stored, etag)

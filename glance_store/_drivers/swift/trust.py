@@ -13,16 +13,18 @@ from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.auth import ask
+from glance_store._drivers.swift.auth import ask, good_token
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
 # A trust that a killed process leaves behind ends by itself.
 _LONGEST_TRUST = datetime.timedelta(days=7)
-_SPREAD = 3600 * 10**6  # microseconds
+_SPREAD = 24 * 3600 * 10**6  # microseconds
+_TO_THE_SECOND = len("2026-01-01T00:00:00")
 # Seconds of a download after which it is worth a trust; most are over by then.
 _LONG = 60.0
+_TRUSTS = "/OS-TRUST/trusts"
 
 
 class Trust:
@@ -52,7 +54,7 @@ class Trust:
         self.token_expires = _moment(described["expires_at"])
         trustee = ask(service.get_user_id, _ACTION, retries)
         # Trusts of one user have to differ in their end, also when they begin together.
-        longest = _LONGEST_TRUST + datetime.timedelta(microseconds=secrets.randbelow(_SPREAD))
+        longest = _LONGEST_TRUST - datetime.timedelta(microseconds=secrets.randbelow(_SPREAD))
         expires = datetime.datetime.now(datetime.timezone.utc) + longest
         wanted = {
             "trustor_user_id": described["user"]["id"],
@@ -62,9 +64,38 @@ class Trust:
             "roles": [{"id": role["id"]} for role in described["roles"]],
             "expires_at": expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
-        made = self._call("POST", "/OS-TRUST/trusts", token, body={"trust": wanted})
-        self._id: str = made["trust"]["id"]
+        self._id = self._make(wanted)
         self._session = trusting(self._id)
+        # As for `SessionAccount`.
+        self._lock = threading.Lock()
+
+    def _make(self, wanted: dict[str, Any]) -> str:
+        """Make the trust, and return its id."""
+        try:
+            made = self._call("POST", _TRUSTS, self._user_token, body={"trust": wanted})["trust"]
+        except exceptions.GlanceStoreException:
+            # The answer of a try may have been lost: the trust is there, and refused as a second
+            # one to the next try.
+            made = self._find(wanted)
+            if made is None:
+                raise
+        return str(made["id"])
+
+    def _find(self, wanted: dict[str, Any]) -> dict[str, Any] | None:
+        path = f"{_TRUSTS}?trustor_user_id={wanted['trustor_user_id']}"
+        try:
+            listed: list[dict[str, Any]] = self._call("GET", path, self._user_token)["trusts"]
+        except exceptions.GlanceStoreException as exc:
+            LOG.warning(
+                "A trust for a transfer of an image may be left in the identity service until %s; "
+                "it cannot be looked for (%s)",
+                wanted["expires_at"],
+                exc,
+            )
+            return None
+        # Its end, one second in a day, tells it from the other trusts of the user.
+        mine = [trust for trust in listed if _end(trust) == _end(wanted)]
+        return mine[0] if len(mine) == 1 else None
 
     def _call(
         self,
@@ -94,13 +125,8 @@ class Trust:
         """
 
         def current() -> str:
-            plugin = self._session.auth
-            access = plugin.get_access(self._session)
-            if access.will_expire_soon(interval) or access.auth_token == refused:
-                plugin.invalidate()
-                access = plugin.get_access(self._session)
-            token: str = access.auth_token
-            return token
+            with self._lock:
+                return good_token(self._session, interval, refused)
 
         return ask(current, _ACTION, self._retries)
 
@@ -110,7 +136,7 @@ class Trust:
         for own in (False, True):
             try:
                 token = self.token(0) if own else self._user_token
-                self._call("DELETE", f"/OS-TRUST/trusts/{self._id}", token)
+                self._call("DELETE", f"{_TRUSTS}/{self._id}", token)
                 return
             except exceptions.GlanceStoreException as exc:
                 error = exc
@@ -123,6 +149,11 @@ class Trust:
 
 
 _ACTION = "Arranging a trust for a long transfer"
+
+
+def _end(trust: dict[str, Any]) -> tuple[str, str]:
+    """Return what tells a trust from others: the service answers without fractions of seconds."""
+    return trust["trustee_user_id"], trust["expires_at"][:_TO_THE_SECOND]
 
 
 def _moment(text: str) -> datetime.datetime:
@@ -188,7 +219,7 @@ class UserAccount:
     def renew(self, refused: str) -> str:
         """Return a token of the trust."""
         if self._trust is None:
-            raise errors.SwiftError(
+            raise errors.TokenRefusedError(
                 _(
                     "Swift refuses the token of the request's user: it has expired or was revoked, "
                     "or it does not belong to the account. For long transfers see "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from oslo_config import cfg
@@ -14,6 +14,9 @@ from glance_store import exceptions
 from glance_store._drivers.s3 import Store
 from glance_store._drivers.s3.client import Settings
 from glance_store.capabilities import BitMasks
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytest.importorskip("boto3")
 
@@ -64,7 +67,7 @@ def test_configuring_keeps_no_client() -> None:
     store = store_with()
     store.configure(re_raise_bsc=True)
     assert store._clients is not None
-    assert not store._clients._by_process
+    assert store._clients._slot.client is None
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_configuring_keeps_no_client() -> None:
         ),
     ],
 )
-def test_r220_bad_options(options: dict[str, Any], words: str) -> None:
+def test_r221_bad_options(options: dict[str, Any], words: str) -> None:
     assert words in problem_of(store_with(**options))
 
 
@@ -161,6 +164,38 @@ def test_r208_region_of_amazon_has_no_endpoint() -> None:
     meta = store._client().s3.meta
     assert meta.region_name == "eu-west-1"
     assert "amazonaws.com" in meta.endpoint_url
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    "host", ["https://s3.eu-west-1.amazonaws.com", "https://s3.dualstack.eu-west-1.amazonaws.com"]
+)
+def test_environment_does_not_move_the_store(
+    monkeypatch: pytest.MonkeyPatch, name: str, host: str
+) -> None:
+    monkeypatch.setenv(name, "http://elsewhere.example.org")
+    store = store_with(s3_store_host=host)
+    store.configure(re_raise_bsc=True)
+    client = store._client()
+    assert client.s3.meta.endpoint_url == host
+    assert client.s3.meta.region_name == "eu-west-1"
+    client.s3.close()
+
+
+def test_profile_does_not_move_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text("[default]\nendpoint_url = http://elsewhere.example.org\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    store = store_with(s3_store_host="https://s3.eu-west-1.amazonaws.com")
+    store.configure(re_raise_bsc=True)
+    client = store._client()
+    assert client.s3.meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
+    client.s3.close()
+
+
+def test_mistyped_scheme() -> None:
+    """It is an error, not a connection in clear text."""
+    assert "'htps'" in problem_of(store_with(s3_store_host="htps://s3.example.org"))
 
 
 def test_r202_boto3_is_missing_or_unused() -> None:

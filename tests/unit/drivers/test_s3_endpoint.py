@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from glance_store import exceptions
 from glance_store._drivers.s3.endpoint import (
     Endpoint,
     amazon_region,
@@ -53,6 +54,55 @@ from glance_store._drivers.s3.endpoint import (
 def test_address(option: str, region: str, expected: Endpoint) -> None:
     """Also r200, a port in the address, and r208, a region of its own."""
     assert parse(option, region) == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "s3-fips.us-gov-west-1.amazonaws.com",
+        "s3-fips-us-gov-west-1.amazonaws.com",
+        "s3-fips.dualstack.us-gov-west-1.amazonaws.com",
+        "s3.dualstack.us-gov-west-1.amazonaws.com",
+        "s3.us-gov-west-1.amazonaws.com:8443",
+        "s3.us-gov-west-1.amazonaws.com:80",
+    ],
+)
+def test_r208_special_hosts_of_amazon_stay_what_they_are(host: str) -> None:
+    """For the region alone the client library would take the plain host instead."""
+    expected = Endpoint(True, host, "us-gov-west-1", f"https://{host}")
+    assert parse(f"https://{host}", "") == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "url"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com:443", None),
+        ("http://s3.eu-west-1.amazonaws.com:80", None),
+        ("s3.eu-west-1.amazonaws.com:80", None),
+        ("s3-eu-west-1.amazonaws.com", None),
+        ("http://s3.eu-west-1.amazonaws.com:443", "http://s3.eu-west-1.amazonaws.com:443"),
+    ],
+)
+def test_r208_the_usual_port_is_no_special_one(option: str, url: str | None) -> None:
+    found = parse(option, "")
+    assert (found.region, found.url) == ("eu-west-1", url)
+
+
+def test_a_path_behind_a_host_of_amazon_is_kept() -> None:
+    option = "https://s3.eu-west-1.amazonaws.com:443/path"
+    assert parse(option, "") == Endpoint(True, option.partition("//")[2], None, option)
+
+
+@pytest.mark.parametrize("option", ["ftp://x", "htps://x", "s3://x", "://x", "https//x://y"])
+def test_schemes_that_would_mean_clear_text(option: str) -> None:
+    with pytest.raises(exceptions.BadStoreConfiguration, match="s3_store_host"):
+        parse(option, "")
+
+
+def test_what_is_wrong_with_the_scheme_has_no_secret() -> None:
+    with pytest.raises(exceptions.BadStoreConfiguration) as caught:
+        parse("key:canary@example.org/x://y", "eu")
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ import pytest
 from glance_store import exceptions
 from glance_store._drivers.s3.body import Body
 from glance_store._drivers.s3.errors import (
+    ConflictingRequest,
+    DamagedOnTheWay,
     NotImplementedByService,
     PreconditionFailed,
+    answer_of,
     guarded,
+    is_refusal,
     translate,
 )
 from glance_store._drivers.s3.redaction import REDACTION, Redaction
@@ -38,7 +42,7 @@ def client_error(code: str, status: int, message: str = "words", **more: Any) ->
         ("NoSuchKey", 404, exceptions.NotFound),
         ("404", 404, exceptions.NotFound),
         ("OperationAborted", 409, exceptions.BackendException),
-        ("ConditionalRequestConflict", 409, PreconditionFailed),
+        ("ConditionalRequestConflict", 409, ConflictingRequest),
         ("PreconditionFailed", 412, PreconditionFailed),
         ("InvalidRange", 416, exceptions.TruncatedImage),
         ("TooManyRequests", 429, exceptions.RemoteServiceUnavailable),
@@ -46,6 +50,10 @@ def client_error(code: str, status: int, message: str = "words", **more: Any) ->
         ("InternalError", 200, exceptions.RemoteServiceUnavailable),
         ("NotImplemented", 501, NotImplementedByService),
         ("EntityTooLarge", 400, exceptions.StorageFull),
+        ("QuotaExceeded", 403, exceptions.StorageFull),
+        ("SlowDown", 403, exceptions.RemoteServiceUnavailable),
+        ("BadDigest", 400, DamagedOnTheWay),
+        ("XAmzContentSHA256Mismatch", 400, DamagedOnTheWay),
         ("PermanentRedirect", 301, exceptions.BackendException),
         ("Unheard", 418, exceptions.BackendException),
     ],
@@ -57,12 +65,44 @@ def test_answers(code: str, status: int, expected: type[Exception]) -> None:
     assert "words" in str(error)
 
 
-def test_r218_redirect_names_the_region() -> None:
+def test_r219_redirect_names_the_region() -> None:
     headers = {"x-amz-bucket-region": "eu-west-7"}
     error = translate(client_error("301", 301, HTTPHeaders=headers), "Reading b/k", "b/k")
     assert isinstance(error, exceptions.BackendException)
     assert "eu-west-7" in str(error)
     assert "s3_store_region_name" in str(error)
+
+
+def test_what_only_the_store_knows_is_known_to_callers_by_its_base() -> None:
+    assert issubclass(PreconditionFailed, exceptions.BackendException)
+    assert issubclass(DamagedOnTheWay, exceptions.BackendException)
+    assert issubclass(NotImplementedByService, exceptions.BackendException)
+    assert issubclass(ConflictingRequest, exceptions.RemoteServiceUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (client_error("AccessDenied", 403), True),
+        (client_error("AccessDenied", 403, RetryAttempts=0), True),
+        # The first time it may have been carried out.
+        (client_error("AccessDenied", 403, RetryAttempts=1), False),
+        (client_error("InternalError", 500), False),
+        (client_error("InternalError", 200), False),
+        (botocore_exceptions.ReadTimeoutError(endpoint_url="http://x"), False),
+    ],
+)
+@pytest.mark.parametrize("image", ["b/k", None])
+def test_what_is_certain_after_an_error(error: Exception, refusal: bool, image: str | None) -> None:
+    translated = translate(error, "Storing b/k", image)
+    assert translated is not None
+    assert is_refusal(translated) is refusal
+    answer = answer_of(translated)
+    if isinstance(error, botocore_exceptions.ClientError):
+        assert answer is not None
+        assert answer.code in ("AccessDenied", "InternalError")
+    else:
+        assert answer is None
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import body, client, connections, publish, writer
+from glance_store._drivers.swift import body, client, connections, publish, sizes, writer
 from glance_store.testing import image
 from glance_store.transfer.upload import default_budget
 
 SLICE = 256 * 1024
 SIZE = 8 * 1024 * 1024 + 7
+PLAN = sizes.plan(0, SIZE, 1000, 5 * 1024**3)
 
 
 class _Digest:
@@ -214,6 +215,10 @@ def shared(server):
     sender._connections.pool(account.url, settings).clear()
 
 
+def segmented(shared, threads: int) -> writer.SegmentedWriter:
+    return writer.SegmentedWriter(*shared, plan=PLAN, threads=threads, memory=6 * SIZE)
+
+
 @pytest.mark.parametrize(
     "plan",
     [
@@ -247,7 +252,7 @@ def test_segment_is_hashed_once(plan, server, shared, noted):
     block = bytearray(data)
     server.etag = md5(data)
     server.plan = [*plan]
-    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=1)
+    made = segmented(shared, 1)
     with memoryview(block) as view:
         made.write(0, view)
     block.append(0)  # impossible as long as there is a view
@@ -264,7 +269,7 @@ def test_segment_is_hashed_once(plan, server, shared, noted):
 def test_segment_that_fails_is_let_go_of(step, server, shared, noted):
     block = bytearray(image(SIZE))
     server.plan = [step] * 4
-    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=1)
+    made = segmented(shared, 1)
     with memoryview(block) as view, pytest.raises(exceptions.GlanceStoreException) as caught:
         made.write(0, view)
     # The error is still there, and with it the frames that it came through.
@@ -281,7 +286,7 @@ def test_segment_from_a_file(plan, server, shared, tmp_path):
     server.etag = md5(data)
     server.plan = [*plan]
     made = writer.BufferedSegmentsWriter(
-        *shared, folder=str(tmp_path), size=SIZE, segment_size=SIZE, block_size=SIZE // 3
+        *shared, plan=PLAN, folder=str(tmp_path), block_size=SIZE // 3
     )
     for offset in range(0, SIZE, made.block_size):
         made.write(offset, memoryview(data)[offset : offset + made.block_size])
@@ -317,7 +322,7 @@ def test_next_segment_is_sent_while_an_answer_is_waited_for(failing, shared, mon
         assert answer.wait(30)
 
     monkeypatch.setattr(writer, "send_segment", send)
-    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=2)
+    made = segmented(shared, 2)
     assert made.concurrency == 4
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         writes = [pool.submit(made.write, at * SIZE, memoryview(b"data")) for at in range(3)]
@@ -337,6 +342,6 @@ def test_next_segment_is_sent_while_an_answer_is_waited_for(failing, shared, mon
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_segments_in_memory(threads, shared):
-    made = writer.SegmentedWriter(*shared, segment_size=SIZE, threads=threads)
+    made = segmented(shared, threads)
     assert default_budget(made) == threads + 2
     assert made.concurrency == (1 if threads == 1 else threads + 2)

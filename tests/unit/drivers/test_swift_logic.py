@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import types
@@ -15,16 +16,18 @@ from glance_store import exceptions
 from glance_store._drivers import swift
 from glance_store._drivers.swift import (
     auth,
+    bulk,
+    catalogue,
     client,
     connections,
     containers,
     deletion,
     errors,
+    listing,
     manifest,
-    multi_tenant,
     publish,
-    writer,
 )
+from glance_store._drivers.swift.sweep import Place
 
 MIB = 1024 * 1024
 SEGMENT = 1000 * 1024
@@ -73,6 +76,11 @@ def test_acls():
         "X-Container-Write": "c:*,p:u",
     }
     assert containers.acls(True, ["a"], (), ["p:u"])["X-Container-Read"] == "*:*"
+    # Without a colon Swift would take it for a role; an asterisk alone lets nobody in.
+    assert containers.acls(False, (), ["w"], [" p", "p:u", "*"]) == {
+        "X-Container-Read": "p:*,p:u,*",
+        "X-Container-Write": "w:*,p:*,p:u,*",
+    }
 
 
 def name_of(image_id="image"):
@@ -176,6 +184,53 @@ def test_limits_of_a_cluster(text, expected):
     assert manifest._parse(text) == expected
 
 
+class Answers:
+    """Stands for a client that gets one answer to all requests."""
+
+    def __init__(self, data: bytes, **headers: str) -> None:
+        self.status = 200
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.data = data
+
+    def request(self, *_place, **_given):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("text", "segments", "manifests"),
+    [
+        (b"[]", [], []),
+        # As Swift and as radosgw return it; a segment may be named several times.
+        (b'[{"name": "/c/a b"}, {"name": "/c/a b"}]', [("c", "a b")], []),
+        (b'[{"path": "c/d/e%20"}]', [("c", "d/e%20")], []),
+        (
+            b'[{"name": "/c/a", "sub_slo": true}, {"data": "eA=="}, {"name": "/c/b"}]',
+            [("c", "b")],
+            [("c", "a")],
+        ),
+    ],
+)
+def test_what_a_manifest_names(text, segments, manifests):
+    client = Answers(text, x_static_large_object="True")
+    assert deletion._named(client, Place("c", "o")) == (segments, manifests)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"<html>", b"{}1", b"[1]", b'[{"name": "/c"}]', b'[{"hash": "x"}]', b'[{"name": null}]'],
+)
+def test_manifest_that_is_not_understood(text):
+    """What it names would be left for ever."""
+    client = Answers(text, x_static_large_object="True")
+    with pytest.raises(exceptions.BackendException, match="not understood"):
+        deletion._named(client, Place("c", "o"))
+
+
+def test_manifest_that_is_not_shown():
+    """Its answer is what radosgw gives; nothing says that there are no segments."""
+    assert deletion._named(Answers(b""), Place("c", "o")) is None
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -191,8 +246,87 @@ def test_limits_of_a_cluster(text, expected):
         (b"<html>", ("an answer that is not understood", [])),
     ],
 )
-def test_outcome_of_a_deletion(text, expected):
-    assert deletion._outcome(text) == expected
+def test_outcome_of_a_deletion_by_the_cluster(text, expected):
+    assert bulk.outcome(text) == expected
+
+
+class Cluster:
+    """Stands for a client of a cluster that removes images by itself, by a plan.
+
+    :param answers: to the requests for that: a status, and what could not be removed
+    :param stubborn: objects that cannot be removed at all
+    """
+
+    settings = connections.Settings(False, None, 1, 1, 0, 1)
+
+    def __init__(self, answers, stubborn=()):
+        self.answers = [*answers]
+        self.stubborn = stubborn
+        self.removed: list[str] = []
+
+    def request(self, method, _container, name, query=None, **_given):
+        if method == "HEAD":
+            return types.SimpleNamespace(status=200 if name in self.stubborn else 404)
+        if query:
+            status, failed = self.answers.pop(0)
+            said = {"Response Status": "400 Bad Request" if failed else "200 OK", "Errors": failed}
+            return types.SimpleNamespace(status=status, data=json.dumps(said).encode())
+        self.removed.append(name)
+        return types.SimpleNamespace(status=409 if name in self.stubborn else 204)
+
+
+FAILED = (200, [["/c/a%20b", "503 x"], ["/c/d", "409 x"]])
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(
+    ("answers", "removed"),
+    [
+        ([(200, [])], []),
+        ([(409, []), (200, [])], []),
+        # The manifest is gone with the first try: the second one knows of nothing.
+        ([FAILED, (404, [])], ["a b", "d"]),
+        ([FAILED, (200, [])], ["a b", "d"]),
+        ([FAILED] * 4, ["a b", "d"]),
+    ],
+)
+def test_what_a_cluster_leaves_is_removed(answers, removed):
+    cluster = Cluster(answers)
+    bulk.remove(cluster, Place("c", "image"))
+    assert cluster.removed == removed
+    assert cluster.answers == []
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_a_cluster_leaves_for_good_is_named():
+    cluster = Cluster([FAILED, (404, [])], stubborn=("d",))
+    with pytest.raises(exceptions.BackendException, match=r"1 objects in the container c, d\*"):
+        bulk.remove(cluster, Place("c", "image"))
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([(409, [])] * 4, exceptions.BackendException),
+        ([(200, [["/c/image", "409 x"]])] * 4, exceptions.BackendException),
+        ([(200, [["/c/d", "403 x"]])], exceptions.Forbidden),
+    ],
+)
+def test_image_that_a_cluster_does_not_remove(answers, error):
+    with pytest.raises(error):
+        bulk.remove(Cluster(answers, stubborn=("image",)), Place("c", "image"))
+
+
+@pytest.mark.parametrize("text", [b"{}", b"nonsense", b'[{"name": "x"}]', b'["x"]'])
+def test_listing_that_is_not_understood(text):
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="no listing"):
+        list(listing.pages(Answers(text), "c"))
 
 
 def test_addresses_in_a_catalogue():
@@ -206,11 +340,13 @@ def test_addresses_in_a_catalogue():
             ],
         },
     ]
-    find = multi_tenant._addresses
+    find = catalogue.addresses
     assert list(find(catalog, "object-store", "publicURL", None)) == ["http://a", "http://c"]
     assert list(find(catalog, "object-store", "internalURL", None)) == ["http://b"]
     assert list(find(catalog, "object-store", "publicURL", "two")) == ["http://c"]
     assert list(find(catalog, "object-store", "adminURL", None)) == []
+    everything = ["http://a", "http://b", "http://c"]
+    assert list(find(catalog, "object-store")) == everything
 
 
 # -- configuration
@@ -321,39 +457,3 @@ def test_pools_belong_to_a_process(monkeypatch):
     assert held.pool("http://127.0.0.1:1/", settings) is first
     monkeypatch.setattr(connections.os, "getpid", lambda: -1)
     assert held.pool("http://127.0.0.1:1/", settings) is not first
-
-
-# -- which way an upload goes
-
-
-@pytest.mark.parametrize(
-    ("options", "size", "kind", "concurrency"),
-    [
-        # Options: MB of a segment, threads, MiB of memory.
-        ((32, 4, 256), 10**9, writer.SegmentedWriter, 4),
-        ((32, 8, 256), 10**9, writer.SegmentedWriter, 6),
-        ((32, 8, 256), 0, writer.SegmentedWriter, 6),
-        ((32, 4, 256), 40 * 10**6, writer.SegmentedWriter, 2),
-        ((64, 4, 256), 10**9, writer.SegmentedWriter, 2),
-        ((32, 1, 256), 10**9, writer.SegmentedWriter, 1),
-        ((200, 4, 256), 10**9, writer.StreamedSegmentsWriter, 1),
-        ((200, 4, 1300), 10**9, writer.SegmentedWriter, 4),
-        ((1000, 4, 256), 0, writer.StreamedSegmentsWriter, 1),
-    ],
-)
-def test_memory_decides(options, size, kind, concurrency):
-    segment, threads, memory = options
-    store = make(
-        swift_store_large_object_size=1,
-        swift_store_large_object_chunk_size=segment,
-        swift_store_thread_pool_size=threads,
-        swift_store_upload_memory=memory,
-    )
-    made = store._segmented((name_of(), "uri", False, lambda: None), size)
-    assert type(made) is kind
-    held = concurrency + 2 if kind is writer.SegmentedWriter else concurrency
-    assert getattr(made, "blocks_held", made.concurrency) == held
-    if kind is writer.SegmentedWriter:
-        assert (concurrency + 2) * made.block_size <= memory * MIB
-    else:
-        assert made._keep == (segment * SEGMENT + 8 * MIB <= memory * MIB)

@@ -172,6 +172,19 @@ def test_few_long_requests_and_no_thread(alone: float, between: float, concurren
     assert reader.most_open == 1
 
 
+@pytest.mark.parametrize(("offset", "length"), [(0, RANGE), (5, RANGE), (5, 1)])
+def test_a_range_is_one_request(offset: int, length: int) -> None:
+    """It is too little for several, so there is nothing to find out."""
+    data = pattern(3 * RANGE)
+    with ticking(SLOW) as clock, count_threads() as started:
+        reader = StreamingMemoryReader(data, THREADS, range_size=RANGE, on_data=clock.spend)
+        chunks = clock.consume(Download(reader, offset, length))
+        assert b"".join(chunks) == data[offset : offset + length]
+    reader.check_closed()
+    assert started == []
+    assert reader.ranges(beside=False) == [(offset, length)]
+
+
 def test_a_slow_start_is_no_slow_connection() -> None:
     """What it takes until the first bytes come is the same for any number of streams."""
     data = pattern(30 * RANGE)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bucket for new images."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from glance_store import exceptions
+from glance_store._drivers.s3 import endpoint
+from glance_store._drivers.s3.client import Client
+from glance_store._drivers.s3.errors import guarded
+from glance_store.i18n import _
+
+LOG = logging.getLogger(__name__)
+
+
+class Bucket:
+    """The bucket that a store writes to: looked for once, and again when it has gone.
+
+    :param name: of the bucket
+    :param may_create: whether it is created where it is missing
+    """
+
+    def __init__(self, name: str, may_create: bool) -> None:
+        self.name = name
+        self.may_create = may_create
+        self._seen = False
+
+    def forget(self) -> None:
+        """Look for it again before the next upload."""
+        self._seen = False
+
+    def check(self, client: Client) -> str:
+        """Say in words where it is.
+
+        :param client: sends the requests
+        :raises BadStoreConfiguration: there is none, and it may not be created
+        :raises GlanceStoreException: it cannot be reached
+        """
+        if self._is_there(client):
+            return f"bucket {self._shown(client)}"
+        if self.may_create:
+            return f"bucket {self._shown(client)} will be created by the first upload"
+        raise exceptions.BadStoreConfiguration(self._missing(client))
+
+    def ensure(self, client: Client) -> None:
+        """Look for it unless it was there before; create it if that is wanted.
+
+        :param client: sends the requests
+        :raises BackendException: there is none, and it may not be created
+        :raises Forbidden: the service refuses
+        """
+        if self._seen:
+            return
+        if not self._is_there(client):
+            if not self.may_create:
+                raise exceptions.BackendException(self._missing(client))
+            self._create(client)
+        self._seen = True
+
+    def _shown(self, client: Client) -> str:
+        return f"{self.name} at {client.settings.place.shown}"
+
+    def _missing(self, client: Client) -> str:
+        return str(
+            _(
+                "The bucket %s does not exist: create it, or set s3_store_create_bucket_on_put to "
+                "True"
+            )
+            % self._shown(client)
+        )
+
+    def _is_there(self, client: Client) -> bool:
+        action = _("Looking for the bucket %s") % self._shown(client)
+        try:
+            guarded(lambda: client.s3.head_bucket(Bucket=self.name), action, self.name)
+        except exceptions.NotFound:
+            return False
+        return True
+
+    def _create(self, client: Client) -> None:
+        arguments: dict[str, Any] = {"Bucket": self.name}
+        place = endpoint.location_constraint(client.settings.place.region)
+        if place is not None:
+            arguments["CreateBucketConfiguration"] = {"LocationConstraint": place}
+        shown = self._shown(client)
+
+        def create() -> None:
+            try:
+                client.s3.create_bucket(**arguments)
+            except client.s3.exceptions.BucketAlreadyOwnedByYou:
+                LOG.debug("Another upload was quicker to create the bucket %s", shown)
+
+        guarded(create, _("Creating the bucket %s") % shown)
+        LOG.info("Created the bucket %s", shown)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service catalogue of a request: where Swift is, and where a user's token may be sent."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import urllib3.exceptions
+import urllib3.util
+
+_PORTS = {"http": 80, "https": 443}
+_KINDS = ("publicURL", "internalURL", "adminURL")
+# In front of it the addresses of all accounts of a cluster are the same.
+_VERSION = "/v1"
+
+
+def addresses(
+    catalog: Any, service_type: str, kind: str | None = None, region: str | None = None
+) -> Iterator[str]:
+    """Yield the matching addresses of a catalogue, in the form of version 2 or 3.
+
+    :param catalog: the services
+    :param service_type: as in ``swift_store_service_type``
+    :param kind: as in ``swift_store_endpoint_type``; None for all
+    :param region: name of the region; None for all
+    """
+    kinds = _KINDS if kind is None else (kind,)
+    interfaces = {name for one in kinds for name in (one, one.removesuffix("URL"))}
+    for service in catalog:
+        if service.get("type") != service_type:
+            continue
+        for endpoint in service.get("endpoints", ()):
+            if region and region not in (endpoint.get("region"), endpoint.get("region_id")):
+                continue
+            urls = [endpoint.get(one) for one in kinds]
+            if endpoint.get("interface") in interfaces:
+                urls.append(endpoint.get("url"))
+            yield from dict.fromkeys(str(url) for url in urls if url)
+
+
+class Cluster(NamedTuple):
+    """What the addresses of all accounts of one Swift have in common."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str | None  # in front of the version; None where there is no version
+
+    @classmethod
+    def of(cls, url: str) -> Cluster | None:
+        """Return the cluster of an account.
+
+        :param url: of the account
+        :returns: None if that is no address that could be used
+        """
+        try:
+            # The parser of what sends the requests: another one may see another host.
+            parts = urllib3.util.parse_url(url)
+        except urllib3.exceptions.LocationParseError:
+            return None
+        scheme, host = parts.scheme or "", parts.host or ""
+        if scheme not in _PORTS or not host or parts.auth is not None:
+            return None
+        path = parts.path or ""
+        # A server may decode the path before it looks for steps that lead elsewhere.
+        if any(part in (".", "..") for part in urllib.parse.unquote(path).split("/")):
+            return None
+        before, version, _account = path.rpartition(_VERSION)
+        return cls(scheme, host, parts.port or _PORTS[scheme], before if version else None)
+
+
+def is_known(url: str, known: Iterable[str]) -> bool:
+    """Tell whether an account is on one of the clusters that are known.
+
+    :param url: of the account
+    :param known: addresses of any account on each of them
+    """
+    wanted = Cluster.of(url)
+    clusters = {Cluster.of(address) for address in known}
+    return wanted is not None and (
+        # An address without a version says nothing about those of other accounts.
+        wanted in clusters or wanted._replace(path=None) in clusters
+    )

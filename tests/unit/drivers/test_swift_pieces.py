@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranges of images that are read from one object after the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from glance_store._drivers.swift.pieces import Piece, Pieces
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 2, 3], [0, 4, 0, 0, 3, 0], [0, 0], [2] * 7, [0, 1]])
+def test_all_ranges(sizes):
+    """Each range of each image consists of its bytes, in order, without empty parts."""
+    names = [chr(ord("a") + number) for number in range(len(sizes))]
+    pieces = Pieces([Piece("c", name, size, None) for name, size in zip(names, sizes, strict=True)])
+    whole = [(name, at) for name, size in zip(names, sizes, strict=True) for at in range(size)]
+    assert pieces.size == len(whole)
+    for offset in range(len(whole)):
+        for length in range(len(whole) - offset + 1):
+            parts = list(pieces.parts(offset, length))
+            assert all(part.length > 0 for part in parts)
+            found = [
+                (part.piece.name, part.offset + at) for part in parts for at in range(part.length)
+            ]
+            assert found == whole[offset : offset + length]
+
+
+def test_one_object():
+    pieces = Pieces([Piece("c", "image", 10, "etag")])
+    assert len(pieces) == 1
+    (part,) = pieces.parts(3, 4)
+    assert part == (Piece("c", "image", 10, "etag"), 3, 4)
