@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
+from glance_store import exceptions
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 
@@ -57,6 +59,33 @@ class Server:
         if line and not length:
             sock.sendall(ANSWER)
         return bool(line)
+
+    def stalling(self, put: Callable[[], int], seconds: float) -> object:
+        """Have something put, and read on when that has stalled for a while.
+
+        :param put: puts to a path that ends with ``/stalls``
+        :param seconds: how long it is read on after at least, unless `put` gives up
+        :returns: what `put` returns, or what it raises
+        """
+        outcome: list[object] = []
+        over = threading.Event()
+
+        def run() -> None:
+            try:
+                outcome.append(put())
+            except exceptions.GlanceStoreException as exc:
+                outcome.append(exc)
+            over.set()
+
+        running = threading.Thread(target=run)
+        running.start()
+        assert self.stalls.wait(60)
+        # If the sender gives up it does so now; else it has to be waited for.
+        over.wait(seconds)
+        self.go_on.set()
+        running.join(60)
+        (found,) = outcome
+        return found
 
     def close(self) -> None:
         self.go_on.set()

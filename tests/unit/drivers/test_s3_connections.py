@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from glance_store import exceptions
@@ -67,24 +65,7 @@ def test_service_that_takes_no_data_for_a_while(server, trusted, reused):
     sender = client_of(server, trusted, CONNECTING, 60)
     if reused:
         assert put(sender, "before") == 201
-    over = threading.Event()
-    outcome: list[object] = []
-
-    def upload() -> None:
-        try:
-            outcome.append(put(sender, STALLS))
-        except exceptions.GlanceStoreException as exc:
-            outcome.append(exc)
-        over.set()
-
-    uploading = threading.Thread(target=upload)
-    uploading.start()
-    assert server.stalls.wait(60)
-    # If the sender gives up it does so now; else it has to be waited for.
-    over.wait(1.5 * CONNECTING)
-    server.go_on.set()
-    uploading.join(60)
-    assert outcome == [201]
+    assert server.stalling(lambda: put(sender, STALLS), 1.5 * CONNECTING) == 201
     assert server.received == (1 + reused) * SIZE
 
 
