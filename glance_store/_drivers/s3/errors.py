@@ -273,7 +273,9 @@ def _exception_for(answer: Answer, action: str, image: str | None) -> Exception:
             image=image,
             reason=answer.reason,
         )
-    if answer.code in _ELSEWHERE or answer.status in (301, 302, 307, 308):
+    # The answer to HEAD has no body with a code, but it names the region when that is wrong.
+    other_region = answer.status == 400 and answer.region is not None
+    if answer.code in _ELSEWHERE or answer.status in (301, 302, 307, 308) or other_region:
         where = _(" (the bucket is in the region %s)") % answer.region if answer.region else ""
         return exceptions.BackendException(
             text

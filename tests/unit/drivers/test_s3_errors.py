@@ -73,6 +73,17 @@ def test_r219_redirect_names_the_region() -> None:
     assert "s3_store_region_name" in str(error)
 
 
+def test_r219_head_without_a_reason_names_the_region() -> None:
+    """The answer to HEAD has no body: that the region is wrong is in its headers alone."""
+    headers = {"x-amz-bucket-region": "eu-west-7"}
+    error = translate(client_error("400", 400, "Bad Request", HTTPHeaders=headers), "Looking")
+    assert type(error) is exceptions.BackendException
+    assert "eu-west-7" in str(error)
+    assert "s3_store_region_name" in str(error)
+    plain = translate(client_error("400", 400, "Bad Request"), "Looking")
+    assert "s3_store_region_name" not in str(plain)
+
+
 def test_what_only_the_store_knows_is_known_to_callers_by_its_base() -> None:
     assert issubclass(PreconditionFailed, exceptions.BackendException)
     assert issubclass(DamagedOnTheWay, exceptions.BackendException)
