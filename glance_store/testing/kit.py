@@ -59,6 +59,7 @@ class Kit:
     :cvar random_sequences: how many sequences of 20 random operations are tried; fewer where each
         operation takes seconds
     :cvar hostile_uris: locations that the store must refuse, besides those that every store must
+    :ivar store: the store of this test, as long as it runs
     :ivar proxy: what fails requests between driver and server, in the form of
         `glance_store.testing.faults.Proxy`; set by `backend`, None where there is no server
     """
@@ -149,6 +150,8 @@ class Kit:
                 yield
             finally:
                 self.between_tests()
+                # pytest keeps this object to the end of the run, and so its connections.
+                del self.store
         self.watch.check()
 
     def _skip_unless_fit(self, requirements: Iterable[BitMasks | str]) -> None:

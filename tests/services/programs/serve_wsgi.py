@@ -21,7 +21,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     import waitress
 
-    waitress.serve(callable_, host="127.0.0.1", port=port, threads=8, ident=None)
+    waitress.serve(
+        callable_,
+        host="127.0.0.1",
+        port=port,
+        threads=8,
+        ident=None,
+        # Clients keep connections for their next request. With 100 of them, the default, the
+        # server takes no further one until some have been idle for minutes.
+        connection_limit=1000,
+        asyncore_use_poll=True,
+    )
 
 
 if __name__ == "__main__":
