@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several threads, several processes."""
+"""Several threads, several processes, and the end of one."""
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import functools
 import os
 import signal
@@ -213,3 +214,20 @@ class Concurrency(Kit):
             in_a_child(work)
         check_bytes(self.read(uri), data)
         check_bytes(self.read(self.add(self.new_id(), data)), data)
+
+    @needs(WRITE)
+    def test_when_the_main_thread_has_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Other threads of a program may outlive it: glance-scrubber removes images in them.
+
+        The executors of the standard library take no calls any more then.
+        """
+        monkeypatch.setattr(concurrent.futures.thread, "_shutdown", True)
+        with pytest.raises(RuntimeError), concurrent.futures.ThreadPoolExecutor() as executor:
+            executor.submit(int)
+        data = image(5 * self.block_size + 7)
+        with self.leaving_nothing():
+            uri = self.add(self.new_id(), data)
+            check_bytes(self.read(uri), data)
+            self.delete(uri)
+            with pytest.raises(exceptions.NotFound):
+                self.size(uri)

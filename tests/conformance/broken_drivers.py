@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory store of the documentation, broken in six ways, with the kit on each.
+"""The memory store of the documentation, broken in seven ways, with the kit on each.
 
 Not collected with the other tests: `test_broken_drivers` runs this file, and expects failures.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -125,6 +126,12 @@ class PublishesEarly(Store):
     WRITER = EarlyWriter
 
 
+class UsesAnExecutor(Store):
+    def delete(self, location: Any, context: Any = None) -> None:
+        with concurrent.futures.ThreadPoolExecutor() as executor:
+            executor.submit(super().delete, location, context).result()
+
+
 class Conformance(StoreConformance):
     __test__ = False
     block_size = Writer.block_size
@@ -173,3 +180,7 @@ class TestLogsASecret(Conformance):
 
 class TestPublishesEarly(Conformance):
     driver = PublishesEarly
+
+
+class TestUsesAnExecutor(Conformance):
+    driver = UsesAnExecutor

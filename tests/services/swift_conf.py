@@ -14,6 +14,10 @@ KEYSTONE_PREFIX = "AUTH"
 TEMPAUTH_PREFIX = "TEMP"
 STORAGE_PARTS = ("account", "container", "object")
 
+# Seconds that the parts wait for each other. By default an object server waits one second for the
+# container server; on a busy machine listings would then lack what is there, and show what is gone.
+PART_PATIENCE = 60
+
 # A name that is used twice in a pipeline is configured once.
 PIPELINE = (
     "catch_errors gatekeeper healthcheck proxy-logging cache listing_formats bulk tempurl s3api"
@@ -58,6 +62,9 @@ def _default(folder: Path, port: int) -> dict[str, object]:
         "user": getpass.getuser(),
         "log_level": "WARNING",
         "log_address": "/dev/null",
+        "conn_timeout": PART_PATIENCE,
+        "node_timeout": PART_PATIENCE,
+        "container_update_timeout": PART_PATIENCE,
     }
 
 

@@ -157,6 +157,28 @@ def test_frozen_object_server(keystone: Keystone, swift: Swift) -> None:
     assert call(container, token, "DELETE")[0] == 204
 
 
+def test_listing_is_never_late(keystone: Keystone, swift: Swift) -> None:
+    """On a busy machine too: tests look into listings for what is left."""
+    token, _about = keystone.token("tenant-a")
+    container = f"{swift.storage_url('tenant-a')}/busy"
+    assert call(container, token, "PUT")[0] == 201
+    # The proxy knows the container from now on.
+    assert call(f"{container}/before", token, "PUT", b"content")[0] == 201
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        os.kill(swift.pid("container"), signal.SIGSTOP)
+        try:
+            upload = other.submit(call, f"{container}/name", token, "PUT", b"content")
+            concurrent.futures.wait([upload], timeout=3)
+            assert not upload.done()
+        finally:
+            os.kill(swift.pid("container"), signal.SIGCONT)
+        assert upload.result()[0] == 201
+    assert call(container, token) == (200, b"before\nname\n")
+    for name in ("before", "name"):
+        assert call(f"{container}/{name}", token, "DELETE")[0] == 204
+    assert call(container, token, "DELETE")[0] == 204
+
+
 def test_s3(swift: Swift) -> None:
     """A multipart upload and a range, signed with version 4."""
     try:

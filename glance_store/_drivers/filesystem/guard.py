@@ -17,6 +17,7 @@ from concurrent import futures
 from typing import Any, TypeVar
 
 from glance_store import exceptions
+from glance_store.transfer.workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class CallGuard:
         self._threshold = threshold
         self._name = name
         self._lock = threading.Lock()
-        self._pool: futures.ThreadPoolExecutor | None = None
+        self._pool: Workers | None = None
         self._pid = 0
         self._busy = 0
 
@@ -78,13 +79,11 @@ class CallGuard:
         with self._lock:
             if self._pool is None or self._pid != os.getpid():
                 # The threads of a pool do not live on in a forked process.
-                self._pool = futures.ThreadPoolExecutor(
-                    self._threads, thread_name_prefix="glance_store-file"
-                )
+                self._pool = Workers(self._threads, "glance_store-file")
                 self._pid, self._busy = os.getpid(), 0
+            future = self._pool.submit(function, *args)
             self._busy += 1
             busy = self._busy
-            future = self._pool.submit(function, *args)
         future.add_done_callback(self._finished)
         if busy * 100 >= self._threads * self._threshold:
             LOG.warning(
@@ -105,7 +104,7 @@ class CallGuard:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None and self._pid == os.getpid():
-            pool.shutdown(wait=False)
+            pool.close()
 
 
 def _when_late(future: futures.Future[_T], late: Callable[[_T], object]) -> None:

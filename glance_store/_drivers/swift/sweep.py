@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import threading
 import time
@@ -15,6 +14,7 @@ from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Client
 from glance_store.i18n import _
 from glance_store.transfer.retry import retrying
+from glance_store.transfer.workers import Workers
 
 # Further tries of a request that Swift turns down because it is in conflict with another.
 _CONFLICTS = 3
@@ -97,8 +97,12 @@ class Sweep:
         return isinstance(self.error, (errors.SwiftDenied, errors.TokenRefusedError))
 
     def _pass(self, places: Sequence[Place]) -> None:
-        with concurrent.futures.ThreadPoolExecutor(self._client.settings.threads) as pool:
-            list(pool.map(self._one, places))
+        workers = Workers(self._client.settings.threads, "glance_store-swift-sweep")
+        try:
+            for removal in [workers.submit(self._one, place) for place in places]:
+                removal.result()
+        finally:
+            workers.close(wait=True)
 
     def _one(self, place: Place) -> None:
         with self._lock:
