@@ -10,6 +10,8 @@ import pytest
 from glance_store import exceptions
 from glance_store.testing import image
 from glance_store.testing.inputs import Source, check_bytes
+from glance_store.transfer.load import LOAD
+from tests.faults.conftest import eventually
 from tests.faults.http import How
 from tests.swift.account import Account, Context, revoke, token_of
 from tests.swift.conftest import locate, read
@@ -43,13 +45,16 @@ def trusts(keystone) -> list[str]:
 
 
 def once_behind(middle: int, function: Callable[[], object]) -> Callable[[int], None]:
-    """Return what a source calls: the function, when more than `middle` bytes have been read."""
+    """Return what a source calls: the function, when more than `middle` bytes are on their way."""
     called = False
 
     def before_read(position: int) -> None:
         nonlocal called
         if position > middle and not called:
             called = True
+            # A segment that cannot be sent again must not begin just now: its token is looked at
+            # before, and nothing helps it when that one ends between this and its request.
+            assert eventually(lambda: not LOAD._at_work)
             function()
 
     return before_read
@@ -60,7 +65,9 @@ def test_token_of_the_service_ends(make, account, keystone, container, tmp_path,
     store = make(**options_of(way, tmp_path))
     data = image(WAYS[way].size)
     source_of_tokens = store._account_for(None)[0]
-    before_read = once_behind(len(data) // 2, lambda: revoke(keystone, source_of_tokens.token()))
+    before_read = once_behind(
+        len(data) * 2 // 3, lambda: revoke(keystone, source_of_tokens.token())
+    )
     source = Source(data, portion=len(data) // 20, before_read=before_read)
     uri = store.add("image", source, len(data), "sha256")[0]
     check_bytes(read(store, uri), data)
@@ -73,7 +80,7 @@ def test_token_of_a_user_ends(make, owner, keystone, swift, container, tmp_path,
     token, _about = keystone.token(OWNER)
     context = Context(keystone, OWNER, swift.storage_url(OWNER), token)
     data = image(WAYS[way].size)
-    before_read = once_behind(len(data) // 2, lambda: revoke(keystone, token))
+    before_read = once_behind(len(data) * 2 // 3, lambda: revoke(keystone, token))
     source = Source(data, portion=len(data) // 20, before_read=before_read)
     uri = store.add("x", source, len(data), "sha256", context=context)[0]
     context = Context(keystone, OWNER, swift.storage_url(OWNER))

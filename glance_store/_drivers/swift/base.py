@@ -43,8 +43,8 @@ _HELD = 8 * _MIB
 # What is sent while it comes in is handed on in blocks of this: Swift ends a request when nothing
 # has come for a minute, and the sources of images can be slow.
 _STREAMED_BLOCK = _MIB
-# Of what a request costs little depends on how much it asks for: 24 MiB.
-_READS_IN_A_RANGE = 6
+# Of what a request costs little depends on how much it asks for: 32 MiB.
+_READS_IN_A_RANGE = 8
 
 
 class _Given(NamedTuple):

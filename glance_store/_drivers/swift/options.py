@@ -420,7 +420,7 @@ upload that runs at the same time.
 How many ranges of an image a download requests at once at most.
 
 An image is read in one go as long as a connection is fast. Where several are
-faster, so many ranges of up to 24 MiB are requested side by side, and held in
+faster, so many ranges of up to 32 MiB are requested side by side, and held in
 memory until they are read. With 1 that is never done.
 """,
     ),

@@ -36,6 +36,9 @@ def wait(event: threading.Event) -> None:
     assert event.wait(PATIENCE), "the other thread never got there"
 
 
+ENGINE_THREADS = {"glance_store-upload", "glance_store-download"}
+
+
 def eventually(reached: Callable[[], bool]) -> bool:
     """Wait for a state of other threads that no event tells of; False when it never comes."""
     deadline = time.monotonic() + PATIENCE
@@ -48,7 +51,7 @@ def eventually(reached: Callable[[], bool]) -> bool:
 
 def engine_threads() -> list[threading.Thread]:
     """Return the threads of the engine that are alive."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("glance_store-")]
+    return [thread for thread in threading.enumerate() if thread.name in ENGINE_THREADS]
 
 
 class Write(NamedTuple):

@@ -72,7 +72,7 @@ def test_so_many_at_a_time_and_not_more(pool: Workers) -> None:
 def test_an_idle_thread_is_used_again(pool: Workers) -> None:
     for _number in range(20):
         pool.submit(int).result(PATIENCE)
-        assert eventually(lambda: pool._idle == 1)
+        assert eventually(lambda: pool._queue.idle == 1)
     assert alive() == 1
 
 
@@ -132,6 +132,27 @@ def test_no_thread_can_be_started(pool: Workers, monkeypatch: pytest.MonkeyPatch
     assert second.result(PATIENCE) == 2
 
 
+def test_threads_end_with_their_owner() -> None:
+    pool = Workers(2, NAME)
+    queue = pool._queue
+    assert pool.submit(int, 1).result(PATIENCE) == 1
+    assert eventually(lambda: queue.idle == 1)
+    del pool
+    gc.collect()
+    assert eventually(lambda: not alive())
+
+
+def test_what_nobody_owns_any_more_is_carried_out() -> None:
+    going_on = threading.Event()
+    pool = Workers(1, NAME)
+    calls = [pool.submit(going_on.wait, PATIENCE) for _number in range(3)]
+    del pool
+    gc.collect()
+    going_on.set()
+    assert all(call.result(PATIENCE) for call in calls)
+    assert eventually(lambda: not alive())
+
+
 def test_nothing_is_kept_by_an_idle_thread(pool: Workers) -> None:
     class Large:
         pass
@@ -140,11 +161,14 @@ def test_nothing_is_kept_by_an_idle_thread(pool: Workers) -> None:
     known = weakref.ref(large)
     assert pool.submit(lambda given: given, large).result(PATIENCE) is large
     del large
-    assert eventually(lambda: pool._idle == 1)
+    assert eventually(lambda: pool._queue.idle == 1)
     gc.collect()
     assert known() is None
 
 
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 3), reason="no thread can be started then (gh-113964)"
+)
 def test_calls_are_taken_when_the_main_thread_has_ended() -> None:
     """The executors of the standard library refuse them then."""
     done = run(
