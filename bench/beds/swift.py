@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.beds.base import ServerBed, context_of
 from bench.contenders import Contender, Workers
+from bench.worker import MIB
 from tests.services.keystone_api import REGION
 from tests.services.swift import Swift
 
@@ -32,6 +33,18 @@ class PatientSwift(Swift):
     client_timeout: ClassVar[float] = 60
 
 
+class FarSwift(PatientSwift):
+    """The Swift at the other end of a network, which costs this machine as little as it can.
+
+    What a far server computes does not take the cores of its client. Uploads cost it half as much
+    when it takes in more bytes at a time than by default.
+    """
+
+    name = "swift-far"
+    upload_chunk_size: ClassVar[int] = MIB
+    catalogued: ClassVar[tuple[str, str]] = ("object-store-far", "far")
+
+
 class SwiftBed(ServerBed):
     """A Swift with the users of a Keystone."""
 
@@ -39,7 +52,7 @@ class SwiftBed(ServerBed):
     clients: ClassVar[tuple[str, ...]] = ("python-swiftclient", "python-keystoneclient")
 
     def start(self, scenario: Scenario) -> None:
-        self._swift = self.service(PatientSwift)
+        self._swift = self.service(FarSwift if scenario.link else PatientSwift)
 
     def port(self, scenario: Scenario) -> int:
         return self._swift.port
@@ -56,6 +69,7 @@ class SwiftBed(ServerBed):
             "swift_store_user": f"{account.project}:{account.user}",
             "swift_store_key": account.password,
             "swift_store_region": REGION,
+            "swift_store_service_type": swift.catalogued[0],
             "swift_store_container": CONTAINER,
             "swift_store_create_container_on_put": True,
         }

@@ -41,6 +41,8 @@ class Swift(Service):
     # For how many seconds a revoked token still works.
     token_cache_seconds: ClassVar[int] = 1
     max_object_bytes: ClassVar[int] = 5 * GiB + 2
+    # Bytes that its parts take in at a time; Swift's default. More cost it less.
+    upload_chunk_size: ClassVar[int] = 64 * 1024
     # Objects on a page of a listing; a subclass may want fewer.
     container_listing_limit: ClassVar[int] = 10_000
     # Type and name of the service in Keystone's catalogue.
@@ -112,12 +114,14 @@ class Swift(Service):
         common = swift_conf.common(self.max_object_bytes, self.container_listing_limit)
         (folder / "swift.conf").write_text(common)
         for part, port in ports.items():
-            (folder / f"{part}.conf").write_text(swift_conf.storage(folder, part, port))
+            storage = swift_conf.storage(folder, part, port, self.upload_chunk_size)
+            (folder / f"{part}.conf").write_text(storage)
         account, _colon, user = self.s3_access_key.partition(":")
         proxy = swift_conf.proxy(
             folder,
             self.port,
             memcached_port,
+            upload_chunk_size=self.upload_chunk_size,
             client_timeout=self.client_timeout,
             token_cache_seconds=self.token_cache_seconds,
             authtoken=self.keystone.authtoken_conf("swift"),

@@ -68,12 +68,16 @@ def _default(folder: Path, port: int) -> dict[str, object]:
     }
 
 
-def storage(folder: Path, part: str, port: int) -> str:
-    """Return the configuration of the account, container or object server."""
+def storage(folder: Path, part: str, port: int, upload_chunk_size: int) -> str:
+    """Return the configuration of the account, container or object server.
+
+    :param upload_chunk_size: bytes that an object server takes in at a time
+    """
     app: dict[str, object] = {"use": f"egg:swift#{part}"}
     if part == "object":
         # The data need not outlive a crash of the machine.
         app["mb_per_sync"] = 0
+        app["network_chunk_size"] = upload_chunk_size
     return conf_text(
         {
             "DEFAULT": {
@@ -93,6 +97,7 @@ def proxy(
     folder: Path,
     port: int,
     memcached_port: int,
+    upload_chunk_size: int,
     client_timeout: float,
     token_cache_seconds: int,
     authtoken: Mapping[str, str],
@@ -100,6 +105,7 @@ def proxy(
 ) -> str:
     """Return the configuration of the proxy.
 
+    :param upload_chunk_size: bytes that it takes in at a time
     :param client_timeout: seconds to wait for bytes that a client has announced
     :param token_cache_seconds: for which a token that was good is taken to be good
     :param authtoken: options with which tokens are checked in Keystone
@@ -113,6 +119,7 @@ def proxy(
             "pipeline:main": {"pipeline": PIPELINE},
             "app:proxy-server": {
                 "use": "egg:swift#proxy",
+                "client_chunk_size": upload_chunk_size,
                 "account_autocreate": "true",
                 "allow_account_management": "true",
             },
