@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -93,11 +94,15 @@ class Workers:
     def __init__(self, threads: int, name: str) -> None:
         self._limit = max(1, threads)
         self._name = name
+        self._process = os.getpid()
         # The threads hold this alone: an object that nobody has any more is noticed.
         self._queue = _Queue()
 
-    def __del__(self) -> None:
-        self._queue.close()
+    # An argument: at the end of the interpreter there may be no module any more.
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # A forked child has no threads to end, and one of them may hold the lock for ever.
+        if self._process == getpid():
+            self._queue.close()
 
     def submit(self, function: Callable[..., _T], *arguments: Any) -> concurrent.futures.Future[_T]:
         """Have a function called.

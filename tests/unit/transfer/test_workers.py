@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from glance_store.testing.concurrency import in_a_child
 from glance_store.transfer import workers
 from glance_store.transfer.workers import Workers
 
@@ -151,6 +152,30 @@ def test_what_nobody_owns_any_more_is_carried_out() -> None:
     going_on.set()
     assert all(call.result(PATIENCE) for call in calls)
     assert eventually(lambda: not alive())
+
+
+def test_a_forked_child_lets_go_of_what_it_has_inherited(pool: Workers) -> None:
+    """A thread that is not there holds the lock."""
+    inherited = [Workers(1, NAME)]
+    changed = inherited[0]._queue.changed
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with changed:
+            held.set()
+            forked.wait(PATIENCE)
+
+    def let_go() -> None:
+        inherited.clear()
+        gc.collect()
+
+    holding = pool.submit(hold)
+    assert held.wait(PATIENCE)
+    try:
+        in_a_child(let_go)
+    finally:
+        forked.set()
+        holding.result(PATIENCE)
 
 
 def test_nothing_is_kept_by_an_idle_thread(pool: Workers) -> None:
