@@ -22,6 +22,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers.filesystem import Store, guard
+from glance_store.transfer import workers
 from tests.filesystem.conftest import MakeStore, listing, locate, need, put, unavailable
 
 MIB = 1024 * 1024
@@ -243,7 +244,11 @@ def test_an_error_of_the_call_is_no_timeout() -> None:
     calls.close()
 
 
-def test_r64_the_pool_ends_with_a_new_configuration(make_store: MakeStore) -> None:
+def test_r64_the_pool_ends_with_a_new_configuration(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not because its threads have been idle for a while.
+    monkeypatch.setattr(workers, "_IDLE", 600.0)
     before = set(threading.enumerate())
     store = make_store(timeout=30)
     put(store, "one", b"data")

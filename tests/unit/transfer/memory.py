@@ -16,6 +16,7 @@ from glance_store.transfer.interface import Extent
 BLOCK = 64
 # Seconds until a test gives up waiting for what must happen; when all is well nothing waits.
 PATIENCE = 30.0
+ENGINE_THREADS = {"glance_store-upload", "glance_store-download"}
 
 Hook = Callable[[int], None]
 
@@ -34,9 +35,6 @@ def collect(chunks: Iterable[bytes], into: list[bytes]) -> None:
 def wait(event: threading.Event) -> None:
     """Wait for an event of another thread; a failure when it never comes."""
     assert event.wait(PATIENCE), "the other thread never got there"
-
-
-ENGINE_THREADS = {"glance_store-upload", "glance_store-download"}
 
 
 def eventually(reached: Callable[[], bool]) -> bool:

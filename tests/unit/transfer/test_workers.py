@@ -28,6 +28,12 @@ def alive() -> int:
     return sum(thread.name == NAME for thread in threading.enumerate())
 
 
+@pytest.fixture(autouse=True)
+def never_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads end because they are told to, not because the test waits so long."""
+    monkeypatch.setattr(workers, "_IDLE", 600.0)
+
+
 @pytest.fixture
 def pool() -> Iterator[Workers]:
     pool = Workers(3, NAME)
