@@ -8,6 +8,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from tests.services.ceph import Ceph
 
 MIB = 1024 * 1024
+# Seconds in which the cluster notices for sure that a client has died.
+WATCHED = 45.0
 # Layering alone, which a cluster has whose configuration names no features.
 LAYERING = 1
 FEATURES = 61
@@ -90,12 +94,43 @@ class Bed:
 
         for entry in list(rbd.RBD().trash_list(self.pool)):
             rbd.RBD().trash_restore(self.pool, entry["id"], f"{entry['name']}-{entry['id']}")
-        # Clones first.
-        for _round in range(2):
-            for name in self.names():
-                with contextlib.suppress(rbd.ImageBusy, rbd.ImageHasSnapshots):
-                    self._remove(name)
-        assert not self.names()
+        deadline = time.monotonic() + WATCHED
+        while names := self.names():
+            # Clones first.
+            reasons = {name: reason for _round in range(2) for name, reason in self._sweep()}
+            assert time.monotonic() < deadline, f"{names} cannot be removed: {reasons}"
+            if reasons:
+                # A client that was killed counts as alive until the cluster has noticed it.
+                time.sleep(0.5)
+
+    def _sweep(self) -> Iterator[tuple[str, str]]:
+        """Remove images; yield those in use, and by whom."""
+        import rbd
+
+        for name in self.names():
+            try:
+                self._remove(name)
+            except (rbd.ImageBusy, rbd.ImageHasSnapshots) as busy:
+                with contextlib.suppress(rbd.ImageNotFound), self.image(name) as image:
+                    watchers, lockers = list(image.watchers_list()), image.list_lockers()
+                    yield name, f"{busy}, watchers {watchers}, lockers {lockers}"
+
+    def answers(self, key: str) -> list[int] | None:
+        """Ask the clients that watch an object.
+
+        :returns: those that answer; None when the OSD waits for others in vain
+        """
+        done = threading.Event()
+        found: list[tuple[int, list[Any] | None]] = []
+
+        def finish(_call: object, code: int, answers: list[Any] | None, _late: object) -> None:
+            found.append((code, answers))
+            done.set()
+
+        self.pool.aio_notify(key, finish, "", 1000)
+        assert done.wait(30)
+        code, answers = found[0]
+        return None if code or answers is None else [client for client, *_more in answers]
 
     def _remove(self, name: str) -> None:
         import rbd
@@ -224,6 +259,12 @@ class Program:
         """Return what it says next."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        """Let it go on after it has said something; it waits for a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def end(self, timeout: float = 60) -> tuple[str, str]:
         """Wait for its end and return what it said."""

@@ -16,7 +16,7 @@ from glance_store import exceptions
 from glance_store._drivers.rbd import claim
 from glance_store._drivers.rbd.claim import OBJECT_PREFIX
 from glance_store.testing.inputs import together
-from tests.rbd.conftest import MIB, Bed, add, delete, new_id, read, size_of
+from tests.rbd.conftest import MIB, WATCHED, Bed, add, delete, new_id, read, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,6 @@ for name in sys.argv[1:]:
     add(store, name.encode() * 100_000, name)
     print("stored", name, flush=True)
 """
-WATCHED = 45.0
 
 
 def until_added(bed: Bed, image_id: str) -> str:

@@ -7,9 +7,10 @@ import errno
 import logging
 
 from glance_store import exceptions
-from glance_store._drivers.rbd import bindings, errors
+from glance_store._drivers.rbd import bindings, errors, watchers
 from glance_store._drivers.rbd.connection import Lease
 from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
+from glance_store._drivers.rbd.trash import move_to_trash, purge
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -33,11 +34,14 @@ def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
                     image=name,
                     snapshot=snapshot,
                 )
-            if image.watchers() > 1:
+            if watchers.living(lease, image):
                 raise _in_use(name, _("another client has it open for writing"))
+            # All others are entries of the cluster that stand for nobody.
+            stale = len(image.watchers()) > 1
             removed = _remove_snapshot(image, snapshot or SNAPSHOT)
+            image_id = image.id
         try:
-            _remove_or_set_aside(lease, name)
+            _remove_or_set_aside(lease, name, image_id if stale else None)
         except exceptions.InUseByStore:
             if removed:
                 # Without it the image could not be read any more.
@@ -68,9 +72,18 @@ def _remove_snapshot(image: OpenImage, snapshot: str) -> bool:
     return removed
 
 
-def _remove_or_set_aside(lease: Lease, name: str) -> None:
+def _remove_or_set_aside(lease: Lease, name: str, stale_id: str | None) -> None:
+    """Remove an image, or put it into the trash when others need its data.
+
+    :param stale_id: id of the image when RBD will find watchers that stand for nobody
+    """
     rbd = bindings.rbd().RBD()
     try:
+        if stale_id is not None:
+            if move_to_trash(lease, name, stale_id) is None:
+                raise exceptions.NotFound(image=name)
+            purge(lease, stale_id)
+            return
         try:
             rbd.remove(lease.access, name)
         except Exception as exc:

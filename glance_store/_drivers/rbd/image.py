@@ -33,28 +33,41 @@ class OpenImage:
     """An image that is open.
 
     :param lease: the pool it is in; stays the caller's
-    :param name: of the image
+    :param name: of the image; None for one that is in the trash
     :param snapshot: the one to read from; None for the image itself
     :param read_only: True needs no more than the right to read, and leaves no trace; False puts a
         watcher on the image, which ends with this process
+    :param image_id: id of the image, in place of its name
     :raises NotFound: there is no such image or snapshot
     """
 
     def __init__(
-        self, lease: Lease, name: str, snapshot: str | None = None, read_only: bool = True
+        self,
+        lease: Lease,
+        name: str | None,
+        snapshot: str | None = None,
+        read_only: bool = True,
+        image_id: str | None = None,
     ) -> None:
         self._lease = lease
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
-        self.name = name
-        action = _("Opening image %s") % name
-        with errors.translated(action, lease.connection, name):
+        self.name = str(name or image_id)
+        self.read_only = read_only
+        action = _("Opening image %s") % self.name
+        with errors.translated(action, lease.connection, self.name):
             self.native = bindings.OBJECTS.opened(
-                bindings.rbd().Image(lease.access, name, snapshot=snapshot, read_only=read_only)
+                bindings.rbd().Image(
+                    lease.access,
+                    name,
+                    snapshot=snapshot,
+                    read_only=read_only,
+                    image_id=image_id,
+                )
             )
         try:
-            with errors.translated(action, lease.connection, name):
+            with errors.translated(action, lease.connection, self.name):
                 self.is_old = bool(self.native.old_format())
                 self.id = None if self.is_old else str(self.native.id())
         except BaseException:
@@ -75,9 +88,12 @@ class OpenImage:
             raise
         return True
 
-    def watchers(self) -> int:
-        """Return how many clients have opened the image for writing, this one included."""
-        return len(list(self.native.watchers_list()))
+    def watchers(self) -> set[tuple[int, int]]:
+        """Return the clients that have opened the image for writing, this one included.
+
+        :returns: numbers of client and cookie; some may be dead, which `watchers.living` tells
+        """
+        return {(entry["id"], entry["cookie"]) for entry in self.native.watchers_list()}
 
     def is_locked(self) -> bool:
         """Tell whether somebody has locked the image by hand."""

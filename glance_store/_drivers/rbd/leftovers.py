@@ -10,10 +10,11 @@ import threading
 import time
 
 from glance_store import exceptions
-from glance_store._drivers.rbd import bindings, errors
+from glance_store._drivers.rbd import bindings, errors, watchers
 from glance_store._drivers.rbd.claim import Claim, claimed
 from glance_store._drivers.rbd.connection import Cluster, Lease
 from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
+from glance_store._drivers.rbd.trash import move_to_trash, purge
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def remove_leftover(lease: Lease, name: str, claim: Claim) -> str | None:
     """
     try:
         with OpenImage(lease, name) as image:
-            _check_dead(image)
+            _check_dead(lease, image)
             image_id, snapshots = image.id, image.snapshots()
     except exceptions.NotFound:
         # An upload that died while it created its image: there is no more than the name of it.
@@ -51,13 +52,13 @@ def remove_leftover(lease: Lease, name: str, claim: Claim) -> str | None:
     return move_to_trash(lease, name, image_id)
 
 
-def _check_dead(image: OpenImage) -> None:
+def _check_dead(lease: Lease, image: OpenImage) -> None:
     if image.is_old or image.is_complete():
         raise exceptions.Duplicate(image=image.name)
     reason = None
     if image.snapshots() - {SNAPSHOT} or image.has_parent():
         reason = _("it has snapshots or a parent that no upload makes")
-    elif image.watchers():
+    elif watchers.living(lease, image):
         reason = _(
             "it is being uploaded; should its client have died, the cluster takes up to 30 seconds "
             "to notice that, and then the image can be stored anew"
@@ -82,46 +83,6 @@ def _drop_snapshot(lease: Lease, name: str) -> None:
                 _("Image %(image)s already exists: its snapshot is not protected, but has clones"),
                 image=name,
             ) from exc
-
-
-def move_to_trash(lease: Lease, name: str, image_id: str | None) -> str | None:
-    """Take the name from an image.
-
-    :param lease: the pool
-    :param name: of the image
-    :param image_id: its id
-    :returns: the id; None when there is no image any more
-    """
-    try:
-        bindings.rbd().RBD().trash_move(lease.access, name, 0)
-    except Exception as exc:
-        if errors.number_of(exc) != errno.ENOENT:
-            raise
-        return None
-    return image_id
-
-
-def purge(lease: Lease, image_id: str) -> None:
-    """Remove the data of an image that is in the trash; an error is logged.
-
-    :param lease: the pool
-    :param image_id: id of the image
-    """
-    try:
-        with errors.expected(errno.ENOENT):
-            bindings.rbd().RBD().trash_remove(lease.access, image_id)
-    except Exception as exc:
-        if not errors.is_native(exc):
-            raise
-        if errors.is_lost(exc):
-            lease.connection.retire()
-        LOG.warning(
-            "The data of an upload that was broken off could not be removed (%s); to free the "
-            "space: rbd trash remove %s/%s",
-            exc,
-            lease.pool,
-            image_id,
-        )
 
 
 def discard(lease: Lease, image: OpenImage) -> None:
@@ -213,7 +174,7 @@ class LateRemoval:
                 image = OpenImage(lease, self._name, read_only=False)
             except exceptions.NotFound:
                 return True
-            if image.id != self._id or image.watchers() > 1:
+            if image.id != self._id or watchers.living(lease, image):
                 image.close_quietly()
                 # It is another image of the same name, or the cluster has not noticed yet that this
                 # upload is over.

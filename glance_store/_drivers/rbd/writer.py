@@ -16,8 +16,9 @@ from glance_store._drivers.rbd import bindings, errors
 from glance_store._drivers.rbd.claim import Claim, claimed
 from glance_store._drivers.rbd.connection import Cluster, Lease
 from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
-from glance_store._drivers.rbd.leftovers import LateRemoval, discard, purge, remove_leftover
+from glance_store._drivers.rbd.leftovers import LateRemoval, discard, remove_leftover
 from glance_store._drivers.rbd.location import StoreLocation
+from glance_store._drivers.rbd.trash import purge
 from glance_store.i18n import _
 from glance_store.transfer.source import bytes_of
 
