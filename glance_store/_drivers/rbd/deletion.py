@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+from collections.abc import Iterator
 
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors, watchers
@@ -39,9 +41,15 @@ def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
             # All others are entries of the cluster that stand for nobody.
             stale = len(image.watchers()) > 1
             removed = _remove_snapshot(image, snapshot or SNAPSHOT)
+            # Also the one that was removed just now, while it keeps the data of clones.
+            needed = bool(image.snapshots())
             image_id = image.id
         try:
-            _remove_or_set_aside(lease, name, image_id if stale else None)
+            with _unless_in_use(name):
+                if needed:
+                    _set_aside(lease, name)
+                else:
+                    _remove(lease, name, image_id if stale else None)
         except exceptions.InUseByStore:
             if removed:
                 # Without it the image could not be read any more.
@@ -72,29 +80,38 @@ def _remove_snapshot(image: OpenImage, snapshot: str) -> bool:
     return removed
 
 
-def _remove_or_set_aside(lease: Lease, name: str, stale_id: str | None) -> None:
-    """Remove an image, or put it into the trash when others need its data.
+def _remove(lease: Lease, name: str, stale_id: str | None) -> None:
+    """Remove an image.
 
-    :param stale_id: id of the image when RBD will find watchers that stand for nobody
+    :param stale_id: id of the image when it has watchers that stand for nobody
     """
-    rbd = bindings.rbd().RBD()
     try:
-        if stale_id is not None:
-            if move_to_trash(lease, name, stale_id) is None:
-                raise exceptions.NotFound(image=name)
-            purge(lease, stale_id)
-            return
-        try:
-            rbd.remove(lease.access, name)
-        except Exception as exc:
-            if errors.number_of(exc) != errno.ENOTEMPTY:
-                raise
-            LOG.info(
-                "RBD image %s/%s has further snapshots or clones: it goes to the trash of the pool",
-                lease.pool,
-                name,
-            )
-            rbd.trash_move(lease.access, name, 0)
+        bindings.rbd().RBD().remove(lease.access, name)
+    except Exception as exc:
+        number = errors.number_of(exc)
+        if number == errno.ENOTEMPTY:
+            # There was no snapshot a moment ago.
+            _set_aside(lease, name)
+        elif number == errno.EBUSY and stale_id is not None:
+            if move_to_trash(lease, name, stale_id) is not None:
+                purge(lease, stale_id)
+        else:
+            raise
+
+
+def _set_aside(lease: Lease, name: str) -> None:
+    LOG.info(
+        "RBD image %s/%s has further snapshots or clones: it goes to the trash of the pool",
+        lease.pool,
+        name,
+    )
+    bindings.rbd().RBD().trash_move(lease.access, name, 0)
+
+
+@contextlib.contextmanager
+def _unless_in_use(name: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as exc:
         if errors.number_of(exc) != errno.EBUSY:
             raise
