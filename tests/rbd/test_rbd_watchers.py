@@ -111,12 +111,18 @@ class Watchers:
 
 @pytest.fixture
 def watchers(bed: Bed, program: Callable[..., Program]) -> Iterator[Watchers]:
-    """Clients that have images open; those that are dead go with the OSD."""
+    """Clients that have images open; those that are dead go with the headers of these."""
+    import rbd
+
     found = Watchers(bed, program)
     yield found
-    if bed.trash() or any(found.count(name) for name in bed.names()):
-        bed.ceph.osd.kill()
-        bed.ceph.heal()
+    # Clones go before the images that they were made from.
+    list(bed._sweep())
+    for name in bed.names():
+        bed.pool.remove_object(found.header(name))
+    for entry in list(rbd.RBD().trash_list(bed.pool)):
+        bed.pool.remove_object(f"rbd_header.{entry['id']}")
+        rbd.RBD().trash_remove(bed.pool, entry["id"])
 
 
 def objects_of(bed: Bed, header: str) -> list[str]:
