@@ -56,7 +56,7 @@ lint() {
 # Two runs side by side, each with servers of its own: the tests of Cinder wait for it most of the
 # time. Processes that the tests start are measured as well.
 run_tests() {
-    local aside=(tests/{cinder,swift} tests/conformance/test_{cinder,swift}.py)
+    local aside=(tests/drivers/{cinder,swift})
     local log="$cache/tests-aside.log" first=0 second=0
     "$venv/bin/coverage" run -m pytest -o cache_dir="$cache/pytest-aside" "${aside[@]}" \
         >"$log" 2>&1 &
@@ -90,7 +90,7 @@ case $mode in
     quick)
         lint
         say "unit tests"
-        "$venv/bin/python" -m pytest tests/unit
+        "$venv/bin/python" -m pytest tests/engine tests/facade tests/drivers/*/unit tests/drivers/test_*.py
         ;;
     pytest)
         exec "$venv/bin/python" -m pytest "$@"

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster that is silent for a while, or gone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glance_store import exceptions
+from glance_store.testing.inputs import Source
+from tests.drivers.rbd.conftest import MIB, Bed, add, delete, locate, new_id, read, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.services
+
+DATA = os.urandom(24 * MIB + 5)
+TIMEOUT = 3
+# All that a call may raise when there is no cluster.
+CLEAN = (exceptions.GlanceStoreException, exceptions.BackendException)
+
+
+@pytest.fixture
+def healed(bed: Bed) -> Iterator[None]:
+    """The cluster works again after the test."""
+    yield
+    bed.ceph.heal()
+
+
+@pytest.fixture
+def patient(bed: Bed) -> Any:
+    """A store without time-outs, as by default."""
+    return bed.store(rbd_store_io_depth=4)
+
+
+@pytest.fixture
+def impatient(bed: Bed) -> Any:
+    """A store with a time-out."""
+    return bed.store(rbd_store_io_depth=4, rados_connect_timeout=TIMEOUT)
+
+
+def thaw_later(bed: Bed) -> threading.Timer:
+    timer = threading.Timer(2, bed.ceph.osd.thaw)
+    timer.start()
+    return timer
+
+
+def lose(bed: Bed) -> None:
+    bed.ceph.osd.kill()
+    bed.ceph.mon.kill()
+
+
+# -- silence
+
+
+@pytest.mark.usefixtures("healed")
+def test_osd_stops_and_goes_on_during_an_upload(bed: Bed, patient: Any) -> None:
+    timers: list[threading.Timer] = []
+
+    def freeze(position: int) -> None:
+        if position >= len(DATA) // 2 and not timers:
+            bed.ceph.osd.freeze()
+            timers.append(thaw_later(bed))
+
+    source = Source(DATA, before_read=freeze)
+    result = patient.add(new_id(), source, len(DATA), "sha512")
+    assert len(timers) == 1
+    assert result[1:4] == (
+        len(DATA),
+        hashlib.md5(DATA, usedforsecurity=False).hexdigest(),
+        hashlib.sha512(DATA).hexdigest(),
+    )
+    assert read(patient, result[0]) == DATA
+
+
+@pytest.mark.usefixtures("healed")
+def test_osd_stops_and_goes_on_during_a_download(bed: Bed, patient: Any) -> None:
+    chunks = patient.get(locate(patient, add(patient, DATA)))[0]
+    found = next(chunks)
+    bed.ceph.osd.freeze()
+    thaw_later(bed)
+    assert found + b"".join(chunks) == DATA
+
+
+# -- loss
+
+
+@pytest.mark.usefixtures("healed", "short_watch")
+def test_cluster_is_lost_and_comes_back(
+    bed: Bed, impatient: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every call ends with an error of the library; later the same store works again."""
+    uri = add(impatient, DATA)
+    half = impatient.get(locate(impatient, uri))[0]
+    next(half)
+    image_id = new_id()
+    lost: list[int] = []
+
+    def lose_it(position: int) -> None:
+        if position >= len(DATA) // 2 and not lost:
+            lost.append(position)
+            lose(bed)
+
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("upload", lambda: impatient.add(image_id, Source(DATA, before_read=lose_it), 0, "md5")),
+        ("download", lambda: b"".join(half)),
+        ("get", lambda: impatient.get(locate(impatient, uri))),
+        ("get_size", lambda: size_of(impatient, uri)),
+        ("delete", lambda: delete(impatient, uri)),
+        ("add", lambda: add(impatient, DATA)),
+        ("health", impatient.check_health),
+    ]
+    for name, call in calls:
+        began = time.monotonic()
+        with pytest.raises(CLEAN) as caught:
+            call()
+        print(f"{name}: {time.monotonic() - began:.1f} s: {caught.value!r}")
+    assert "out of reach" in caplog.text
+    bed.ceph.heal()
+    assert read(impatient, uri) == DATA
+    # What the upload has left cannot be read, and goes by itself.
+    with pytest.raises(exceptions.NotFound):
+        read(impatient, f"rbd://{image_id}")
+    deadline = time.monotonic() + 120
+    while image_id in bed.names() or bed.trash():
+        assert time.monotonic() < deadline, "the leftover is still there"
+        time.sleep(0.5)
+    assert read(impatient, add(impatient, DATA, image_id)) == DATA
+
+
+@pytest.mark.usefixtures("healed")
+def test_r136_store_whose_cluster_is_gone_when_it_is_configured(bed: Bed) -> None:
+    uri = add(bed.store(), DATA)
+    lose(bed)
+    began = time.monotonic()
+    with pytest.raises(exceptions.BackendException, match="monitors do not answer"):
+        bed.store(rados_connect_timeout=TIMEOUT)
+    print(f"configure: {time.monotonic() - began:.1f} s")
+    store = bed.store(None, rados_connect_timeout=TIMEOUT)
+    with pytest.raises(exceptions.BackendException, match="monitors do not answer"):
+        read(store, uri)
+    bed.ceph.heal()
+    assert read(store, uri) == DATA

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What uploads leave that were broken off: never an image, and never in the way for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glance_store import exceptions
+from glance_store._drivers.rbd import claim
+from glance_store._drivers.rbd.claim import OBJECT_PREFIX
+from glance_store.testing.inputs import together
+from tests.drivers.rbd.conftest import MIB, WATCHED, Bed, add, delete, new_id, read, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.drivers.rbd.conftest import Program
+
+pytestmark = pytest.mark.services
+
+DATA = os.urandom(2 * MIB + 777)
+# An upload that says when it has begun, and then waits for ever.
+UPLOAD = """
+import itertools
+store = bed.store()
+class Source:
+    sent = 0
+    def read(self, length):
+        self.sent += 1
+        if self.sent == 12:
+            print("begun", flush=True)
+            sys.stdin.read()
+        return os.urandom(1024 * 1024)
+store.add(sys.argv[1], Source(), 64 * 1024 * 1024, "sha256")
+"""
+# Uploads one image after the other, and says which are stored.
+UPLOADS = """
+store = bed.store()
+print("ready", flush=True)
+for name in sys.argv[1:]:
+    print("begun", name, flush=True)
+    add(store, name.encode() * 100_000, name)
+    print("stored", name, flush=True)
+"""
+
+
+def until_added(bed: Bed, image_id: str) -> str:
+    """Store an image as soon as the cluster has noticed that the client before is dead.
+
+    One that has died in the moment of creating the image has a lock that ends after a minute.
+    """
+    deadline = time.monotonic() + WATCHED + claim._DURATION
+    while True:
+        try:
+            return add(bed.store(), DATA, image_id)
+        except exceptions.Duplicate:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def check_incomplete(bed: Bed, image_id: str) -> None:
+    """Fail unless the image is there, and cannot be read in any way."""
+    store = bed.store()
+    assert image_id in bed.names()
+    for uri in (f"{store.url_prefix}{image_id}/snap", f"rbd://{image_id}"):
+        with pytest.raises(exceptions.NotFound, match="incomplete"):
+            read(store, uri)
+        with pytest.raises(exceptions.NotFound, match="incomplete"):
+            size_of(store, uri)
+
+
+def make_leftover(bed: Bed, image_id: str, kind: str) -> None:
+    bed.create(image_id, os.urandom(3 * MIB) if kind != "empty" else b"")
+    if kind == "unprotected":
+        with bed.image(image_id, read_only=False) as image:
+            image.create_snap("snap")
+
+
+@pytest.mark.parametrize("kind", ["empty", "with-data", "unprotected"])
+def test_leftover_is_replaced(bed: Bed, kind: str) -> None:
+    image_id = new_id()
+    make_leftover(bed, image_id, kind)
+    check_incomplete(bed, image_id)
+    uri = add(bed.store(), DATA, image_id)
+    assert read(bed.store(), uri) == DATA
+    assert (bed.names(), bed.trash()) == ([image_id], [])
+
+
+@pytest.mark.parametrize("use", ["watched", "locked", "snapshot", "clone"])
+def test_leftover_in_use_stays(bed: Bed, use: str) -> None:
+    import rbd
+
+    image_id = new_id()
+    make_leftover(bed, image_id, "with-data")
+    with bed.image(image_id, read_only=False) as image:
+        if use == "locked":
+            image.lock_exclusive("by hand")
+        elif use == "snapshot":
+            image.create_snap("backup")
+        elif use == "clone":
+            image.create_snap("snap")
+            image.protect_snap("snap")
+            rbd.RBD().clone(bed.pool, image_id, "snap", bed.pool, "clone", features=61)
+        if use == "watched":
+            with pytest.raises(exceptions.Duplicate, match="being uploaded"):
+                add(bed.store(), DATA, image_id)
+    if use == "watched":
+        return
+    with pytest.raises(exceptions.Duplicate):
+        add(bed.store(), DATA, image_id)
+    assert image_id in bed.names()
+    if use == "locked":
+        with bed.image(image_id, read_only=False) as image:
+            image.unlock("by hand")
+
+
+@pytest.mark.usefixtures("short_watch")
+def test_living_upload_is_not_replaced(
+    bed: Bed, program: Callable[..., Program], caplog: pytest.LogCaptureFixture
+) -> None:
+    """r133: and once its client has been killed, and the cluster has noticed, it is replaced."""
+    image_id = new_id()
+    upload = program(UPLOAD, image_id)
+    assert upload.line() == "begun"
+    with pytest.raises(exceptions.Duplicate, match="being uploaded"):
+        add(bed.store(), DATA, image_id)
+    check_incomplete(bed, image_id)
+    upload.kill()
+    check_incomplete(bed, image_id)
+    caplog.set_level("INFO", logger="glance_store")
+    uri = until_added(bed, image_id)
+    assert "broken off, and is replaced" in caplog.text
+    assert read(bed.store(), uri) == DATA
+    assert (bed.names(), bed.trash()) == ([image_id], [])
+
+
+def test_of_two_that_replace_a_leftover_one_wins(bed: Bed) -> None:
+    stores = [bed.store() for _number in range(4)]
+    for _round in range(5):
+        image_id = new_id()
+        make_leftover(bed, image_id, "with-data")
+        contents = [os.urandom(2 * MIB) for _store in stores]
+        results = together(
+            *[
+                functools.partial(add, store, data, image_id)
+                for store, data in zip(stores, contents, strict=True)
+            ]
+        )
+        winners = [
+            data
+            for result, data in zip(results, contents, strict=True)
+            if not isinstance(result, BaseException)
+        ]
+        losers = [type(result) for result in results if isinstance(result, BaseException)]
+        assert (len(winners), losers) == (1, [exceptions.Duplicate] * 3)
+        uri = f"{stores[0].url_prefix}{image_id}/snap"
+        assert read(stores[0], uri) == winners[0]
+        delete(stores[0], uri)
+    assert (bed.names(), bed.trash()) == ([], [])
+
+
+def test_claim_of_a_dead_upload_ends(bed: Bed) -> None:
+    """An upload that died while it created its image is in the way for two minutes at most."""
+    image_id = new_id()
+    key = OBJECT_PREFIX + image_id
+    bed.pool.lock_exclusive(key, "claim", "dead", desc="", duration=1)
+    with pytest.raises(exceptions.Duplicate, match="just beginning"):
+        add(bed.store(), DATA, image_id)
+    until_added(bed, image_id)
+    assert key not in [item.key for item in bed.pool.list_objects()]
+
+
+@pytest.mark.usefixtures("short_watch")
+def test_kill_at_random_moments(bed: Bed, program: Callable[..., Program]) -> None:
+    """What is stored is whole, what is not cannot be read, and can be stored anew."""
+    import rbd
+
+    delays = random.Random(4)
+    stored: list[str] = []
+    names: list[str] = []
+    for number in range(8):
+        batch = [f"{number}-{position}" for position in range(40)]
+        names += batch
+        uploads = program(UPLOADS, *batch)
+        assert uploads.line() == "ready"
+        time.sleep(delays.uniform(0.0, 0.5))
+        uploads.process.kill()
+        said, _errors = uploads.end()
+        stored += [line.split()[1] for line in said.splitlines() if line.startswith("stored ")]
+    store = bed.store()
+    found: dict[str, Any] = {}
+    for name in names:
+        uri = f"{store.url_prefix}{name}/snap"
+        try:
+            found[name] = read(store, uri)
+        except exceptions.NotFound:
+            with pytest.raises(exceptions.NotFound):
+                read(store, f"rbd://{name}")
+    # One more may have been killed between its completion and its word.
+    assert set(stored) <= set(found)
+    assert len(found) <= len(stored) + 8
+    for name, data in found.items():
+        assert data == name.encode() * 100_000
+    # What is there and cannot be read has no protected snapshot, and is not in the way for long.
+    for name in sorted(set(bed.names()) - set(found)):
+        with contextlib.suppress(rbd.ImageNotFound), bed.image(name) as image:
+            snapshots = [snapshot["name"] for snapshot in image.list_snaps()]
+            assert not any(image.is_protected_snap(snapshot) for snapshot in snapshots)
+        assert read(store, until_added(bed, name)) == DATA
+    assert bed.trash() == []
+
+
+def test_upload_that_died_while_it_created_its_image(bed: Bed) -> None:
+    """What is left then is a name that leads nowhere."""
+    import rados
+
+    image_id = new_id()
+    make_leftover(bed, image_id, "empty")
+    with bed.image(image_id) as image:
+        header = f"rbd_header.{image.id()}"
+    bed.pool.remove_object(header)
+    with pytest.raises(exceptions.NotFound):
+        read(bed.store(), f"rbd://{image_id}")
+    assert read(bed.store(), add(bed.store(), DATA, image_id)) == DATA
+    with pytest.raises(rados.ObjectNotFound):
+        bed.pool.stat(header)
