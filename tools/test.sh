@@ -2,33 +2,60 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sets up all that the tests need, and runs them.
 #
-#   tools/test.sh            everything: gates, unit tests, real servers, a real Glance, docs
-#   tools/test.sh --quick    unit tests and lint alone, in under two minutes
-#   tools/test.sh -- ARGS    everything is set up, then pytest runs with ARGS alone
+#   tools/test.sh              everything: gates, unit tests, real servers, a real Glance, docs
+#   tools/test.sh NAME...      the tests of these alone, with the servers that they need:
+#                              file http rbd s3 swift cinder vmware, engine facade cli glance kit
+#                              faults services
+#   tools/test.sh --quick      lint and unit tests alone, in under a minute
+#   tools/test.sh --all        everything, and the whole kit on every configuration of each driver
+#   tools/test.sh -- ARGS      everything is set up, then pytest runs with ARGS alone
 #
 # PYTHON names the interpreter (default: python3); the environments lie in .cache/.
+# GLANCE_STORE_TEST_PROCESSES: how many processes run tests (default: five on two cores).
+# GLANCE_STORE_TEST_SHUFFLE: a number; the tests run in another order for each.
+# tests/README.rst shows where which tests are, and where the minutes go.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 python=${PYTHON:-python3}
 cache="$root/.cache"
+# Most tests wait for a server rather than compute.
+processes=${GLANCE_STORE_TEST_PROCESSES:-$(($(nproc) * 2 + 1))}
 
-say() { printf '\n== %s\n' "$*"; }
+say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 fail() { printf 'tools/test.sh: %s\n' "$*" >&2; exit 1; }
 
+names=()
+options=()
 mode=full
-case "${1:-}" in
-    "") ;;
-    --quick) mode=quick ;;
-    --) mode=pytest; shift ;;
-    *) fail "unknown argument $1; see the head of this file" ;;
-esac
+while (($#)); do
+    case $1 in
+        --quick) mode=quick ;;
+        --all) options+=(--all) ;;
+        --) mode=pytest; shift; break ;;
+        -*) fail "unknown argument $1; see the head of this file" ;;
+        *)
+            for place in "tests/drivers/$1" "tests/$1" ""; do
+                [[ -d $place ]] && break
+            done
+            [[ $1 != */* && -n $place ]] || fail "no tests of $1; see the head of this file"
+            names+=("$place"); mode=some ;;
+    esac
+    shift
+done
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
     fail "needs Python 3.10 or later; name one with PYTHON=/path/to/python3"
 tag=$("$python" -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 venv="$cache/test-$tag"
+
+# All that the run makes lies in one folder. Whatever ends this script, SIGKILL included: the reaper
+# then kills what still runs, unmounts, and removes the folder.
+export GLANCE_STORE_TEST_RUN
+GLANCE_STORE_TEST_RUN=$(mktemp -d -t glance_store-run-XXXXXXXX)
+setsid "$python" tests/services/reaper.py $$ "$GLANCE_STORE_TEST_RUN" </dev/null >/dev/null 2>&1 &
+export TMPDIR=$GLANCE_STORE_TEST_RUN
 
 set_up() {
     # The stamp holds what the environment was made from: another setup.cfg makes it anew.
@@ -53,21 +80,15 @@ lint() {
     "$venv/bin/lint-imports" --no-cache
 }
 
-# Two runs side by side, each with servers of its own: the tests of Cinder wait for it most of the
-# time. Processes that the tests start are measured as well.
 run_tests() {
-    local aside=(tests/drivers/{cinder,swift})
-    local log="$cache/tests-aside.log" first=0 second=0
-    "$venv/bin/coverage" run -m pytest -o cache_dir="$cache/pytest-aside" "${aside[@]}" \
-        >"$log" 2>&1 &
-    local running=$!
-    trap 'kill -INT "$running" 2>/dev/null || true; wait "$running" || true' EXIT
-    "$venv/bin/coverage" run -m pytest tests "${aside[@]/#/--ignore=}" || first=$?
-    wait "$running" || second=$?
-    trap - EXIT
-    say "tests of Cinder and Swift, which ran beside these"
-    cat "$log"
-    [[ $first == 0 && $second == 0 ]] || fail "tests have failed"
+    local shuffle=()
+    [[ -z ${GLANCE_STORE_TEST_SHUFFLE:-} ]] || shuffle=(--shuffle "$GLANCE_STORE_TEST_SHUFFLE")
+    "$venv/bin/python" -m pytest -n "$processes" "${shuffle[@]}" "${options[@]}" "$@"
+}
+
+unit_tests() {
+    say "unit tests"
+    run_tests -q tests/{engine,facade} tests/drivers/*/unit tests/drivers/test_*.py
 }
 
 docs() {
@@ -78,7 +99,6 @@ docs() {
 
 coverage_gate() {
     say "branch coverage"
-    "$venv/bin/coverage" combine --quiet
     "$venv/bin/coverage" report --skip-empty
     # The parts that everything stands on have a floor of their own.
     "$venv/bin/coverage" report --fail-under=90 --skip-empty \
@@ -89,17 +109,18 @@ set_up
 case $mode in
     quick)
         lint
-        say "unit tests"
-        "$venv/bin/python" -m pytest tests/engine tests/facade tests/drivers/*/unit tests/drivers/test_*.py
+        unit_tests
         ;;
     pytest)
         exec "$venv/bin/python" -m pytest "$@"
         ;;
+    some)
+        run_tests "${names[@]}"
+        ;;
     full)
         lint
         say "tests"
-        rm -f .coverage .coverage.*
-        run_tests
+        run_tests --cov --cov-report= tests
         coverage_gate
         docs
         say "all passed"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.services.fixtures import client_module
+from tests.services.sharing import process_name
 
 from .client import GlanceClient
 from .configuration import merged
@@ -120,10 +121,11 @@ def _files(request: pytest.FixtureRequest) -> Iterator[Kind]:
 def _rbd(request: pytest.FixtureRequest) -> Iterator[Kind]:
     """A store on a replicated pool, and one whose data is in an erasure-coded pool."""
     ceph = request.getfixturevalue("ceph")
-    add_pool(ceph, "coded")
+    coded = f"coded-{process_name()}"
+    add_pool(ceph, coded)
     with (
         contextlib.closing(CephPool(ceph.conf, ceph.user, ceph.pool)) as pool,
-        contextlib.closing(CephPool(ceph.conf, "coded", "coded")) as headers,
+        contextlib.closing(CephPool(ceph.conf, coded, coded)) as headers,
     ):
         yield Kind(
             "rbd",
@@ -141,8 +143,8 @@ def _s3(request: pytest.FixtureRequest) -> Iterator[Kind]:
         yield Kind(
             "s3",
             (
-                S3Store("objects", radosgw, client, "glance-objects", threads=4),
-                S3Store("others", radosgw, client, "glance-others", threads=1),
+                S3Store("objects", radosgw, client, f"glance-objects-{process_name()}", threads=4),
+                S3Store("others", radosgw, client, f"glance-others-{process_name()}", threads=1),
             ),
         )
 

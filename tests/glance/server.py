@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from tests.services import reaper
+
 from .configuration import glance_options, merged, write_configuration
 
 if TYPE_CHECKING:
@@ -222,6 +224,8 @@ class GlanceServer:
             "OS_GLANCE_CONFIG_DIR": str(self.state / "etc"),
             # uWSGI embeds Python and would not find the venv by itself.
             "PYTHONPATH": os.pathsep.join(map(str, modules)),
+            # By this they are found should the run be killed.
+            reaper.VARIABLE: os.environ[reaper.VARIABLE],
         }
 
     def datadir(self, store: str) -> Path:

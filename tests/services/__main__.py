@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.services import catalogue
+from tests.services import catalogue, reaper
 from tests.services.base import Lab, Service, Unavailable
 
 
@@ -67,6 +67,7 @@ def up(names: list[str]) -> int:
     # A shell lets background jobs ignore SIGINT; SIGTERM has to clean up as well.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    reaper.start_run()
     lab = Lab(find=catalogue.find)
     try:
         for name in names:

@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -52,6 +53,8 @@ class Service(abc.ABC):
         # How long it took to make the programs available, and to start.
         self.install_seconds: float | None = None
         self.seconds: float | None = None
+        # Whether it runs for other processes as well, one of which has started it.
+        self.shared = False
 
     @abc.abstractmethod
     def install(self) -> None:
@@ -71,6 +74,16 @@ class Service(abc.ABC):
     def glance_conf(self) -> str:
         """Return the sections of a glance-api.conf for the stores on this server, else nothing."""
         return ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give other processes what they have to know; the server is not theirs to stop."""
+        return {**self.__dict__, "processes": [], "shared": True}
+
+    def join(self, process: str) -> None:  # noqa: B027 - most need nothing
+        """Prepare the use of a shared server by a further process.
+
+        :param process: its name
+        """
 
     def run(self, command: Sequence[object], **options: Any) -> subprocess.Popen[bytes]:
         """Start a process of this service in a process group of its own, with a log."""
@@ -175,6 +188,8 @@ class Lab:
         self._classes = {service.name: service for service in services}
         self._find = find
         self._running: dict[str, Service] = {}
+        # Several threads may ask for services; those that start do not hold up others.
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._failed: dict[str, Exception] = {}
         self._folder: Path | None = None
         # All services that ever became ready, in order.
@@ -211,15 +226,16 @@ class Lab:
         :raises Unavailable: this machine cannot run one of them
         """
         for name in names:
-            if name in self._running:
-                continue
-            if name in self._failed:
-                raise self._failed[name]
-            try:
-                self._up(name)
-            except Exception as error:
-                self._failed[name] = error
-                raise
+            with self._locks[name]:
+                if name in self._running:
+                    continue
+                if name in self._failed:
+                    raise self._failed[name]
+                try:
+                    self._up(name)
+                except Exception as error:
+                    self._failed[name] = error
+                    raise
 
     def _up(self, name: str) -> None:
         if name not in self._classes and self._find is not None:

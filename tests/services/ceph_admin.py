@@ -24,20 +24,27 @@ from typing import Any
 import rados
 
 PATIENCE = 60
+# A call of librados waits for ever otherwise, and nobody would know for what.
+CALL_SECONDS = 5
+HEALTH = {"command": {"prefix": "health", "detail": "detail"}}
 
 
-def until(ready: Callable[[], bool], what: str) -> None:
+def until(cluster: Any, ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not ready():
         if time.monotonic() > deadline:
-            raise SystemExit(f"after {PATIENCE} s: {what}")
+            raise SystemExit(f"after {PATIENCE} s: {what}; {command(cluster, HEALTH)}")
         time.sleep(0.02)
 
 
 def connect(conf: str) -> Any:
     """Return a connection; the monitor may be starting."""
     # A monitor that does not listen yet is tried again after this time, 3 s by default.
-    hurry = {"mon_client_hunt_interval": "0.1", "client_mount_timeout": str(PATIENCE)}
+    hurry = {
+        "mon_client_hunt_interval": "0.1",
+        "client_mount_timeout": str(PATIENCE),
+        "rados_osd_op_timeout": str(CALL_SECONDS),
+    }
     cluster = rados.Rados(conffile=conf, conf=hurry)
     cluster.connect(timeout=PATIENCE)
     return cluster
@@ -58,13 +65,22 @@ def osds_up(cluster: Any, count: int) -> None:
     def enough() -> bool:
         return bool(command(cluster, {"command": {"prefix": "osd stat"}})["num_up_osds"] >= count)
 
-    until(enough, f"not {count} OSDs are up")
+    until(cluster, enough, f"not {count} OSDs are up")
 
 
 def writable(cluster: Any, pool: str) -> None:
     with cluster.open_ioctx(pool) as access:
-        access.write_full("probe", b"probe")
-        access.remove_object("probe")
+
+        def takes_writes() -> bool:
+            try:
+                access.write_full("probe", b"probe")
+                access.remove_object("probe")
+            except (rados.TimedOut, rados.ObjectNotFound):
+                # A write that was late may come after the removal.
+                return False
+            return True
+
+        until(cluster, takes_writes, f"pool {pool} takes no writes")
 
 
 def rbd_init(cluster: Any, pool: str) -> None:

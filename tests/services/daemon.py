@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.services.base import Service
 
@@ -30,8 +31,13 @@ class Daemon:
         """Its process id; None when it does not run."""
         return None if self._process is None else self._process.pid
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the process to the one that has started it."""
+        return {**self.__dict__, "_process": None}
+
     def start(self) -> None:
         """Start it unless it runs; it may not be ready yet."""
+        self._require_owner()
         if self._process is None:
             self._process = self._service.run(self.command)
 
@@ -51,7 +57,15 @@ class Daemon:
             process.wait()
             self._service.processes.remove(process)
 
+    def _require_owner(self) -> None:
+        """Keep a test from hurting servers that other tests are using."""
+        if self._service.shared:
+            raise RuntimeError(
+                f"{self._service.name} runs for other tests as well: take a lab of your own"
+            )
+
     def _signal(self, number: signal.Signals) -> None:
+        self._require_owner()
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)

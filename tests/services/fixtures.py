@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 
-from tests.services import catalogue
+from tests.services import catalogue, reaper
 from tests.services.base import Lab, Service, Unavailable
+from tests.services.sharing import Host, lab_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tests.services.swift import Swift
 
 _LAB = pytest.StashKey[Lab]()
+_HOST = pytest.StashKey[Host]()
 
 
 def unavailable(reason: Unavailable | str) -> NoReturn:
@@ -59,24 +61,59 @@ def running(lab: Lab, name: str) -> Service:
     return lab[name]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """See to it that nothing outlives this run."""
+    reaper.start_run()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let a process of pytest-xdist use the servers of this one."""
+    config: pytest.Config = node.config
+    if _HOST not in config.stash:
+        config.stash[_LAB] = Lab(find=catalogue.find)
+        config.stash[_HOST] = Host(config.stash[_LAB])
+    config.stash[_HOST].invite(node.workerinput)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers of all processes."""
+    if (host := config.stash.get(_HOST, None)) is not None:
+        host.close()
+        config.stash[_LAB].down()
+
+
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
-    """Give the running services of this test run."""
-    everything = Lab(find=catalogue.find)
+    """Give the running services of this test run, which other processes may be using."""
+    everything = lab_of(getattr(pytestconfig, "workerinput", None))
     pytestconfig.stash[_LAB] = everything
     yield everything
     everything.down()
 
 
 @pytest.fixture(scope="session")
-def ceph(lab: Lab) -> Ceph:
-    """Give a Ceph cluster; the modules `rados` and `rbd` can be imported."""
+def own_lab() -> Iterator[Lab]:
+    """Give services for tests that freeze, kill or reconfigure them: of this process alone."""
+    own = Lab(find=catalogue.find)
+    yield own
+    own.down()
+
+
+def ceph_of(lab: Lab) -> Ceph:
+    """Return the Ceph cluster of a lab; the modules `rados` and `rbd` can be imported."""
     cluster = cast("Ceph", running(lab, "ceph"))
     try:
         cluster.add_bindings()
     except Unavailable as reason:
         unavailable(reason)
     return cluster
+
+
+@pytest.fixture(scope="session")
+def ceph(lab: Lab) -> Ceph:
+    """Give a Ceph cluster; the modules `rados` and `rbd` can be imported."""
+    return ceph_of(lab)
 
 
 @pytest.fixture(scope="session")

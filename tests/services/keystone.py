@@ -154,14 +154,22 @@ class Keystone(Service):
         administrator.grant(admin.user_id, admin.project_id, SWIFT_ROLE)
         self.accounts["admin"] = admin
         for name in SERVICE_USERS:
-            self.accounts[name] = administrator.account(
-                name, f"{name}-secret", "service", "admin", "service", SWIFT_ROLE
-            )
+            self.accounts[name] = _service_account(administrator, name)
         for name in TENANTS:
-            self.accounts[name] = administrator.account(
-                name, f"{name}-secret", name, "member", "reader", SWIFT_ROLE
-            )
+            self.accounts[name] = _tenant(administrator, name)
         administrator.register("identity", "keystone", self.auth_url)
+
+    def join(self, process: str) -> None:
+        """Give the process users and projects of its own, and so accounts in all services.
+
+        They replace `glance` and the tenants; passwords and roles are the same.
+        """
+        administrator = self.administrator
+        self.accounts = {
+            **self.accounts,
+            "glance": _service_account(administrator, "glance", f"-{process}"),
+            **{name: _tenant(administrator, name, f"-{process}") for name in TENANTS},
+        }
 
     def register(self, kind: str, name: str, url: str) -> None:
         """Enter a service into the catalog, or tell where it is now.
@@ -228,3 +236,13 @@ class Keystone(Service):
         options = self.authtoken_conf("glance")
         lines = "".join(f"{name} = {value}\n" for name, value in options.items())
         return f"[keystone_authtoken]\n{lines}"
+
+
+def _service_account(administrator: Administrator, name: str, suffix: str = "") -> Account:
+    roles = ("admin", "service", SWIFT_ROLE)
+    return administrator.account(name + suffix, f"{name}-secret", f"service{suffix}", *roles)
+
+
+def _tenant(administrator: Administrator, name: str, suffix: str = "") -> Account:
+    roles = ("member", "reader", SWIFT_ROLE)
+    return administrator.account(name + suffix, f"{name}-secret", name + suffix, *roles)

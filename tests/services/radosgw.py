@@ -20,10 +20,13 @@ ENTITY = "client.rgw"
 
 
 class Radosgw(Service):
-    """A RADOS gateway with one user, who has keys for S3 and for Swift (v1 authentication)."""
+    """A RADOS gateway with one user, who has keys for S3 and for Swift (v1 authentication).
+
+    It lets the users of the Keystone in as well, each project with an account of its own.
+    """
 
     name = "radosgw"
-    needs: ClassVar[tuple[str, ...]] = ("ceph",)
+    needs: ClassVar[tuple[str, ...]] = ("ceph", "keystone")
     stores: ClassVar[dict[str, str]] = {"s3": "s3", "radosgw-swift": "swift"}
     # It takes seconds to say goodbye to a cluster that is about to go as well.
     ending: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGKILL,)
@@ -40,21 +43,19 @@ class Radosgw(Service):
         self.secret_key = "glance-secret"
         self.swift_user = f"{self.user}:swift"
         self.swift_key = "swift-secret"
-        self.keystone: Keystone | None = None
+        self.keystone: Keystone
         self._sections: ceph_conf.Sections = {}
 
     def install(self) -> None:
         debian_packages("radosgw", probe=("radosgw", "radosgw-admin"))
 
     def start(self, folder: Path, lab: Lab) -> None:
-        ceph = lab.get(Ceph)
+        ceph, self.keystone = lab.get(Ceph), lab.get(Keystone)
         self.port = free_port()
         self._add_entity(ceph, folder)
-        own = {ENTITY: _gateway(folder, self.port)}
+        own = {ENTITY: {**_gateway(folder, self.port), **_trusting(self.keystone)}}
         self._sections = ceph_conf.merged(ceph.sections, own)
         self.gateway = Daemon(self, ["radosgw", *self._as_gateway(), "-f", "--no-mon-config"])
-        if "keystone" in lab:
-            self._trust(lab.get(Keystone))
         self._write_conf()
         self._add_user()
         self.heal()
@@ -64,22 +65,6 @@ class Radosgw(Service):
         self.gateway.thaw()
         self.gateway.start()
         self.wait(lambda: answers(self.port), "the gateway")
-
-    def trust(self, keystone: Keystone) -> None:
-        """Let users of a Keystone in as well, each project with an account of its own.
-
-        The gateway starts again for it. Without it Swift has version 1 of the authentication alone.
-        """
-        if self.keystone is keystone:
-            return
-        self._trust(keystone)
-        self._write_conf()
-        self.gateway.kill()
-        self.heal()
-
-    def _trust(self, keystone: Keystone) -> None:
-        self.keystone = keystone
-        self._sections[ENTITY].update(_trusting(keystone))
 
     @property
     def conf(self) -> Path:
@@ -100,9 +85,8 @@ class Radosgw(Service):
     def storage_url(self, user: str) -> str:
         """Return where the Swift account of a user's project is.
 
-        :param user: one of the accounts of the Keystone that is trusted
+        :param user: one of Keystone's accounts
         """
-        assert self.keystone is not None
         return f"{self.url}/swift/v1/AUTH_{self.keystone.accounts[user].project_id}"
 
     def admin(self, *arguments: str) -> Any:
@@ -127,6 +111,7 @@ class Radosgw(Service):
         }
 
     def glance_conf(self) -> str:
+        account = self.keystone.accounts["glance"]
         sections = {
             "s3": {
                 "s3_store_host": self.url,
@@ -135,12 +120,9 @@ class Radosgw(Service):
                 "s3_store_bucket": self.bucket,
                 "s3_store_create_bucket_on_put": "true",
                 "s3_store_bucket_url_format": "path",
-            }
-        }
-        # The driver of Swift knows no other authentication than Keystone's.
-        if self.keystone is not None:
-            account = self.keystone.accounts["glance"]
-            sections["radosgw-swift"] = {
+            },
+            # The driver of Swift knows no other authentication than Keystone's.
+            "radosgw-swift": {
                 "swift_store_auth_version": "3",
                 "swift_store_auth_address": self.keystone.auth_url,
                 "swift_store_user": f"{account.project}:{account.user}",
@@ -148,7 +130,8 @@ class Radosgw(Service):
                 "swift_store_endpoint": self.storage_url("glance"),
                 "swift_store_container": self.container,
                 "swift_store_create_container_on_put": "true",
-            }
+            },
+        }
         return ceph_conf.text(sections)
 
     def _write_conf(self) -> None:

@@ -121,7 +121,6 @@ def test_swift_keeps_an_object(radosgw: Radosgw) -> None:
 
 
 def test_swift_trusts_keystone(radosgw: Radosgw, keystone: Keystone) -> None:
-    radosgw.trust(keystone)
     token, _about = keystone.token("glance")
 
     def call(method: str, path: str, body: bytes | None = None, with_token: str = token) -> bytes:

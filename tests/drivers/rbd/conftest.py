@@ -19,10 +19,12 @@ from oslo_config import cfg
 
 from glance_store._drivers.rbd import Store
 from glance_store.location import Location
+from tests.services.fixtures import ceph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.services.base import Lab
     from tests.services.ceph import Ceph
 
 MIB = 1024 * 1024
@@ -166,6 +168,12 @@ class Bed:
             [str(part) for part in command], check=True, capture_output=True, text=True, timeout=60
         )
         return json.loads(done.stdout)["osd"]
+
+
+@pytest.fixture(scope="session")
+def ceph(own_lab: Lab) -> Ceph:
+    """A cluster of this process alone: these tests freeze it, kill it and change its options."""
+    return ceph_of(own_lab)
 
 
 @pytest.fixture

@@ -238,5 +238,4 @@ class TestRadosgw(Conformance):
 
     @pytest.fixture
     def server_url(self, radosgw: Radosgw, keystone: Keystone) -> str:
-        radosgw.trust(keystone)
         return radosgw.storage_url(self.user)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tests one of several processes runs together, and which groups begin first.
+
+Tests of a group share what is expensive to make: a Glance with stores of one kind, a server behind
+a proxy. What takes longest begins first, so that no process is alone with it at the end.
+The plugin also shuffles tests, to show that none needs another before it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+# Groups whose names begin so start first, in this order.
+FIRST = (
+    "tests/drivers/cinder",
+    "glance-cinder",
+    "tests/drivers/swift",
+    "glance-",
+    "tests/drivers/s3",
+    "tests/drivers/rbd",
+    "tests/glance",
+    "tests/services",
+)
+# Each run of the kit on real servers is cut into so many groups.
+KIT_GROUPS = 3
+_ON_SERVERS = re.compile(r"tests/drivers/(cinder|rbd|s3|swift)/test_kit\.py::(\w+)::(\w+)")
+_SCENE = re.compile(r"tests/glance/.*\[(?:.*-)?(cinder|file|rbd|s3|swift)(?:-.*)?\]$")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run shuffle its tests."""
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="run the tests in another order for each number"
+    )
+
+
+def group_of(test: str) -> str:
+    """Return the name of the group of a test, given by its id."""
+    if scene := _SCENE.match(test):
+        return f"glance-{scene[1]}"
+    if kit := _ON_SERVERS.match(test):
+        # All parameters of a function stay together.
+        driver, name, function = kit.groups()
+        return f"tests/drivers/{driver}::{name}-{zlib.crc32(function.encode()) % KIT_GROUPS}"
+    path, _separator, rest = test.partition("::")
+    name, nested, _function = rest.partition("[")[0].partition("::")
+    return f"{path}::{name}" if nested else path
+
+
+def _turn(test: str) -> int:
+    group = group_of(test)
+    turns = (turn for turn, prefix in enumerate(FIRST) if group.startswith(prefix))
+    return next(turns, len(FIRST))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Put the tests in order."""
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        random.Random(seed).shuffle(items)
+    yield
+    # pytest has brought together what shares fixtures.
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _turn(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole groups, in the order in which the tests are."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
