@@ -11,14 +11,16 @@ from __future__ import annotations
 import random
 import re
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
-# Groups whose names begin so start first, in this order.
+# Groups whose names begin so start first: one of each in this order, then the second of each. Those
+# of one kind would all wait for the same server to be installed.
 FIRST = (
     "tests/drivers/cinder",
     "glance-cinder",
@@ -55,10 +57,16 @@ def group_of(test: str) -> str:
     return f"{path}::{name}" if nested else path
 
 
-def _turn(test: str) -> int:
-    group = group_of(test)
-    turns = (turn for turn, prefix in enumerate(FIRST) if group.startswith(prefix))
-    return next(turns, len(FIRST))
+def _turns(groups: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return by what groups are sorted."""
+    turns: dict[str, tuple[int, int]] = {}
+    seen: Counter[int] = Counter()
+    for group in dict.fromkeys(groups):
+        kinds = (kind for kind, prefix in enumerate(FIRST) if group.startswith(prefix))
+        kind = next(kinds, len(FIRST))
+        turns[group] = (len(groups), 0) if kind == len(FIRST) else (seen[kind], kind)
+        seen[kind] += 1
+    return turns
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,7 +80,8 @@ def pytest_collection_modifyitems(
     yield
     # pytest has brought together what shares fixtures.
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _turn(item.nodeid))
+        turns = _turns([group_of(item.nodeid) for item in items])
+        items.sort(key=lambda item: turns[group_of(item.nodeid)])
 
 
 @pytest.hookimpl(optionalhook=True)

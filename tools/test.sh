@@ -70,6 +70,24 @@ set_up() {
     fi
 }
 
+# What the tests of some names need is installed before they begin: a test that waits for pip fails.
+prepare() {
+    local name services=() glance=
+    for name in "${names[@]##*/}"; do
+        case $name in
+            rbd) services+=(ceph) ;;
+            s3) services+=(radosgw ceph keystone swift) ;;
+            swift) services+=(keystone swift radosgw ceph) ;;
+            cinder) services+=(keystone cinder ceph) ;;
+            glance | services) services+=(ceph radosgw keystone swift cinder) ;;
+        esac
+        [[ $name != glance ]] || glance=1
+    done
+    [[ -z $glance ]] || "$venv/bin/python" -m tests.glance.environment &
+    [[ ${#services[@]} == 0 ]] || "$venv/bin/python" -m tests.services install "${services[@]}"
+    wait $!
+}
+
 lint() {
     say "lint"
     "$venv/bin/ruff" check .
@@ -115,10 +133,16 @@ case $mode in
         exec "$venv/bin/python" -m pytest "$@"
         ;;
     some)
+        prepare
         run_tests "${names[@]}"
         ;;
     full)
+        names=(services glance)
+        prepare &
+        preparing=$!
         lint
+        say "programs of servers"
+        wait "$preparing"
         say "tests"
         run_tests --cov --cov-report= tests
         coverage_gate

@@ -2,6 +2,8 @@
 """Start the servers of the tests by hand.
 
 python -m tests.services list         what there is
+python -m tests.services install [NAME...]
+                                      make programs available, which the first start does otherwise
 python -m tests.services up NAME...   start some, print addresses, credentials and a
                                       glance-api.conf; Ctrl-C stops them and removes their state
 """
@@ -13,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.services import catalogue, reaper
@@ -88,17 +91,37 @@ def up(names: list[str]) -> int:
         lab.down()
 
 
+def install(names: list[str]) -> int:
+    """Make the programs of services available, as far as this machine allows; all at once."""
+
+    def make(name: str) -> str | None:
+        try:
+            catalogue.find(name)().install()
+        except Unavailable as reason:
+            return str(reason)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        for reason in filter(None, pool.map(make, names or catalogue.MODULES)):
+            print(reason, file=sys.stderr)
+    return 0
+
+
 def main() -> int:
     """Parse the command line and do what it says; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.services", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="print what can be started")
+    installer = commands.add_parser("install", help="make the programs of servers available")
+    installer.add_argument("names", nargs="*", metavar="NAME", choices=[*catalogue.MODULES, []])
     upper = commands.add_parser("up", help="start servers until Ctrl-C")
     upper.add_argument("names", nargs="+", metavar="NAME", choices=list(catalogue.MODULES))
     arguments = parser.parse_args()
     if arguments.command == "up":
         return up(arguments.names)
+    if arguments.command == "install":
+        return install(arguments.names)
     for name, line in catalogue.listing().items():
         print(f"{name:10}{line}")
     return 0

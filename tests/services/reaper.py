@@ -34,9 +34,9 @@ def start_run() -> None:
         return
     folder = tempfile.mkdtemp(prefix="glance_store-run-")
     command = [sys.executable, __file__, str(os.getpid()), folder]
-    quiet = subprocess.DEVNULL
+    quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     # It is not of the run, and a signal to the group of the run is not for it.
-    subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    os.posix_spawn(sys.executable, command, os.environ, file_actions=quiet, setsid=True)
     os.environ[VARIABLE] = os.environ["TMPDIR"] = folder
     # The module has looked for it, and remembers.
     tempfile.tempdir = None

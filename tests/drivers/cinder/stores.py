@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import urllib.request
 from typing import Any
 
@@ -15,6 +14,7 @@ from glance_store._drivers.cinder import Store as CinderStore
 from glance_store._drivers.cinder.location import StoreLocation
 from glance_store.location import Location
 from tests.services.cinder import Cinder
+from tests.waiting import until
 
 __all__ = ["CinderStore", "StoreLocation"]
 
@@ -126,14 +126,16 @@ class Listing:
 
     def wait_until_empty(self) -> None:
         """Wait until no volume is left, and fail if there is one that does not go."""
-        deadline = time.monotonic() + 120
         left = self.all()
-        while self.call("GET", "/volumes")["volumes"]:
-            assert time.monotonic() < deadline, "volumes do not go"
+
+        def gone() -> bool:
             # Ceph believes for half a minute that a killed process still uses its volume, which
             # Cinder therefore gives back.
             self.remove_all()
-            time.sleep(0.2)
+            return not self.call("GET", "/volumes")["volumes"]
+
+        if self.call("GET", "/volumes")["volumes"]:
+            until(gone, lambda: f"these go: {self.all()}", seconds=120, pause=0.2)
         assert left == []
 
     def remove_all(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 from glance_store import exceptions
 from glance_store.testing.inputs import Source
 from tests.drivers.rbd.conftest import MIB, Bed, add, delete, locate, new_id, read, size_of
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,10 +128,12 @@ def test_cluster_is_lost_and_comes_back(
     # What the upload has left cannot be read, and goes by itself.
     with pytest.raises(exceptions.NotFound):
         read(impatient, f"rbd://{image_id}")
-    deadline = time.monotonic() + 120
-    while image_id in bed.names() or bed.trash():
-        assert time.monotonic() < deadline, "the leftover is still there"
-        time.sleep(0.5)
+    until(
+        lambda: image_id not in bed.names() and not bed.trash(),
+        lambda: f"{image_id} goes, of {bed.names()} and in the trash {bed.trash()}",
+        seconds=120,
+        pause=0.5,
+    )
     assert read(impatient, add(impatient, DATA, image_id)) == DATA
 
 

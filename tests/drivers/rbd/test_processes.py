@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import gc
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glance_store.testing.concurrency import in_a_child
 from tests.drivers.rbd.conftest import MIB, Bed, add, delete, locate, read
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +43,7 @@ def test_a_store_that_is_thrown_away_ends_its_connection(bed: Bed) -> None:
         assert native.state == "connected"
     del store
     gc.collect()
-    deadline = time.monotonic() + 30
-    while native.state != "shutdown":
-        assert time.monotonic() < deadline, "the connection stays, with its threads"
-        time.sleep(0.05)
+    until(lambda: native.state == "shutdown", "the connection ends, with its threads")
 
 
 def test_new_options_mean_a_new_connection(bed: Bed) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from tests.services.swift import Swift
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,5 +133,22 @@ def revoke(keystone: Keystone, token: str) -> None:
     :param keystone: that has issued it
     :param token: the token
     """
+    (url,) = (
+        endpoint["url"]
+        for service in keystone.token("glance")[1]["catalog"]
+        for endpoint in service["endpoints"]
+        if service["type"] == "object-store" and endpoint["interface"] == "public"
+    )
     keystone.revoke(token)
-    time.sleep(Swift.token_cache_seconds + 0.5)
+    head = urllib.request.Request(url, headers={"X-Auth-Token": token}, method="HEAD")
+
+    def refused() -> bool:
+        try:
+            urllib.request.urlopen(head, timeout=60).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                # Other accounts are forbidden to a token that is good.
+                return error.code == 401
+        return False
+
+    until(refused, "Swift refuses a token that was revoked")

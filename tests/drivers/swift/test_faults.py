@@ -17,6 +17,7 @@ from glance_store.testing.inputs import Source, check_bytes
 from tests.drivers.swift.account import revoke
 from tests.drivers.swift.conftest import SEGMENT, locate, read
 from tests.faults.http import How
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,8 +145,7 @@ def test_segments_that_cannot_be_removed_are_named(proxied, proxy, account, cont
 
     def cut(position: int) -> None:
         if position >= 2 * SEGMENT:
-            while not account.objects(container):
-                time.sleep(0.05)
+            until(lambda: account.objects(container), "a segment is stored")
             proxy.inject(refuse=True, reset_after=0)
 
     source = Source(image(SIZE), portion=SEGMENT, before_read=cut)
