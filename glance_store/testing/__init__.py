@@ -20,7 +20,9 @@ It needs pytest, and hypothesis for one of its tests. Subclass `StoreConformance
         def listing(self):
             return os.listdir(self.folder)
 
-Tests of what the store is not capable of are skipped, with the reason.
+Tests of what the store is not capable of are skipped, with the reason. A class for a further
+configuration of the driver sets `Kit.variant`: with the pytest plugin
+`glance_store.testing.selection` it runs the tests alone whose outcome that can change.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ _MODULES = (
     "ranges",
     "round_trips",
     "secrets",
+    "selection",
     "sources",
     "sparse",
     "stateful",
@@ -55,7 +58,7 @@ from glance_store.testing.failures import Failures
 from glance_store.testing.faults import Faults
 from glance_store.testing.hashes import Hashes
 from glance_store.testing.inputs import image
-from glance_store.testing.kit import Kit, needs
+from glance_store.testing.kit import Kit, needs, touches
 from glance_store.testing.lifecycle import Lifecycle
 from glance_store.testing.locations import Locations
 from glance_store.testing.ranges import Ranges
@@ -65,7 +68,7 @@ from glance_store.testing.sources import Sources
 from glance_store.testing.sparse import Sparse
 from glance_store.testing.stateful import Stateful
 
-__all__ = ["Kit", "StoreConformance", "image", "needs"]
+__all__ = ["Kit", "StoreConformance", "image", "needs", "touches"]
 
 
 class StoreConformance(

@@ -18,7 +18,7 @@ from glance_store import exceptions
 from glance_store.capabilities import BitMasks
 from glance_store.driver import Store
 from glance_store.testing.inputs import Source, check_bytes, image, succeeded, together
-from glance_store.testing.kit import RANGES, WRITE, Kit, needs
+from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
 THREADS = 6
 # Seconds: what a store may need to turn an upload away, and a child process for all of its work.
@@ -52,6 +52,7 @@ def in_a_child(work: Callable[[], object]) -> None:
         pytest.fail(f"In a child process (status {os.waitstatus_to_exitcode(status)}):\n{shown}")
 
 
+@touches("locking")
 class Concurrency(Kit):
     """Readers and writers at the same time, and processes that fork."""
 
@@ -113,6 +114,7 @@ class Concurrency(Kit):
         for uri, data in zip(succeeded(together(*writers)), images, strict=True):
             check_bytes(self.read(uri), data)
 
+    @touches("account", "locking")
     @needs(WRITE)
     def test_readers_and_writers(self) -> None:
         """Some read while others store."""
@@ -132,6 +134,7 @@ class Concurrency(Kit):
         writers = [functools.partial(write, data) for data in images]
         assert all(succeeded(together(*writers, read, read, read)))
 
+    @touches("layout", "wire", "locking")
     @needs(WRITE)
     @pytest.mark.parametrize("known", [True, False], ids=["known-size", "unknown-size"])
     def test_race_for_one_id(self, known: bool) -> None:
@@ -153,6 +156,7 @@ class Concurrency(Kit):
         self.delete(uri)
         assert sorted(self.listing()) == before
 
+    @touches("layout", "wire", "locking")
     @needs(WRITE)
     def test_upload_that_overtakes_another(self) -> None:
         """While an upload runs, one of the same id comes and goes: one of both is stored."""
@@ -190,6 +194,7 @@ class Concurrency(Kit):
         self.delete(uri)
         assert sorted(self.listing()) == before
 
+    @touches("account", "locking")
     def test_read_after_fork(self) -> None:
         """A store that is in use works in a child process, and goes on to work in the parent."""
         data = image(2 * self.block_size + 7)
@@ -198,6 +203,7 @@ class Concurrency(Kit):
         in_a_child(lambda: check_bytes(self.read(uri), data))
         check_bytes(self.read(uri), data)
 
+    @touches("account", "locking")
     @needs(WRITE)
     def test_write_after_fork(self) -> None:
         """So it does for uploads."""
@@ -215,6 +221,7 @@ class Concurrency(Kit):
         check_bytes(self.read(uri), data)
         check_bytes(self.read(self.add(self.new_id(), data)), data)
 
+    @touches("layout")
     @needs(WRITE)
     def test_when_the_main_thread_has_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Other threads of a program may outlive it: glance-scrubber removes images in them.

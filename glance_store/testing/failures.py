@@ -9,7 +9,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.testing.inputs import Source, SourceError, check_bytes, image
-from glance_store.testing.kit import WRITE, Kit, needs
+from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 # Announced and delivered, each in blocks and bytes.
 WRONG_SIZES = {
@@ -31,6 +31,7 @@ class Interrupt(BaseException):
     """Stands for what stops a thread: KeyboardInterrupt, GreenletExit."""
 
 
+@touches("layout")
 class Failures(Kit):
     """Wrong sizes, sources that break off, images that show too early."""
 
@@ -45,6 +46,7 @@ class Failures(Kit):
             self.add(image_id, data, size)
         self.check_free(image_id)
 
+    @touches()
     @needs(WRITE)
     @pytest.mark.parametrize("size", [-1, "many"])
     def test_size_that_is_none(self, size: Any) -> None:
@@ -52,6 +54,7 @@ class Failures(Kit):
         with self.leaving_nothing(), pytest.raises(exceptions.Invalid):
             self.add(self.new_id(), Source(image(10)), size)
 
+    @touches("layout", "wire")
     @needs(WRITE)
     @pytest.mark.parametrize("block", range(BLOCKS + 1))
     def test_source_that_raises(self, block: int) -> None:
@@ -66,6 +69,7 @@ class Failures(Kit):
                 assert caught.value is error
         self.check_free(image_id)
 
+    @touches()
     @needs(WRITE)
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Interrupt])
     def test_interrupt(self, interrupt: type[BaseException]) -> None:
@@ -76,6 +80,7 @@ class Failures(Kit):
             self.add(image_id, source, BLOCKS * self.block_size)
         self.check_free(image_id)
 
+    @touches("layout", "account")
     @needs(WRITE)
     def test_other_images_are_not_touched(self) -> None:
         """A failed upload does no harm to the images that are there."""
@@ -85,6 +90,7 @@ class Failures(Kit):
             self.add(self.new_id(), Source(image(3 * self.block_size), end=SourceError("gone")))
         check_bytes(self.read(uri), data)
 
+    @touches("layout", "wire", "locking")
     @needs(WRITE)
     @pytest.mark.parametrize("known", [True, False], ids=["known-size", "unknown-size"])
     def test_image_is_invisible_until_it_is_complete(self, known: bool) -> None:
@@ -107,6 +113,7 @@ class Failures(Kit):
         assert tried
         check_bytes(self.read(uri), data)
 
+    @touches("layout", "locking")
     @needs(WRITE)
     def test_failed_uploads_hold_nothing(self) -> None:
         """After failed uploads there are no more threads and open files than before."""
@@ -123,6 +130,7 @@ class Failures(Kit):
             fail()
         assert not self.held() - before
 
+    @touches("layout", "wire", "locking")
     def test_downloads_hold_nothing(self) -> None:
         """Nor are there after downloads, whether they were read to the end, given up or failed."""
         data = image(2 * self.block_size)

@@ -14,7 +14,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.testing.inputs import check_bytes, image
-from glance_store.testing.kit import RANGES, WRITE, Kit, needs
+from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
 STATUSES = (500, 503)
 # A driver may answer a failing backend with any exception of the library, and with no other.
@@ -42,6 +42,7 @@ class Proxy(Protocol):
         ...
 
 
+@touches("layout", "wire")
 class Faults(Kit):
     """Every request of a transfer fails: the driver recovers, or fails cleanly."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.testing.inputs import SourceError, Verifier, check_bytes, image
-from glance_store.testing.kit import WRITE, Kit, needs
+from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 # Those that every Python has; shake_128 and its kind have no digest without a length.
 ALGORITHMS = sorted(
@@ -22,6 +22,7 @@ ALGORITHMS = sorted(
 )
 
 
+@touches()
 class Hashes(Kit):
     """What `add` computes of the bytes that it stores."""
 

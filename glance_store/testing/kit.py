@@ -9,7 +9,7 @@ import os
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -30,6 +30,16 @@ WRITE = BitMasks.WRITE_ACCESS
 RANGES = BitMasks.READ_RANDOM
 
 _NEEDS = "_glance_store_needs"
+_TOUCHES = "_glance_store_touches"
+
+# What a further configuration of a driver can change, and a test can depend on.
+ASPECTS = {
+    "layout": "how an image lies in the backend: objects, segments, blocks, holes",
+    "wire": "the requests that reach the backend, and what it answers",
+    "account": "whose account is used, and with which credentials",
+    "locations": "how ids and locations are written and understood",
+    "locking": "what several users of one image or of one id can do at the same time",
+}
 
 
 def needs(*requirements: BitMasks | str) -> Callable[[_F], _F]:
@@ -43,6 +53,40 @@ def needs(*requirements: BitMasks | str) -> Callable[[_F], _F]:
         return function
 
     return decorate
+
+
+def touches(*aspects: str) -> Callable[[_F], _F]:
+    """Decorate a test: say which changes of the configuration can change its outcome.
+
+    On a class it holds for those of its tests that do not say it themselves.
+
+    :param aspects: names of `ASPECTS`; none for a test that no configuration can change
+    """
+    _check_aspects("touches()", aspects)
+
+    def decorate(decorated: _F) -> _F:
+        if not isinstance(decorated, type):
+            setattr(decorated, _TOUCHES, frozenset(aspects))
+            return decorated
+        for name, function in vars(decorated).items():
+            if name.startswith("test_") and touched(function) is None:
+                setattr(function, _TOUCHES, frozenset(aspects))
+        return decorated
+
+    return decorate
+
+
+def touched(function: object) -> frozenset[str] | None:
+    """Return what a test touches; None for one that does not say it, as it is not of the kit."""
+    found: frozenset[str] | None = getattr(function, _TOUCHES, None)
+    return found
+
+
+def _check_aspects(where: str, aspects: Iterable[str]) -> None:
+    # A tuple without its comma is a text, and its letters are not aspects.
+    unknown = [aspect for aspect in aspects if aspect not in ASPECTS]
+    if unknown:
+        raise TypeError(f"{where} names {unknown}; the kit knows {', '.join(ASPECTS)}")
 
 
 class Kit:
@@ -59,6 +103,9 @@ class Kit:
     :cvar random_sequences: how many sequences of 20 random operations are tried; fewer where each
         operation takes seconds
     :cvar hostile_uris: locations that the store must refuse, besides those that every store must
+    :cvar variant: for a further configuration of a driver: what it changes, names of `ASPECTS`.
+        With the plugin `glance_store.testing.selection` it runs those tests alone that touch it.
+        None for the main configuration, which runs all
     :ivar store: the store of this test, as long as it runs
     :ivar proxy: what fails requests between driver and server, in the form of
         `glance_store.testing.faults.Proxy`; set by `backend`, None where there is no server
@@ -71,6 +118,7 @@ class Kit:
     random_sequences: ClassVar[int] = 15
     secrets: ClassVar[tuple[str, ...]] = ()
     hostile_uris: ClassVar[tuple[str, ...]] = ()
+    variant: ClassVar[Collection[str] | None] = None
 
     proxy: Any = None
     store: Store
@@ -81,6 +129,7 @@ class Kit:
         # The classes of the kit are no tests; what is made of them is, unless it says otherwise.
         if not cls.__module__.startswith("glance_store.testing") and "__test__" not in vars(cls):
             cls.__test__ = True
+        _check_aspects(f"{cls.__name__}.variant", cls.variant or ())
 
     # -- hooks
 

@@ -10,9 +10,10 @@ import pytest
 from glance_store import exceptions
 from glance_store.location import check_location_metadata
 from glance_store.testing.inputs import check_bytes, image
-from glance_store.testing.kit import ALGORITHM, WRITE, Kit, needs
+from glance_store.testing.kit import ALGORITHM, WRITE, Kit, needs, touches
 
 
+@touches("layout", "wire", "account", "locking")
 class Lifecycle(Kit):
     """Duplicate ids, deletion, sizes, metadata, prefix, read-only stores."""
 
@@ -30,6 +31,7 @@ class Lifecycle(Kit):
             self.add(image_id, other, len(other) if known else 0)
         check_bytes(self.read(uri), data)
 
+    @touches("wire", "account", "locking")
     @needs(WRITE)
     def test_duplicate_in_another_store(self) -> None:
         """So it is when another process has stored the image."""
@@ -50,6 +52,7 @@ class Lifecycle(Kit):
             self.delete(uri)
         self.check_missing(uri)
 
+    @touches("wire", "account")
     @needs(WRITE)
     def test_delete_twice(self) -> None:
         """An image that is gone cannot be deleted."""
@@ -58,6 +61,7 @@ class Lifecycle(Kit):
         with self.leaving_nothing(), pytest.raises(exceptions.NotFound):
             self.delete(uri)
 
+    @touches("layout")
     @needs(WRITE)
     def test_delete_one_of_several(self) -> None:
         """The other images stay, also one with the same bytes."""
@@ -68,6 +72,7 @@ class Lifecycle(Kit):
         self.check_missing(first)
         check_bytes(self.read(second), data)
 
+    @touches("layout", "wire")
     @needs(WRITE)
     def test_id_is_free_after_delete(self) -> None:
         """An id can be used again, and has the new image then."""
@@ -76,6 +81,7 @@ class Lifecycle(Kit):
         data = image(self.block_size + 3, seed=1)
         check_bytes(self.read(self.add(image_id, data)), data)
 
+    @touches("layout", "wire", "locking")
     @needs(WRITE)
     @pytest.mark.parametrize("begun", [True, False], ids=["begun", "not-begun"])
     def test_delete_while_reading(self, begun: bool) -> None:
@@ -101,10 +107,12 @@ class Lifecycle(Kit):
 
     # -- missing images and sizes
 
+    @touches("wire", "account", "locations")
     def test_missing_image(self) -> None:
         """An image that is not there is `NotFound`, before the first chunk is asked for."""
         self.check_missing(self.missing_uri())
 
+    @touches("layout", "wire")
     def test_size(self) -> None:
         """The size is told without reading, and by `get`."""
         data = image(2 * self.block_size + 3)
@@ -116,6 +124,7 @@ class Lifecycle(Kit):
 
     # -- what a store says about itself and its images
 
+    @touches("locations")
     @needs(WRITE)
     def test_metadata(self) -> None:
         """Location metadata are texts, and name the store in multi-store mode."""
@@ -127,6 +136,7 @@ class Lifecycle(Kit):
         if self.store.backend_group is not None:
             assert metadata["store"] == self.store.backend_group
 
+    @touches("account", "locations")
     @needs(WRITE)
     def test_url_prefix(self) -> None:
         """All locations begin with the prefix that the store states, and with a scheme of its."""
@@ -135,6 +145,7 @@ class Lifecycle(Kit):
         assert prefix is None or uri.startswith(prefix)
         assert uri.partition("://")[0] in self.store.get_schemes()
 
+    @touches("wire", "account")
     def test_health(self) -> None:
         """A store that works says so in a few words."""
         self.place(image(10))
@@ -142,6 +153,7 @@ class Lifecycle(Kit):
         assert isinstance(words, str)
         assert words.strip()
 
+    @touches("account")
     def test_configured_twice(self) -> None:
         """Configuring a store again does no harm."""
         data = image(self.block_size + 3)
@@ -151,6 +163,7 @@ class Lifecycle(Kit):
         assert self.store.capabilities == before
         check_bytes(self.read(uri), data)
 
+    @touches()
     def test_read_only_store(self) -> None:
         """A store that may not write refuses to add and to delete, and reads on."""
         data = image(self.block_size + 3)

@@ -7,7 +7,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.testing.inputs import check_bytes, image
-from glance_store.testing.kit import WRITE, Kit, needs
+from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 # In place of {s} stands a scheme of the store.
 HOSTILE = {
@@ -28,6 +28,7 @@ HOSTILE = {
 FOREIGN = ["nosuch://nowhere/image", "gopher://127.0.0.1:1/image", "javascript:alert(1)", "//x/y"]
 
 
+@touches("locations")
 class Locations(Kit):
     """A location is the store's own, or refused with an exception of the library."""
 
@@ -64,22 +65,26 @@ class Locations(Kit):
         assert self.locate(written).get_store_uri() == uri
         check_bytes(self.read(written), data)
 
+    @touches()
     @pytest.mark.parametrize("uris", HOSTILE.values(), ids=HOSTILE)
     def test_hostile_location(self, uris: list[str]) -> None:
         """A location that is malformed or leads nowhere is refused."""
         for uri in uris:
             self._check_refused(uri.replace("{s}", self.store.get_schemes()[0]))
 
+    @touches("account", "locations")
     def test_hostile_location_of_the_driver(self, hostile_uri: str) -> None:
         """So are those that the driver's author knows to be dangerous."""
         self._check_refused(hostile_uri)
 
+    @touches()
     def test_foreign_location(self) -> None:
         """A location of another kind of store is refused as such."""
         for uri in FOREIGN:
             with pytest.raises(exceptions.BadStoreUri):
                 self.locate(uri)
 
+    @touches("wire", "locations")
     @needs(WRITE)
     def test_neighbours_of_a_location(self) -> None:
         """A location that is almost one of the store's deletes nothing."""

@@ -12,7 +12,7 @@ import pytest
 from glance_store import exceptions
 from glance_store.capabilities import BitMasks
 from glance_store.testing.inputs import check_bytes, image
-from glance_store.testing.kit import RANGES, Kit, needs
+from glance_store.testing.kit import RANGES, Kit, needs, touches
 
 # Offset and length, each in blocks and bytes; the image has three blocks and 5 bytes.
 END = (3, 5)
@@ -37,6 +37,7 @@ CASES = {
 Bound = tuple[int, int]
 
 
+@touches("layout", "wire")
 class Ranges(Kit):
     """Ranges of a stored image, and downloads that are given up."""
 
@@ -84,6 +85,7 @@ class Ranges(Kit):
         assert self.read(uri, offset=0, chunk_size=10) == b""
         assert self.read(uri, offset=10) == b""
 
+    @touches("wire")
     @needs(RANGES)
     def test_range_of_a_missing_image(self) -> None:
         """A range of an image that is not there is refused like the whole of it."""
@@ -91,6 +93,7 @@ class Ranges(Kit):
         with pytest.raises(exceptions.NotFound):
             self.get(uri, offset=5, chunk_size=7)
 
+    @touches()
     @needs(RANGES)
     @pytest.mark.parametrize(
         "bounds",
@@ -103,6 +106,7 @@ class Ranges(Kit):
         with pytest.raises(exceptions.Invalid):
             self.get(uri, **bounds)
 
+    @touches()
     def test_ranges_that_the_store_cannot_read(self) -> None:
         """A store without ranges says so, and does not deliver something else."""
         if self.store.is_capable(BitMasks.READ_RANDOM):
@@ -115,6 +119,7 @@ class Ranges(Kit):
             with pytest.raises(exceptions.StoreRandomGetNotSupported):
                 self.get(uri, chunk_size=1)
 
+    @touches("wire", "locking")
     def test_download_given_up(self) -> None:
         """A download can be closed before its end, twice, and before its beginning."""
         data = image(max(3 * self.block_size, 2 * self.store.read_size) + 5)

@@ -15,7 +15,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.testing.inputs import Source, SourceError, image
-from glance_store.testing.kit import WRITE, Kit, needs
+from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 
 def _with_authority(uri: str, before: str = "", after: str = "") -> str:
@@ -43,9 +43,11 @@ MALFORMED: dict[str, Callable[[str], str]] = {
 }
 
 
+@touches("account", "locations")
 class Secrets(Kit):
     """Log lines, errors and representations without passwords, keys and tokens."""
 
+    @touches("wire", "account", "locations")
     @needs("secrets")
     def test_use_shows_no_secret(self) -> None:
         """Nothing is shown by reading, nor by looking for what is not there."""
@@ -55,6 +57,7 @@ class Secrets(Kit):
         self.check_missing(self.missing_uri())
         self.watch.check()
 
+    @touches("wire", "account", "locations")
     @needs(WRITE, "secrets")
     def test_upload_shows_no_secret(self) -> None:
         """Nor by uploads, those that fail included, and deletions."""

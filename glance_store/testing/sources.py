@@ -13,7 +13,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.testing.inputs import OneBuffer, Source, check_bytes, image
-from glance_store.testing.kit import WRITE, Kit, needs
+from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 
 def _pieces(data: bytes, longest: int) -> Iterator[bytes]:
@@ -51,6 +51,7 @@ class _Odd:
         return self._portion
 
 
+@touches()
 class Sources(Kit):
     """Sources of all kinds; what is no source is refused."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from glance_store.testing.inputs import check_bytes, image
-from glance_store.testing.kit import RANGES, WRITE, Kit, needs
+from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
 # What is data, from and to, each in blocks and bytes; the rest of the size is zeros.
 Bound = tuple[int, int]
@@ -21,6 +21,7 @@ PATTERNS: dict[str, list[tuple[Bound, Bound]]] = {
 }
 
 
+@touches("layout")
 class Sparse(Kit):
     """The bytes of a hole are zeros, and take up no room where the store can help it."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from glance_store.testing.kit import RANGES, WRITE, Kit, needs
+from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
 
+@touches("layout", "wire")
 class Stateful(Kit):
     """A store behaves like a dictionary of bytes."""
 

@@ -6,4 +6,6 @@ from __future__ import annotations
 from tests.kit.examples import load
 
 load("memory_store")
-TestMemoryStore = load("test_memory_store").TestMemoryStore
+kit = load("test_memory_store")
+TestMemoryStore = kit.TestMemoryStore
+TestSingleStoreMode = kit.TestSingleStoreMode

@@ -14,6 +14,7 @@ from glance_store.testing import StoreConformance
 
 class TestMemoryStore(StoreConformance):
     block_size = memory_store.MemoryWriter.block_size
+    group: str | None = "scratch"
 
     @pytest.fixture
     def backend(self) -> None:
@@ -22,8 +23,8 @@ class TestMemoryStore(StoreConformance):
 
     def make_store(self) -> memory_store.Store:
         conf = cfg.ConfigOpts()
-        store = memory_store.Store(conf, "scratch")
-        conf.set_override("memory_store_limit", 256, group="scratch")
+        store = memory_store.Store(conf, self.group)
+        conf.set_override("memory_store_limit", 256, group=self.group or "glance_store")
         # The stores of a test see the same images. Those of another driver meet in its backend.
         store.shelf = self.shelf
         store.configure(re_raise_bsc=True)
@@ -31,3 +32,10 @@ class TestMemoryStore(StoreConformance):
 
     def listing(self) -> Iterable[str]:
         return list(self.shelf)
+
+
+class TestSingleStoreMode(TestMemoryStore):
+    """The one store of its service: only its locations differ, so only tests of them run."""
+
+    variant = ("locations",)
+    group = None

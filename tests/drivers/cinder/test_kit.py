@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conformance kit on the Cinder driver: volumes on Ceph, of types with and without multiattach.
-
-Each test creates, attaches and detaches volumes: those of single attachment run what differs for
-them, and what belongs to everything; the others run the whole kit.
-"""
+"""The conformance kit on the Cinder driver: volumes on Ceph, with and without multiattach."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from glance_store.testing import Concurrency, RoundTrips, StoreConformance
+from glance_store.testing import StoreConformance
 from tests.drivers.cinder.stores import Listing, Store, make_store
 from tests.faults.proxy import FaultProxy
 
@@ -26,9 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 
 
-class _OnCinder:
-    """Hooks of the kit."""
-
+class TestCinder(StoreConformance):
     volume_type = "multi"
     block_size = Store.WRITE_CHUNKSIZE
     holes = True
@@ -74,11 +68,8 @@ class _OnCinder:
         return held
 
 
-class TestCinder(_OnCinder, StoreConformance):
-    pass
+class TestCinderOfSingleAttachment(TestCinder):
+    """One reader has to wait for the other. The volumes and the requests for them are the same."""
 
-
-class TestCinderOfSingleAttachment(_OnCinder, RoundTrips, Concurrency):
-    """What differs where one reader has to wait for the other."""
-
+    variant = ("locking",)
     volume_type = "plain"

@@ -32,6 +32,9 @@ class TestFile(StoreConformance):
 
 
 class TestFileWithHoles(TestFile):
+    """Thin provisioning: only the blocks of the files differ."""
+
+    variant = ("layout",)
     holes = True
 
     def allocated(self, uri: str) -> int:

@@ -84,10 +84,16 @@ class TestRbd(StoreConformance):
 
 
 class TestRbdErasureCoded(TestRbd):
+    """The objects with the data lie in a pool of their own; headers and locks stay."""
+
+    variant = ("layout",)
     data_pool = True
 
 
 class TestRbdWithHoles(TestRbd):
+    """Thin provisioning: objects of zeros are not written."""
+
+    variant = ("layout",)
     holes = True
 
     def allocated(self, uri: str) -> int:

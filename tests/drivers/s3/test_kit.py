@@ -82,6 +82,12 @@ class TestRadosgw(S3Kit):
 
 
 class TestSwift(S3Kit):
+    """Another server: its answers, its conditions, and parts that are objects of their own.
+
+    What the driver makes of credentials, of locations and of threads does not depend on the server.
+    """
+
+    variant = ("wire", "layout")
     secrets = (Swift.s3_access_key, Swift.s3_secret_key)
 
     @pytest.fixture
