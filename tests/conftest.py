@@ -27,7 +27,12 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytest_plugins = ["tests.services.fixtures", "tests.grouping", "tests.timings"]
+pytest_plugins = [
+    "glance_store.testing.selection",
+    "tests.services.fixtures",
+    "tests.grouping",
+    "tests.timings",
+]
 
 # A shell has jobs in the background ignore Ctrl-C, nohup has them ignore a hang-up, and processes
 # that the tests start would inherit that: they send these signals.
