@@ -161,7 +161,7 @@ def get_store_from_uri(uri: str) -> Any:
     :param uri: the location
     :raises UnknownScheme: no loaded store serves its scheme
     """
-    return get_store_from_scheme(uri.partition(":/")[0])
+    return get_store_from_scheme(location.normalized(uri).partition(":/")[0])
 
 
 def _located(uri: str) -> tuple[Any, location.Location]:

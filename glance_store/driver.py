@@ -153,14 +153,22 @@ class StoreWriter(ImageWriter, Protocol):
         ...
 
 
-def _declared_size(image_size: Any) -> int:
+def _number(value: Any) -> int | None:
+    """Return a number of bytes, 0 for nothing at all; None for what is no such number."""
     try:
-        size = int(image_size or 0)
-    except (TypeError, ValueError):
-        size = -1
-    if size < 0:
+        number = int(value or 0)
+        exact = isinstance(value, str) or number == (value or 0)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if exact and number >= 0 else None
+
+
+def _declared_size(image_size: Any) -> int:
+    size = _number(image_size)
+    # No backend counts further, and nor does the kernel.
+    if size is None or size >= 1 << 63:
         raise exceptions.Invalid(
-            _("The image size must be a number of bytes, or 0 when it is unknown, not %(size)r"),
+            _("The image size must be a number of bytes, or 0 when it is unknown, not %(size).80r"),
             size=image_size,
         )
     return size
@@ -409,19 +417,19 @@ class Store(capabilities.StoreCapability):
         :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver (0 when
             the backend does not say)
         :raises NotFound: there is no such image
-        :raises Invalid: `offset` or `chunk_size` is negative
+        :raises Invalid: `offset` or `chunk_size` is no number of bytes
         :raises StoreRandomGetNotSupported: the store cannot read ranges
         """
-        if (offset or 0) < 0 or (chunk_size or 0) < 0:
+        first, length = _number(offset), _number(chunk_size)
+        if first is None or length is None:
             raise exceptions.Invalid(
-                _("Cannot read %(length)s bytes at offset %(offset)s of an image"),
+                _("Cannot read %(length).80r bytes at offset %(offset).80r of an image"),
                 length=chunk_size,
                 offset=offset,
             )
         # A length of 0 has always meant "to the end".
-        first, length = offset or 0, chunk_size or None
-        reader = self.open_range(location, first, length, context)
-        download = Download(reader, first, length, self.read_size)
+        reader = self.open_range(location, first, length or None, context)
+        download = Download(reader, first, length or None, self.read_size)
         return download, download.length or 0
 
     def get_size(self, location: Location, context: Any = None) -> int:

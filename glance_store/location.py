@@ -59,6 +59,15 @@ def redact(uri: object) -> str:
     return clean if len(clean) <= _LONGEST_SHOWN else clean[:_LONGEST_SHOWN] + "..."
 
 
+def normalized(uri: str) -> str:
+    """Return a location with its scheme in lower case, the only form that drivers know.
+
+    :param uri: the text; what does not begin with a scheme is returned as it is
+    """
+    scheme, colon, rest = uri.partition(":") if isinstance(uri, str) else ("", "", "")
+    return scheme.lower() + colon + rest if colon and _SCHEME.fullmatch(scheme) else uri
+
+
 def _scheme_of(uri: str) -> str:
     try:
         return urllib.parse.urlsplit(uri).scheme
@@ -153,7 +162,7 @@ class Location:
     :param store_name: scheme of the store
     :param store_location_class: the driver's subclass of `StoreLocation`
     :param conf: configuration handed to it
-    :param uri: text to parse, or None
+    :param uri: text to parse, or None; case does not matter in its scheme
     :param image_id: id of the image, if known
     :param store_specs: values of the place when there is no text to parse
     :param backend: identifier of the store in multi-store mode
@@ -177,7 +186,7 @@ class Location:
         self.backend_group = backend
         self.store_location = store_location_class(self.store_specs, conf, backend_group=backend)
         if uri:
-            self.store_location.parse_uri(uri)
+            self.store_location.parse_uri(normalized(uri))
 
     def get_store_uri(self) -> str:
         """Return the URI that finds the image again."""

@@ -432,7 +432,8 @@ def stores() -> Iterator[tuple[str, str, Any]]:
 
 def candidates(uri: str) -> list[str]:
     """Return the identifiers of the stores that may hold a location, the likeliest first."""
-    scheme = uri.partition(":")[0].lower()
+    uri = location.normalized(uri)
+    scheme = uri.partition(":")[0]
     by_identifier = location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})
     found = [name for name, _entry_name in _configured(active_conf()) if name in by_identifier]
 

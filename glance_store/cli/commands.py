@@ -37,12 +37,12 @@ def stores(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 def put(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """Store an image."""
     image_id = args.id or str(uuid.uuid4())
-    with files.open_source(args.file) as (source, known):
-        size = known if args.size is None else args.size
-        with output.progress("put", size) as progress:
-            stored = opened.put(
-                image_id, ProgressReader(source, progress), size, args.hash, args.store
-            )
+    with (
+        files.open_source(args.file, args.size) as source,
+        output.progress("put", source.size) as progress,
+    ):
+        counted = ProgressReader(source, progress)
+        stored = opened.put(image_id, counted, source.size, args.hash, args.store)
     output.fields(
         {
             "id": image_id,
@@ -69,7 +69,7 @@ def get(args: argparse.Namespace, opened: Stores, output: Output) -> int:
                 destination.write(chunk)
                 written += len(chunk)
             destination.commit()
-    if args.output == "-":
+    if destination.is_output:
         return OK
     if output.as_json:
         output.fields({"store": found.store, "file": args.output, "size": written})

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+from collections.abc import Iterator
 
 from oslo_config import cfg
 
@@ -19,6 +21,10 @@ NOT_FOUND = 3
 
 class UsageError(Exception):
     """The command line or the configuration cannot be acted upon; nothing was done."""
+
+
+class SourceChangedError(Exception):
+    """Somebody writes to the file that is to be stored; nothing is left of what was read."""
 
 
 class OutputClosedError(Exception):
@@ -57,10 +63,37 @@ _EXIT_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], 
 
 _EXPECTED = (
     UsageError,
+    SourceChangedError,
     exceptions.GlanceStoreException,
     exceptions.BackendException,
     OSError,
 )
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Name the file in errors of calls on a descriptor.
+
+    :param path: of the file
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, path) from exc
+
+
+@contextlib.contextmanager
+def writing_output() -> Iterator[None]:
+    """Tell what is wrong with the standard output.
+
+    :raises OutputClosedError: nobody reads it any more
+    :raises OSError: it cannot be written
+    """
+    try:
+        with named("standard output"):
+            yield
+    except BrokenPipeError as exc:
+        raise OutputClosedError from exc
 
 
 def exit_code(exc: BaseException) -> int:

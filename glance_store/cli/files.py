@@ -6,66 +6,173 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import select
 import signal
 import stat
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
-from glance_store.cli.errors import OutputClosedError, UsageError
+from glance_store import exceptions
+from glance_store.cli.errors import SourceChangedError, UsageError, named, writing_output
 from glance_store.transfer import sparse
 
 # Errors of link() on a file system that has no hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
-
-class Readable(Protocol):
-    """What the bytes of a new image come from."""
-
-    def read(self, size: int, /) -> bytes | None:
-        """Return up to `size` bytes, nothing at the end."""
-        ...
+# As many symbolic links as the kernel follows in a path.
+_LONGEST_CHAIN = 40
 
 
-def _size_of(descriptor: int) -> int:
-    """Return the bytes from the present position to the end, 0 when nobody knows."""
-    mode = os.fstat(descriptor).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        return 0
-    position = os.lseek(descriptor, 0, os.SEEK_CUR)
+def _inherited(path: str) -> int | None:
+    """Return the descriptor that a path such as /dev/stdout or /dev/fd/63 stands for, if any."""
+    for _link in range(_LONGEST_CHAIN):
+        folder, name = os.path.split(os.path.abspath(path))
+        folder = os.path.realpath(folder)
+        if re.fullmatch(rf"/proc/{os.getpid()}(/task/[0-9]+)?/fd", folder) and name.isdecimal():
+            return int(name)
+        if not os.path.islink(path):
+            return None
+        path = os.path.join(folder, os.readlink(path))
+    return None
+
+
+def _duplicate(descriptor: int) -> int:
+    """Return a copy of a descriptor that the caller of the command has passed on."""
+    if not os.get_inheritable(descriptor):
+        # Python opened it in this process: the path was a slip, and means nothing here.
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return os.dup(descriptor)
+
+
+# -- the source
+
+
+def _announced(descriptor: int) -> int | None:
+    """Return the bytes from the present position to the end, None when nobody knows."""
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        # 0 is what files in /proc say, whatever is in them.
+        return max(0, status.st_size - os.lseek(descriptor, 0, os.SEEK_CUR)) or None
+    if not stat.S_ISBLK(status.st_mode):
+        return None
     # A block device has no size but its end.
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)
     end = os.lseek(descriptor, 0, os.SEEK_END)
     os.lseek(descriptor, position, os.SEEK_SET)
     return max(0, end - position)
 
 
+def _open_input(path: str) -> int:
+    if path == "-":
+        if sys.stdin is None:
+            raise UsageError("- stands for standard input, which is closed")
+        return os.dup(sys.stdin.fileno())
+    number = _inherited(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if number is None else _duplicate(number)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return descriptor
+
+
 @contextlib.contextmanager
-def open_source(path: str) -> Iterator[tuple[Readable, int]]:
+def open_source(path: str, size: int | None = None) -> Iterator[Source]:
     """Open the data of a new image.
 
     :param path: a file or a device, ``-`` for standard input
-    :returns: the open file and its bytes, 0 when unknown
+    :param size: bytes that it must have; None for as many as it says that it has
+    :returns: the open file
     :raises UsageError: it cannot be opened
+    :raises Invalid: it has another size
     """
-    if path == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("- stands for standard input, which must be a file or a pipe here")
-        with _Input(sys.stdin.fileno()) as stream:
-            yield stream, _size_of(sys.stdin.fileno())
-        return
-    try:
-        file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
-    with file:
-        yield file, _size_of(file.fileno())
+    name = "standard input" if path == "-" else path
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = _open_input(path)
+        except OSError as exc:
+            raise UsageError(f"{name} cannot be read: {exc.strerror}") from exc
+        stack.callback(os.close, descriptor)
+        if os.isatty(descriptor):
+            raise UsageError(f"{name} is a terminal: image data comes from a file or a pipe")
+        announced = _announced(descriptor)
+        if announced is None:
+            pipe = stack.enter_context(_Pipe(descriptor))
+            yield Source(descriptor, pipe.read, name, size)
+            return
+        if size is not None and size != announced:
+            raise _wrong_size(name, size, announced)
+        yield Source(descriptor, lambda length: os.read(descriptor, length), name, announced)
 
 
-class _Input:
-    """Standard input, whose reads a signal ends however shortly before them it comes.
+def _wrong_size(name: str, expected: int, actual: int) -> exceptions.Invalid:
+    if actual > expected:
+        return exceptions.Invalid(f"Size exceeds: expected {expected} bytes, {name} has more")
+    return exceptions.Invalid(f"Size mismatch: expected {expected} bytes, {name} has {actual}")
+
+
+class Source:
+    """The data of a new image, which must not change while it is read.
+
+    :param descriptor: of the open file
+    :param read: reads up to so many bytes of it, nothing at the end
+    :param name: how errors call it
+    :param expected: its bytes, None when unknown
+    """
+
+    def __init__(
+        self, descriptor: int, read: Callable[[int], bytes], name: str, expected: int | None
+    ) -> None:
+        self._descriptor = descriptor
+        self._read = read
+        self._name = name
+        self._expected = expected
+        self._total = 0
+        self._before = os.fstat(descriptor)
+
+    @property
+    def size(self) -> int:
+        """Bytes to announce to a store, 0 when unknown."""
+        return self._expected or 0
+
+    def read(self, length: int) -> bytes:
+        """Return up to `length` bytes, nothing at the end.
+
+        :param length: bytes
+        :raises SourceChangedError: somebody has written to the file since it was opened
+        :raises Invalid: it has more or fewer bytes than expected
+        :raises OSError: it cannot be read
+        """
+        with named(self._name):
+            data = self._read(length)
+        self._total += len(data)
+        # A store that is told 0 bytes takes any number: here they are counted.
+        if not data or (self._expected is not None and self._total > self._expected):
+            self._check()
+        return data
+
+    def _check(self) -> None:
+        before, now = self._before, os.fstat(self._descriptor)
+        if stat.S_ISREG(now.st_mode):
+            if now.st_size != before.st_size:
+                raise SourceChangedError(
+                    f"{self._name} changed while it was read, from {before.st_size} to "
+                    f"{now.st_size} bytes: nothing is stored"
+                )
+            if now.st_mtime_ns != before.st_mtime_ns:
+                raise SourceChangedError(
+                    f"{self._name} changed while it was read, somebody writes to it: nothing is "
+                    "stored"
+                )
+        if self._expected is not None and self._total != self._expected:
+            raise _wrong_size(self._name, self._expected, self._total)
+
+
+class _Pipe:
+    """A pipe or the like, whose reads a signal ends however shortly before them it comes.
 
     A signal between Python's last look and the kernel's read() would go unnoticed until more data
     came, which may be never: the wake-up descriptor of Python is waited for as well.
@@ -76,7 +183,7 @@ class _Input:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def __enter__(self) -> _Input:  # noqa: PYI034 - typing.Self came with Python 3.11
+    def __enter__(self) -> _Pipe:  # noqa: PYI034 - typing.Self came with Python 3.11
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
@@ -100,8 +207,16 @@ class _Input:
                 return os.read(self._descriptor, size)
 
 
+# -- the destination
+
+
 class Destination(Protocol):
     """Where the bytes of an image go."""
+
+    @property
+    def is_output(self) -> bool:
+        """Whether that is where the results of the command go as well."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -113,33 +228,15 @@ class Destination(Protocol):
 
 
 class _Stream:
-    """Standard output."""
+    """A descriptor of the caller, a device or a named pipe, written in place, zeros included."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._stream.write(data)
-        except BrokenPipeError as exc:
-            raise OutputClosedError from exc
-
-    def commit(self) -> None:
-        try:
-            self._stream.flush()
-        except BrokenPipeError as exc:
-            raise OutputClosedError from exc
-
-
-class _Device:
-    """A device or a named pipe, written in place, zeros included."""
-
-    def __init__(self, descriptor: int, path: str) -> None:
+    def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
-        self._path = path
+        self.is_output = _is_output(descriptor)
+        self._errors = writing_output if self.is_output else lambda: named(name)
 
     def write(self, data: bytes) -> None:
-        with _named(self._path), memoryview(data) as view:
+        with self._errors(), memoryview(data) as view:
             written = 0
             while written < len(view):
                 written += os.write(self._descriptor, view[written:])
@@ -147,12 +244,22 @@ class _Device:
     def commit(self) -> None:
         # Character devices and pipes have nothing to flush and refuse.
         if stat.S_ISBLK(os.fstat(self._descriptor).st_mode):
-            with _named(self._path):
+            with self._errors():
                 os.fsync(self._descriptor)
+
+
+def _is_output(descriptor: int) -> bool:
+    """Tell whether a descriptor and the standard output are one file."""
+    try:
+        return sys.stdout is not None and os.path.sameopenfile(descriptor, sys.stdout.fileno())
+    except (OSError, ValueError):
+        return False
 
 
 class _File:
     """A regular file, invisible under its name until all is written; zeros become holes."""
+
+    is_output = False
 
     def __init__(self, descriptor: int, temporary: str, path: str, replace: bool) -> None:
         self._descriptor = descriptor
@@ -162,7 +269,7 @@ class _File:
         self._position = 0
 
     def write(self, data: bytes) -> None:
-        with _named(self._path), memoryview(data) as view:
+        with named(self._path), memoryview(data) as view:
             for start, end in sparse.data_runs(data):
                 while start < end:
                     start += os.pwrite(  # noqa: PLW2901 - a write may be a short one
@@ -171,7 +278,7 @@ class _File:
         self._position += len(data)
 
     def commit(self) -> None:
-        with _named(self._path):
+        with named(self._path):
             # Zeros at the end were never written.
             os.ftruncate(self._descriptor, self._position)
             os.fsync(self._descriptor)
@@ -191,15 +298,6 @@ class _File:
 
 
 @contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Name the file in errors of calls on a descriptor."""
-    try:
-        yield
-    except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, path) from exc
-
-
-@contextlib.contextmanager
 def open_destination(path: str, force: bool) -> Iterator[Destination]:
     """Open the file that an image is written to.
 
@@ -209,22 +307,13 @@ def open_destination(path: str, force: bool) -> Iterator[Destination]:
     :param force: replace a file that exists, write to a block device
     :raises UsageError: it cannot be opened, or exists and `force` is not set
     """
-    if path == "-":
-        if sys.stdout is None or sys.stdout.isatty():
-            raise UsageError("image data is not for a terminal: name a file with -o")
-        sys.stdout.flush()
-        yield _Stream(sys.stdout.buffer)
-        return
-    # What a symbolic link points to is replaced, not the link.
-    path = os.path.realpath(path)
     try:
-        mode = os.stat(path).st_mode if os.path.lexists(path) else None
-        if mode is None or stat.S_ISREG(mode):
-            opened: Any = _open_file(path, force, mode)
-        elif stat.S_ISDIR(mode):
-            raise UsageError(f"{path} is a directory: name a file in it")
+        if path == "-":
+            opened = _open_output()
+        elif (number := _inherited(path)) is not None:
+            opened = _open_stream(_duplicate(number), path)
         else:
-            opened = _open_device(path, force, mode)
+            opened = _open_path(path, force)
     except OSError as exc:
         raise UsageError(f"{path} cannot be written: {exc.strerror}") from exc
     with opened as destination:
@@ -243,11 +332,32 @@ def _closing(descriptor: int, temporary: str | None, destination: Destination) -
                 os.unlink(temporary)
 
 
-def _open_device(path: str, force: bool, mode: int) -> Any:
+def _open_output() -> Any:
+    if sys.stdout is None:
+        raise UsageError("- stands for standard output, which is closed")
+    sys.stdout.flush()
+    return _open_stream(os.dup(sys.stdout.fileno()), "standard output")
+
+
+def _open_stream(descriptor: int, name: str) -> Any:
+    if os.isatty(descriptor):
+        os.close(descriptor)
+        raise UsageError("image data is not for a terminal: name a file with -o")
+    return _closing(descriptor, None, _Stream(descriptor, name))
+
+
+def _open_path(path: str, force: bool) -> Any:
+    # What a symbolic link points to is replaced, not the link.
+    target = os.path.realpath(path)
+    mode = os.stat(target).st_mode if os.path.lexists(target) else None
+    if mode is None or stat.S_ISREG(mode):
+        return _open_file(target, force, mode)
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a directory: name a file in it")
     if stat.S_ISBLK(mode) and not force:
         raise UsageError(f"{path} is a block device: --force overwrites it")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    return _closing(descriptor, None, _Device(descriptor, path))
+    descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+    return _closing(descriptor, None, _Stream(descriptor, path))
 
 
 def _open_file(path: str, force: bool, mode: int | None) -> Any:

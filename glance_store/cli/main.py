@@ -65,9 +65,11 @@ class _Append(argparse.Action):
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([0-9]+)([KMGT]?)(?:iB)?", text)
+    found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:iB)?", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 4096, 64K, 2G")
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.80} is no number of bytes, such as 4096, 64K, 2G"
+        )
     return int(found[1]) * _FACTORS[found[2]]
 
 
@@ -160,7 +162,11 @@ def _add_put(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", type=_image_id, help="id of the image (default: a new UUID)")
     parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
     parser.add_argument(
-        "--hash", default="sha512", metavar="NAME", help="multihash to compute (default: sha512)"
+        "--hash",
+        type=str.lower,
+        default="sha512",
+        metavar="NAME",
+        help="multihash to compute (default: sha512)",
     )
     parser.add_argument(
         "--size",
@@ -197,7 +203,11 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checksum", metavar="HEX", help="the md5 that the image should have")
     parser.add_argument("--multihash", metavar="HEX", help="the digest that it should have")
     parser.add_argument(
-        "--hash", default="sha512", metavar="NAME", help="name of that digest (default: sha512)"
+        "--hash",
+        type=str.lower,
+        default="sha512",
+        metavar="NAME",
+        help="name of that digest (default: sha512)",
     )
 
 
@@ -233,10 +243,22 @@ def _run(words: Sequence[str], output: Output) -> int:
     args = build_parser().parse_args(words)
     output.quiet = getattr(args, "quiet", False)
     output.as_json = getattr(args, "json", False)
+    lists = args.run is commands.stores
+    writes = args.run in (commands.put, commands.remove)
+    debug = getattr(args, "debug", False)
     # What is wrong with a store stands in the list of stores: a warning would repeat it.
-    with logging_to_stderr(getattr(args, "debug", False), silent=args.run is commands.stores):
+    with logging_to_stderr(debug, silent=lists) as log:
         conf = config.load(getattr(args, "config_file", []), getattr(args, "config_dir", []))
-        code: int = args.run(args, config.open_stores(conf), output)
+        needs = None if lists else config.Needs(getattr(args, "uri", None), args.store, writes)
+        try:
+            # Who reads an image cares for the stores that were searched only if that fails.
+            log.holds = not (writes or debug)
+            opened = config.open_stores(conf, needs)
+            log.holds = False
+            code: int = args.run(args, opened, output)
+        except BaseException:
+            log.print_held()
+            raise
         output.flush()
         return code
 

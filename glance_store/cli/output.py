@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from glance_store.cli.errors import OutputClosedError, describe, one_line, without_secrets
+from glance_store.cli.errors import describe, one_line, without_secrets, writing_output
 
 # A transfer below this many bytes is over before a bar can be read.
 PROGRESS_BYTES = 16 * 1024 * 1024
@@ -112,10 +112,8 @@ class Output:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         # A file name may hold what the terminal's encoding has no character for.
         line = text.encode(encoding, "backslashreplace").decode(encoding)
-        try:
+        with writing_output():
             stream.write(line + "\n")
-        except BrokenPipeError as exc:
-            raise OutputClosedError from exc
 
     def flush(self) -> None:
         """Hand all that was printed to the reader.
@@ -123,11 +121,9 @@ class Output:
         :raises OutputClosedError: nobody reads it any more
         :raises OSError: it cannot be written
         """
-        try:
-            if sys.stdout is not None:
+        if sys.stdout is not None:
+            with writing_output():
                 sys.stdout.flush()
-        except BrokenPipeError as exc:
-            raise OutputClosedError from exc
 
     def fields(self, values: Mapping[str, Any], text: Mapping[str, str] | None = None) -> None:
         """Print one result.
@@ -283,7 +279,7 @@ class _DebugFormatter(logging.Formatter):
         return without_secrets(super().format(record))
 
 
-class _Handler(logging.Handler):
+class LogPrinter(logging.Handler):
     """Prints log records between the updates of a progress bar.
 
     :param repeat: print a line again that was printed before
@@ -293,13 +289,26 @@ class _Handler(logging.Handler):
         super().__init__()
         self._repeat = repeat
         self._printed: set[str] = set()
+        self._held: list[str] = []
+        self.holds = False
+
+    def print_held(self) -> None:
+        """Print the lines that were kept while `holds` was set."""
+        for line in self._held:
+            _stderr(line)
+        self._held = []
+        self.holds = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, or keep it for `print_held`."""
         try:
             line = self.format(record)
             if self._repeat or line not in self._printed:
                 self._printed.add(line)
-                _stderr(line)
+                if self.holds:
+                    self._held.append(line)
+                else:
+                    _stderr(line)
         except Exception:  # noqa: BLE001 - logging's own way to report a broken log call
             self.handleError(record)
 
@@ -309,13 +318,14 @@ _REPETITIVE = ("stevedore", "oslo_config")
 
 
 @contextlib.contextmanager
-def logging_to_stderr(debug: bool, silent: bool = False) -> Iterator[None]:
+def logging_to_stderr(debug: bool, silent: bool = False) -> Iterator[LogPrinter]:
     """Print log records on standard error for the time of a command.
 
     :param debug: all records of this library with tracebacks; else warnings, one line each
     :param silent: without `debug` print none at all
+    :returns: what prints them
     """
-    handler = _Handler(repeat=debug)
+    handler = LogPrinter(repeat=debug)
     handler.setFormatter(
         _DebugFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         if debug
@@ -333,7 +343,7 @@ def logging_to_stderr(debug: bool, silent: bool = False) -> Iterator[None]:
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     try:
-        yield
+        yield handler
     finally:
         root.removeHandler(handler)
         for name, level in before.items():

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from oslo_config import cfg
@@ -65,6 +64,21 @@ def scheme_of(uri: str) -> str:
     return scheme.lower()
 
 
+def default_store(conf: cfg.ConfigOpts, multi: bool) -> str | None:
+    """Return what the configuration calls the store for new images, None when it says nothing.
+
+    :param conf: the configuration
+    :param multi: True: an identifier; False: a scheme
+    """
+    options = conf.glance_store
+    name: str | None = options.default_backend if multi else options.default_store
+    return name
+
+
+def _unserved(scheme: str) -> exceptions.UnknownScheme:
+    return exceptions.UnknownScheme(f"No store that is loaded serves '{one_line(scheme)}'")
+
+
 def _health(store: Any) -> tuple[bool, str]:
     if store.configuration_error is not None:
         state = "read-only" if store.is_capable(BitMasks.READ_ACCESS) else "unusable"
@@ -93,24 +107,71 @@ def _failed(name: str, entry: str, reason: str, default: bool) -> StoreInfo:
     return StoreInfo(name, entry, [], [], default, 0, False, one_line(f"not loaded: {reason}"))
 
 
-class Stores(abc.ABC):
-    """The stores of a configuration.
+class Stores:
+    """The stores that were loaded for a command.
+
+    In multi-store mode a store is called by its identifier, else by its driver.
 
     :param conf: the configuration that they were created from
+    :param drivers: {name: driver} of the stores that were to be loaded
+    :param multi: whether it is multi-store mode
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self.conf = conf
+    def __init__(self, conf: cfg.ConfigOpts, drivers: dict[str, str], multi: bool) -> None:
+        self._conf = conf
+        self._drivers = drivers
+        self._multi = multi
 
-    @abc.abstractmethod
+    def _loaded(self) -> dict[str, Any]:
+        if self._multi:
+            return {name: store for name, _entry, store in registry.stores()}
+        return {
+            str(info["store_entry"]): info["store"]
+            for info in location.SCHEME_TO_CLS_MAP.values()
+            if info["store"].conf is self._conf
+        }
+
+    def _store(self, name: str) -> Any:
+        """Return a store by its name; in single-store mode that may be a scheme as well."""
+        if self._multi:
+            return registry.store_of_identifier(name)
+        for entry, store in self._loaded().items():
+            schemes = store.get_schemes()
+            if name == entry or name in schemes:
+                return registry.store_of_scheme(schemes[0])
+        raise _unserved(name)
+
     def listing(self) -> list[StoreInfo]:
         """Return all stores, also those that could not be loaded."""
+        default = default_store(self._conf, self._multi)
+        # Without identifiers the default store is named by a scheme.
+        by_scheme = not self._multi
+        result = [
+            _info(
+                name,
+                self._drivers[name],
+                store,
+                name == default or (by_scheme and default in store.get_schemes()),
+            )
+            for name, store in self._loaded().items()
+        ]
+        result += [
+            _failed(name, self._drivers[name], reason, name == default)
+            for name, reason in registry.failures().items()
+        ]
+        return result
 
-    @abc.abstractmethod
     def default_problem(self) -> str | None:
         """Return what is wrong with the choice of the default store, None when nothing is."""
+        try:
+            if self._multi:
+                multi_backend.verify_store()
+            else:
+                backend.verify_default_store()
+        except RuntimeError as exc:
+            return str(exc)
+        return None
 
-    @abc.abstractmethod
     def put(
         self, image_id: str, source: Any, size: int, hashing_algo: str, store: str | None
     ) -> Stored:
@@ -120,185 +181,78 @@ class Stores(abc.ABC):
         :param source: an object with ``read(n)``
         :param size: bytes, 0 when unknown
         :param hashing_algo: name of the multihash
-        :param store: identifier of the store, None for the default store
+        :param store: name of the store, None for the default store
         """
-
-    @abc.abstractmethod
-    def open(self, uri: str, store: str | None, offset: int, length: int | None) -> Found:
-        """Open an image for reading.
-
-        :param uri: its location
-        :param store: identifier of its store, None to search
-        :param offset: first byte
-        :param length: bytes, None for all that follow
-        :returns: value: the pair (iterable of bytes, how many bytes, 0 when unknown)
-        """
-
-    @abc.abstractmethod
-    def size(self, uri: str, store: str | None) -> Found:
-        """Return the bytes of an image as the value.
-
-        :param uri: its location
-        :param store: identifier of its store, None to search
-        """
-
-    @abc.abstractmethod
-    def delete(self, uri: str, store: str | None) -> Found:
-        """Remove an image.
-
-        :param uri: its location
-        :param store: identifier of its store, None to search
-        """
-
-
-class MultiStores(Stores):
-    """Stores with identifiers, named in ``enabled_backends``."""
-
-    def _drivers(self) -> dict[str, str]:
-        return dict(self.conf.enabled_backends)
-
-    def listing(self) -> list[StoreInfo]:
-        """Return all stores, also those that could not be loaded."""
-        default = self.conf.glance_store.default_backend
-        result = [
-            _info(name, entry, store, name == default) for name, entry, store in registry.stores()
-        ]
-        drivers = self._drivers()
-        result += [
-            _failed(name, drivers.get(name, "file"), reason, name == default)
-            for name, reason in registry.failures().items()
-        ]
-        return result
-
-    def default_problem(self) -> str | None:
-        """Return what is wrong with the choice of the default store, None when nothing is."""
-        try:
-            multi_backend.verify_store()
-        except RuntimeError as exc:
-            return str(exc)
-        return None
-
-    def put(
-        self, image_id: str, source: Any, size: int, hashing_algo: str, store: str | None
-    ) -> Stored:
-        """Store an image."""
-        if not (store or self.conf.glance_store.default_backend):
+        name = store or default_store(self._conf, self._multi)
+        if not name:
             raise UsageError(
                 "the configuration names no default_backend: choose a store with --store"
             )
         return Stored(
-            *multi_backend.add_with_multihash(
-                self.conf, image_id, source, size, store, hashing_algo
+            *backend.store_add_to_backend_with_multihash(
+                image_id, source, size, hashing_algo, self._store(name)
             )
         )
 
-    def _on(self, uri: str, store: str | None, operation: Callable[[str], Any]) -> Found:
+    def _names(self, uri: str, store: str | None) -> list[str]:
+        """Return the stores that may hold an image, the likeliest first."""
         scheme = scheme_of(uri)
-
-        def on(identifier: str) -> tuple[str, Any]:
-            return identifier, operation(identifier)
-
-        if store:
-            # Asked first: an unknown store is reported as such, whatever the location looks like.
-            registry.store_of_identifier(store)
-            name, value = on(store)
-        elif registry.candidates(uri):
-            name, value = registry.first_that_has(uri, on)
+        if self._multi:
+            names = [store] if store else registry.candidates(uri)
         else:
-            raise exceptions.UnknownScheme(
-                f"No store that is loaded serves the scheme '{one_line(scheme)}'"
-            )
-        entries = {identifier: entry for identifier, entry, _store in registry.stores()}
-        return Found(name, entries[name], value)
-
-    def open(self, uri: str, store: str | None, offset: int, length: int | None) -> Found:
-        """Open an image for reading."""
-        return self._on(uri, store, lambda name: multi_backend.get(uri, name, offset, length))
-
-    def size(self, uri: str, store: str | None) -> Found:
-        """Return the bytes of an image as the value."""
-        return self._on(
-            uri, store, lambda name: multi_backend.get_size_from_uri_and_backend(uri, name)
-        )
-
-    def delete(self, uri: str, store: str | None) -> Found:
-        """Remove an image."""
-        return self._on(uri, store, lambda name: multi_backend.delete(uri, name))
-
-
-class SingleStores(Stores):
-    """One store for each scheme; a store is called by the name of its driver."""
-
-    def _entries(self) -> dict[str, Any]:
-        """Return {driver: store} of the stores that are loaded."""
-        return {
-            str(info["store_entry"]): info["store"]
-            for info in location.SCHEME_TO_CLS_MAP.values()
-            if info["store"].conf is self.conf
-        }
-
-    def _entry_of(self, scheme: str) -> str:
-        info = location.SCHEME_TO_CLS_MAP.get(scheme)
-        if info is None or info["store"].conf is not self.conf:
-            raise exceptions.UnknownScheme(f"No store that is loaded serves '{one_line(scheme)}'")
-        return str(info["store_entry"])
-
-    def _is_default(self, schemes: Iterable[str]) -> bool:
-        return self.conf.glance_store.default_store in schemes
-
-    def listing(self) -> list[StoreInfo]:
-        """Return all stores, also those that could not be loaded."""
-        result = [
-            _info(entry, entry, store, self._is_default(store.get_schemes()))
-            for entry, store in self._entries().items()
-        ]
-        result += [
-            _failed(entry, entry, reason, self._is_default([entry]))
-            for entry, reason in registry.failures().items()
-        ]
-        return result
-
-    def default_problem(self) -> str | None:
-        """Return what is wrong with the choice of the default store, None when nothing is."""
-        try:
-            backend.verify_default_store()
-        except RuntimeError as exc:
-            return str(exc)
-        return None
-
-    def put(
-        self, image_id: str, source: Any, size: int, hashing_algo: str, store: str | None
-    ) -> Stored:
-        """Store an image."""
-        if store:
-            schemes = self._entries().get(store)
-            scheme = schemes.get_schemes()[0] if schemes else store
-            self._entry_of(scheme)
-        else:
-            scheme = None
-        return Stored(
-            *backend.add_to_backend_with_multihash(
-                self.conf, image_id, source, size, hashing_algo, scheme
-            )
-        )
-
-    def _on(self, uri: str, store: str | None, operation: Callable[[], Any]) -> Found:
-        scheme = scheme_of(uri)
-        entry = self._entry_of(scheme)
-        if store and store not in (entry, scheme):
+            loaded = self._loaded()
+            names = [name for name in loaded if scheme in loaded[name].get_schemes()]
+        if not names:
+            raise _unserved(scheme)
+        if not self._multi and store and store not in (names[0], scheme):
             raise UsageError(
-                f"locations of the scheme '{scheme}' belong to the store '{entry}', not '{store}'"
+                f"locations of the scheme '{scheme}' belong to the store '{names[0]}', not "
+                f"'{store}'"
             )
-        return Found(entry, entry, operation())
+        return names
+
+    def _on(
+        self, uri: str, store: str | None, operation: Callable[[Any, location.Location], Any]
+    ) -> Found:
+        def on(name: str) -> Found:
+            # Asked first: an unknown store is reported as such, whatever the location looks like.
+            found = self._store(name)
+            if self._multi:
+                place = location.get_location_from_uri_and_backend(uri, name, conf=self._conf)
+            else:
+                place = location.get_location_from_uri(uri, conf=self._conf)
+            return Found(name, self._drivers[name], operation(found, place))
+
+        names = self._names(uri, store)
+        return on(names[0]) if len(names) == 1 else registry.first_that_has(uri, on)
 
     def open(self, uri: str, store: str | None, offset: int, length: int | None) -> Found:
-        """Open an image for reading."""
-        return self._on(uri, store, lambda: backend.get_from_backend(uri, offset, length))
+        """Open an image for reading.
+
+        :param uri: its location
+        :param store: name of its store, None to search
+        :param offset: first byte
+        :param length: bytes, None for all that follow
+        :returns: value: the pair (iterable of bytes, how many bytes, 0 when unknown)
+        """
+        return self._on(
+            uri,
+            store,
+            lambda found, place: found.get(place, offset=offset, chunk_size=length),
+        )
 
     def size(self, uri: str, store: str | None) -> Found:
-        """Return the bytes of an image as the value."""
-        return self._on(uri, store, lambda: backend.get_size_from_backend(uri))
+        """Return the bytes of an image as the value.
+
+        :param uri: its location
+        :param store: name of its store, None to search
+        """
+        return self._on(uri, store, lambda found, place: found.get_size(place))
 
     def delete(self, uri: str, store: str | None) -> Found:
-        """Remove an image."""
-        return self._on(uri, store, lambda: backend.delete_from_backend(uri))
+        """Remove an image.
+
+        :param uri: its location
+        :param store: name of its store, None to search
+        """
+        return self._on(uri, store, lambda found, place: found.delete(place))

@@ -27,6 +27,8 @@ from .command import MIB, Command, one_line_error
         (["put", "DISK", "--id", ""], "'' cannot be the id"),
         (["put", "DISK", "--size", "-1"], "--size"),
         (["put", "DISK", "--size", "many"], "'many' is no number of bytes"),
+        (["put", "DISK", "--size", "inf"], "'inf' is no number of bytes"),
+        (["put", "DISK", "--size", "9" * 5000], "is no number of bytes"),
         (["put", "DISK", "--hash", "md6"], "md6"),
         (["put", "DISK", "--hash", "shake_128"], "shake_128"),
         (["put", "DISK", "--store", "slow"], "The store 'slow' is not in enabled_backends"),
@@ -38,6 +40,10 @@ from .command import MIB, Command, one_line_error
         (["get", "file:///x", "--store", "slow"], "'slow'"),
         (["get", "file:///x", "--length", "0"], "at least 1 byte"),
         (["get", "file:///x", "--offset", "1.5"], "1.5"),
+        (["get", "file:///x", "--offset", "inf"], "'inf' is no number of bytes"),
+        (["get", "file:///x", "--length", "nan"], "'nan' is no number of bytes"),
+        (["get", "file:///x", "-o", "/dev/fd/999"], "/dev/fd/999 cannot be written: Bad file"),
+        (["put", "/dev/fd/999"], "/dev/fd/999 cannot be read: Bad file descriptor"),
         (["get", "file:///x", "-o", "/nowhere/image"], "/nowhere/image cannot be written"),
         (["get", "file:///x", "-o", "/"], "/ is a directory"),
         (["stat", "image"], "'image' is no location"),
@@ -51,7 +57,7 @@ def test_usage(command, small, tmp_path, words, says):
     assert result.data == b""
     assert says in one_line_error(result)
     stores = (tmp_path / "fast", tmp_path / "cheap")
-    assert [os.listdir(store) for store in stores if store.exists()] in ([], [[], []])
+    assert not any(os.listdir(store) for store in stores if store.exists())
 
 
 @pytest.mark.parametrize("words", [["stat"], ["get"], ["verify"], ["rm", "--yes"]])
@@ -139,12 +145,28 @@ def test_a_full_disk_below_the_output_leaves_nothing(command, disk, tmp_path):
     assert os.listdir(target) == []
 
 
+def test_a_source_that_cannot_be_read_is_named(command, tmp_path):
+    result = command("put", "/proc/self/mem")
+    assert result.code == 1
+    assert one_line_error(result) == "/proc/self/mem: Input/output error"
+    assert os.listdir(tmp_path / "fast") == []
+
+
 def test_results_that_cannot_be_written(command, small):
     with open("/dev/full", "wb") as full:
         process = command.start("put", small, stdout=full, stderr=subprocess.PIPE)
         _out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == b"glance-store: error: No space left on device\n"
+    assert err == b"glance-store: error: standard output: No space left on device\n"
+
+
+def test_image_data_that_cannot_be_written(command, small):
+    location = command("put", small, "--json").json["location"]
+    with open("/dev/full", "wb") as full:
+        process = command.start("get", location, stdout=full, stderr=subprocess.PIPE)
+        _out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == b"glance-store: error: standard output: No space left on device\n"
 
 
 def test_help_and_version(command):

@@ -121,11 +121,13 @@ def test_a_missing_default_alone_fails_the_check(tmp_path):
 
 
 def test_warnings_of_the_library_are_lines_elsewhere(sick, small):
-    result = sick("put", small, "--store", "one")
-    assert result.code == 0
-    assert result.err
-    assert len(set(result.err.splitlines())) == len(result.err.splitlines())
-    assert all(line.startswith("glance-store: warning: ") for line in result.err.splitlines())
+    result = sick("put", small, "--store", "two")
+    assert result.code == 1
+    *warnings, error = result.err.splitlines()
+    assert warnings
+    assert len(set(warnings)) == len(warnings)
+    assert all(line.startswith("glance-store: warning: ") for line in warnings)
+    assert "belongs to the store one" in error
 
 
 def test_reserved_stores_only_where_they_are_configured(command, config, tmp_path):
@@ -203,5 +205,7 @@ def test_a_configuration_that_cannot_be_read(tmp_path):
     assert "missing.d" in one_line_error(no_folder)
     binary = tmp_path / "binary.conf"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert Command(binary)("stores").code == 2
-    assert "UTF-8" in one_line_error(Command(binary)("stores"))
+    for words in ([f"--config-file={binary}"], [f"--config-dir={tmp_path}"]):
+        result = Command()("stores", *words)
+        assert result.code == 2
+        assert one_line_error(result) == f"{binary} is not text in UTF-8"

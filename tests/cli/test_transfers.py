@@ -95,6 +95,32 @@ def test_put_of_a_wrong_size_leaves_nothing(command, small, tmp_path, size):
     assert os.listdir(tmp_path / "fast") == []
 
 
+def test_names_of_hashes_in_any_case(command, small):
+    put = command("put", small, "--hash", "SHA256", "--json")
+    assert put.code == 0, put.err
+    assert put.json["hash"] == "sha256"
+    words = ["--multihash", digest(small, "sha256"), "--hash", "Sha256"]
+    verified = command("verify", put.json["location"], *words, "--json").json
+    assert (verified["hash"], verified["verified"]) == ("sha256", True)
+
+
+def test_a_size_of_0_means_no_byte(command, small, tmp_path):
+    (tmp_path / "empty").touch()
+    empty = command("put", tmp_path / "empty", "--size", "0", "--id", "empty")
+    assert empty.code == 0, empty.err
+    for words, options in (
+        ([small], {}),
+        (["-"], {"data": b"x"}),
+        (["-"], {"data": bytes(10 * MIB)}),
+        (["/dev/zero"], {}),
+    ):
+        result = command("put", *words, "--size", "0", **options)
+        assert result.code == 1
+        name = "standard input" if words == ["-"] else str(words[0])
+        assert one_line_error(result) == f"Size exceeds: expected 0 bytes, {name} has more"
+    assert os.listdir(tmp_path / "fast") == ["empty"]
+
+
 # -- get
 
 
@@ -198,6 +224,15 @@ def test_a_block_device_gets_every_zero_and_is_read_whole(command, stored, disk,
 
 
 # -- stat
+
+
+def test_a_scheme_in_capitals(command, single, stored, small):
+    shouted = stored["location"].replace("file://", "FILE://")
+    assert command("stat", shouted, "--json").json["size"] == stored["size"]
+    assert command("stat", shouted, "--store", "fast", "--json").json["scheme"] == "file"
+    assert command("rm", shouted, "--yes").code == 0
+    location = single("put", small, "--json").json["location"].replace("file://", "FileSystem://")
+    assert single("get", location).data == small.read_bytes()
 
 
 def test_stat(command, stored):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store.location import redact
+from glance_store.location import Location, redact
 
 DATA = Path(__file__).parents[1] / "data"
 VECTORS = json.loads((DATA / "uri_vectors.json").read_text())
@@ -99,6 +99,22 @@ def test_vector(driver, uri, expected, conf):
     for name in ("swift_url", "https_url"):
         if name in expected:
             assert getattr(location, name) == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("driver", "uri"),
+    [
+        (driver, uri)
+        for driver, uri, wanted in (case.values for case in CASES)
+        if "error" not in wanted
+    ],
+)
+def test_a_scheme_in_capitals_means_the_same(driver, uri, conf):
+    scheme, colon, rest = uri.partition(":")
+    found = Location(scheme, location_class(driver), conf, uri=scheme.upper() + colon + rest)
+    plain = parse(driver, uri, conf)
+    assert attributes(found.store_location) == attributes(plain)
+    assert found.get_store_uri() == plain.get_uri()
 
 
 def test_corrections_are_all_used():

@@ -125,14 +125,42 @@ def test_add_with_an_unknown_hash_opens_nothing(store: Store, algorithm: str) ->
     assert source.lengths == []
 
 
-@pytest.mark.parametrize("size", [-1, "many", [], {}, object()])
+NO_NUMBERS = ["many", "1\n2", float("inf"), float("nan"), 1.5, b"1", [1], object(), "x" * 10**6]
+
+
+@pytest.mark.parametrize(
+    "size", [-1, 1 << 63, [], {}, *NO_NUMBERS], ids=lambda size: f"{size!r:.20}"
+)
 def test_add_with_a_size_that_is_none(store: Store, size: Any) -> None:
     if not size:
         assert store.add("one", io.BytesIO(DATA), size, "md5")[1] == len(DATA)
         return
-    with pytest.raises(exceptions.Invalid, match="image size must be a number of bytes"):
+    with pytest.raises(exceptions.Invalid, match="image size must be a number of bytes") as caught:
         store.add("one", io.BytesIO(DATA), size, "md5")
+    check_short_line(str(caught.value))
     assert store.opened == []
+
+
+def check_short_line(text: str) -> None:
+    assert len(text.splitlines()) == 1
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_numbers_of_other_types(store: Store, kind: type) -> None:
+    assert store.add("one", io.BytesIO(DATA), kind(len(DATA)), "md5")[1] == len(DATA)
+    data, size = store.get(place("one", store), kind(3), kind(5))
+    assert (b"".join(data), size) == (DATA[3:8], 5)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: f"{value!r:.20}")
+@pytest.mark.parametrize("name", ["offset", "chunk_size"])
+def test_get_with_a_range_that_is_no_number(store: Store, name: str, value: Any) -> None:
+    store.images["one"] = DATA
+    with pytest.raises(exceptions.Invalid, match="Cannot read") as caught:
+        store.get(place("one", store), **{name: value})
+    check_short_line(str(caught.value))
+    assert store.readers == []
 
 
 @pytest.mark.parametrize(("size", "text"), [(len(DATA) - 1, "exceeds"), (len(DATA) + 1, "mism")])

@@ -103,6 +103,7 @@ def test_store_from_uri(stores):
     assert glance_store.get_store_from_uri("file:///a/b") is store
     assert glance_store.get_store_from_uri("file:/a/b") is store
     assert glance_store.get_store_from_uri("filesystem:///a") is store
+    assert glance_store.get_store_from_uri("FILE:///a") is store
     assert glance_store.get_store_from_location("filesystem:///a/b") == "filesystem"
     assert glance_store.get_store_from_location("https://host/b") == "https"
 

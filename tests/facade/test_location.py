@@ -91,9 +91,16 @@ def test_unknown_backend(known):
 
 
 def test_scheme_in_capitals_finds_the_store(known):
-    # The location class then decides; that of this test is strict.
-    with pytest.raises(exceptions.BadStoreUri):
-        location.get_location_from_uri("PLACE://here")
+    # The location class is strict, as those of most drivers are, and never sees the capitals.
+    found = location.get_location_from_uri("PLACE://Here")
+    assert (found.store_name, found.get_store_uri()) == ("place", "place://Here")
+    found = location.get_location_from_uri_and_backend("Place://Here", "one")
+    assert (found.store_name, found.get_store_uri()) == ("place", "place://Here")
+
+
+@pytest.mark.parametrize("uri", ["", "/A/b", "A", " FILE:///a", "A B://c", "\u00c4://a", None, 3])
+def test_what_has_no_scheme_is_not_touched(uri):
+    assert location.normalized(uri) is uri
 
 
 @pytest.mark.parametrize("uri", ["place://[half", "place://user:secret@[half"])

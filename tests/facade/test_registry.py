@@ -274,6 +274,7 @@ def test_candidates_begin_with_the_store_whose_prefix_fits(create_multi, tmp_pat
     create_multi({"one": "file", "two": "file", "web": "http"})
     assert registry.candidates(f"file://{tmp_path}/two/image") == ["two", "one"]
     assert registry.candidates(f"FILE://{tmp_path}/one/image") == ["one", "two"]
+    assert registry.candidates(f"FILE://{tmp_path}/two/image") == ["two", "one"]
     assert registry.candidates("https://127.0.0.1/image") == ["web"]
     assert registry.candidates("rbd://image") == []
 
