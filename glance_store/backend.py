@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Sequence
 from typing import Any
 
 from oslo_config import cfg
 
-from glance_store import driver, exceptions, location, registry
+from glance_store import exceptions, loading, location, registry, store_options
 from glance_store.i18n import _
 from glance_store.location import check_location_metadata
 
@@ -89,11 +89,11 @@ class Indexable:
 def _list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List the options of single-store mode, for oslo.config's generator."""
     drivers_opts: list[cfg.Opt] = []
-    for _name, plugin in registry.drivers_once():
-        drivers_opts.extend(registry.options_of(plugin))
+    for _name, plugin in loading.drivers_once():
+        drivers_opts.extend(loading.options_of(plugin))
     return [
-        (driver.DEFAULT_GROUP, list(registry.STORE_OPTS)),
-        (driver.DEFAULT_GROUP, drivers_opts),
+        (store_options.DEFAULT_GROUP, list(store_options.STORE_OPTS)),
+        (store_options.DEFAULT_GROUP, drivers_opts),
     ]
 
 
@@ -103,12 +103,12 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     :param conf: where to
     """
     for group, opts in _list_opts():
-        driver.register_each(conf, opts, group)
+        store_options.register_each(conf, opts, group)
 
 
 def _load_store(conf: cfg.ConfigOpts, store_entry: str, invoke_load: bool = True) -> Any:
     """Load one driver outside of the registry; None when it cannot be loaded."""
-    return registry.load_store(conf, store_entry, invoke_load)
+    return loading.load_store(conf, store_entry, invoke_load)
 
 
 def create_stores(conf: cfg.ConfigOpts = CONF) -> int:
@@ -164,11 +164,6 @@ def get_store_from_uri(uri: str) -> Any:
     return get_store_from_scheme(location.normalized(uri).partition(":/")[0])
 
 
-def _located(uri: str) -> tuple[Any, location.Location]:
-    loc = location.get_location_from_uri(uri, conf=registry.active_conf())
-    return get_store_from_uri(uri), loc
-
-
 def get_from_backend(
     uri: str, offset: int = 0, chunk_size: int | None = None, context: Any = None
 ) -> tuple[Any, int]:
@@ -184,7 +179,7 @@ def get_from_backend(
     :raises BadStoreUri: the location is malformed
     :raises StoreRandomGetNotSupported: the store cannot read ranges
     """
-    store, loc = _located(uri)
+    store, loc = registry.located(uri)
     result: tuple[Any, int] = store.get(loc, offset=offset, chunk_size=chunk_size, context=context)
     return result
 
@@ -196,7 +191,7 @@ def get_size_from_backend(uri: str, context: Any = None) -> int:
     :param context: the request's context
     :returns: bytes, 0 when the backend does not say
     """
-    store, loc = _located(uri)
+    store, loc = registry.located(uri)
     size: int = store.get_size(loc, context=context)
     return size
 
@@ -211,7 +206,7 @@ def delete_from_backend(uri: str, context: Any = None) -> Any:
     :raises InUseByStore: it is in use
     :raises StoreDeleteNotSupported: the store is read-only
     """
-    store, loc = _located(uri)
+    store, loc = registry.located(uri)
     return store.delete(loc, context=context)
 
 
@@ -293,7 +288,7 @@ def store_add_to_backend_with_multihash(
 
 
 def _default_store(conf: cfg.ConfigOpts, scheme: str | None) -> Any:
-    return get_store_from_scheme(scheme or conf["glance_store"]["default_store"])
+    return registry.store_of_scheme(scheme or conf.glance_store.default_store, ready=True)
 
 
 def add_to_backend(
@@ -364,7 +359,18 @@ def set_acls(
     :param context: the request's context
     :raises NotFound: there is no such image
     """
-    store, loc = _located(location_uri)
+    set_acls_of(*registry.located(location_uri), public, read_tenants, write_tenants, context)
+
+
+def set_acls_of(
+    store: Any,
+    loc: location.Location,
+    public: bool,
+    read_tenants: Sequence[str] | None,
+    write_tenants: Sequence[str] | None,
+    context: Any,
+) -> None:
+    """Say who may read and write an image, once its store is known; see `set_acls`."""
     try:
         store.set_acls(
             loc,
@@ -374,4 +380,4 @@ def set_acls(
             context=context,
         )
     except NotImplementedError:
-        LOG.debug("Store %s has no access control lists", loc.store_name)
+        LOG.debug("Store %s has no access control lists", loc.backend_group or loc.store_name)

@@ -12,131 +12,38 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from oslo_config import cfg
 
 from glance_store import capabilities, exceptions
 from glance_store.i18n import _
 from glance_store.location import Location, StoreLocation
+from glance_store.store_options import (
+    DEFAULT_GROUP,
+    MULTI_BACKEND_OPTIONS,
+    SHARED_CONF_GROUP,
+    BackendGroupConfiguration,
+    register_each,
+)
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.download import Download
 from glance_store.transfer.interface import ImageReader, ImageWriter
 from glance_store.transfer.upload import upload
 
+__all__ = [
+    "SHARED_CONF_GROUP",
+    "BackendGroupConfiguration",
+    "Store",
+    "StoreWriter",
+    "back_compat_add",
+]
+
 LOG = logging.getLogger(__name__)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-DEFAULT_GROUP = "glance_store"
-SHARED_CONF_GROUP = "backend_defaults"
-
-_MULTI_BACKEND_OPTS: list[cfg.Opt] = [
-    cfg.StrOpt(
-        "store_description",
-        help=_(
-            "A few words about this store, shown to users who ask the image service which stores "
-            "there are. Say what distinguishes it: fast, cheap, replicated, in which room."
-        ),
-    ),
-    cfg.IntOpt(
-        "weight",
-        default=0,
-        help=_(
-            "Preference of this store when an image is in several: the image service reads from "
-            "the location whose store has the highest weight. Stores of equal weight are used in "
-            "no particular order. Negative numbers are allowed."
-        ),
-    ),
-]
-
-
-def register_each(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> None:
-    """Register options one by one.
-
-    :param conf: where to
-    :param opts: the options; one that is registered with another definition keeps that one
-    :param group: name of the group
-    """
-    for opt in opts:
-        try:
-            conf.register_opt(opt, group=group)
-        except cfg.DuplicateOptError:
-            # The other definition is meant: the reserved stores have defaults of their own.
-            continue
-
-
-class BackendGroupConfiguration:
-    """The options of one store of a multi-store configuration.
-
-    A value is looked up in the group of the store, then in ``[backend_defaults]``, then in the
-    definition of the option.
-
-    :param store_opts: the options
-    :param config_group: identifier of the store, None for ``[backend_defaults]`` alone
-    :param conf: the configuration, None for the process-wide one
-    """
-
-    def __init__(
-        self,
-        store_opts: Sequence[cfg.Opt],
-        config_group: str | None = None,
-        conf: cfg.ConfigOpts | None = None,
-    ) -> None:
-        self.config_group = config_group or SHARED_CONF_GROUP
-        self.conf = cfg.CONF if conf is None else conf
-        self._register(store_opts)
-        self.backend_conf = getattr(self.conf, self.config_group)
-        self.shared_backend_conf = getattr(self.conf, SHARED_CONF_GROUP)
-
-    def _register(self, store_opts: Sequence[cfg.Opt]) -> None:
-        for group in (SHARED_CONF_GROUP, self.config_group):
-            # Also without a single option in it, the group can be asked.
-            self.conf.register_group(cfg.OptGroup(group))
-        register_each(self.conf, store_opts, SHARED_CONF_GROUP)
-        if self.config_group == SHARED_CONF_GROUP:
-            return
-        for opt in store_opts:
-            try:
-                self.conf.register_opt(opt, group=self.config_group)
-            except cfg.DuplicateOptError:
-                # A reserved store: the defaults of its own definition hold.
-                continue
-            # None tells "not set" from a value: only then is the shared group asked.
-            self.conf.set_default(opt.dest, None, group=self.config_group)
-
-    def append_config_values(self, store_opts: Sequence[cfg.Opt]) -> None:
-        """Take further options in.
-
-        :param store_opts: the options
-        """
-        self._register(store_opts)
-
-    def set_default(self, opt_name: str, default: Any) -> None:
-        """Set the default that holds where neither group has a value.
-
-        :param opt_name: name of the option
-        :param default: the value
-        """
-        self.conf.set_default(opt_name, default, group=SHARED_CONF_GROUP)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of an option.
-
-        :param key: its name
-        :param default: returned when there is no such option
-        """
-        return getattr(self, key, default)
-
-    def __getattr__(self, opt_name: str) -> Any:
-        if opt_name in ("backend_conf", "shared_backend_conf"):
-            raise AttributeError(opt_name)
-        value = getattr(self.backend_conf, opt_name)
-        if value is None and self.config_group != SHARED_CONF_GROUP:
-            # An option that only this store has, such as its weight, is in no shared group.
-            return getattr(self.shared_backend_conf, opt_name, None)
-        return value
+_T = TypeVar("_T")
 
 
 class StoreWriter(ImageWriter, Protocol):
@@ -203,6 +110,18 @@ def _item(values: tuple[Any, ...], index: int) -> Any:
     return values[index] if index < len(values) else None
 
 
+class _assignable(Generic[_T]):  # noqa: N801 - used like property
+    """A property that an instance may replace by a value of its own."""
+
+    def __init__(self, function: Callable[[Any], _T]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    # Without __set__: what is assigned goes into the instance, and is found there first.
+    def __get__(self, instance: Any, owner: type | None = None) -> _T:
+        return self if instance is None else self._function(instance)  # type: ignore[return-value]
+
+
 class Store(capabilities.StoreCapability):
     """A place for images.
 
@@ -212,7 +131,7 @@ class Store(capabilities.StoreCapability):
     """
 
     OPTIONS: list[cfg.Opt] | None = None
-    MULTI_BACKEND_OPTIONS: list[cfg.Opt] = _MULTI_BACKEND_OPTS
+    MULTI_BACKEND_OPTIONS: list[cfg.Opt] = MULTI_BACKEND_OPTIONS
     READ_CHUNKSIZE: int = 4 * 1024 * 1024
     WRITE_CHUNKSIZE: int = READ_CHUNKSIZE
 
@@ -222,7 +141,6 @@ class Store(capabilities.StoreCapability):
         self.backend_group = backend
         self.store_location_class: type[StoreLocation] | None = None
         self._url_prefix: str | None = None
-        self._store_conf: Any = None
         # Why the store was made read-only at configuration, for those who look later.
         self.configuration_error: str | None = None
         self._register_options()
@@ -234,19 +152,15 @@ class Store(capabilities.StoreCapability):
             register_each(self.conf, self.OPTIONS, self.backend_group or DEFAULT_GROUP)
             register_each(self.conf, self.OPTIONS, SHARED_CONF_GROUP)
 
-    @property
+    # Drivers of earlier years assign this one, `name` and `read_size`.
+    @functools.cached_property
     def store_conf(self) -> Any:
         """The options of this store as attributes, with their fallbacks."""
-        if self._store_conf is None:
-            if self.backend_group is None:
-                self._store_conf = getattr(self.conf, DEFAULT_GROUP)
-            else:
-                self._store_conf = BackendGroupConfiguration(
-                    self.OPTIONS or [], self.backend_group, self.conf
-                )
-        return self._store_conf
+        if self.backend_group is None:
+            return self.conf[DEFAULT_GROUP]
+        return BackendGroupConfiguration(self.OPTIONS or [], self.backend_group, self.conf)
 
-    @property
+    @_assignable
     def name(self) -> str:
         """How log lines and errors call this store: its identifier, else its module."""
         return self.backend_group or type(self).__module__.rpartition("_drivers.")[2].split(".")[0]
@@ -256,14 +170,14 @@ class Store(capabilities.StoreCapability):
         """Preference of the store among several; 0 in single-store mode."""
         if self.backend_group is None:
             return 0
-        return int(getattr(self.conf, self.backend_group).weight)
+        return int(self.conf[self.backend_group].weight)
 
     @property
     def url_prefix(self) -> str | None:
         """Beginning of all locations of this store; None as long as it is unknown."""
         return self._url_prefix
 
-    @property
+    @_assignable
     def read_size(self) -> int:
         """Bytes of the chunks that `get` delivers, and of a read from the backend."""
         return self.READ_CHUNKSIZE

@@ -242,6 +242,14 @@ class TimeoutError(GlanceStoreException):  # noqa: A001 - a public name
     message = _("Store operation timed out after %(timeout)s seconds.")
 
 
+class BackendUnavailable(RemoteServiceUnavailable, TimeoutError):  # noqa: N818 - as the others
+    """The backend of a store is out of reach, or broke off; another try may work.
+
+    Image services know two words for that, and answer both with 503 "Service Unavailable": one when
+    they read an image, the other when they write or delete one.
+    """
+
+
 class TruncatedImage(GlanceStoreException):
     """The backend ended before the length that it had promised; what it delivered is a part."""
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from oslo_config import cfg
 
-from glance_store import driver, location, registry
+from glance_store import loading, location, registry, store_options
 from glance_store.backend import (
+    set_acls_of,
     store_add_to_backend,
     store_add_to_backend_with_multihash,
 )
@@ -45,11 +46,11 @@ def _list_config_opts() -> list[tuple[str, list[cfg.Opt]]]:
     The groups of a real configuration have the identifiers of its stores; here they have the names
     of the drivers.
     """
-    result = [(driver.DEFAULT_GROUP, list(registry.MULTI_STORE_OPTS))]
-    for name, plugin in registry.drivers_once():
-        opts = registry.options_of(plugin)
+    result = [(store_options.DEFAULT_GROUP, list(store_options.MULTI_STORE_OPTS))]
+    for name, plugin in loading.drivers_once():
+        opts = loading.options_of(plugin)
         if opts:
-            result.append((name, [*opts, *driver.Store.MULTI_BACKEND_OPTIONS]))
+            result.append((name, [*opts, *store_options.MULTI_BACKEND_OPTIONS]))
     return result
 
 
@@ -61,11 +62,11 @@ def register_store_opts(
     :param conf: where to; its option ``enabled_backends`` is registered by the caller
     :param reserved_stores: further stores {identifier: driver} that belong to the image service
     """
-    driver.register_each(conf, registry.MULTI_STORE_OPTS, driver.DEFAULT_GROUP)
+    store_options.register_each(conf, store_options.MULTI_STORE_OPTS, store_options.DEFAULT_GROUP)
     for identifier, store_entry in (getattr(conf, "enabled_backends", None) or {}).items():
-        registry.register_backend_opts(conf, identifier, store_entry, reserved=False)
+        loading.register_backend_opts(conf, identifier, store_entry, reserved=False)
     for identifier, store_entry in (reserved_stores or {}).items():
-        registry.register_backend_opts(conf, identifier, store_entry, reserved=True)
+        loading.register_backend_opts(conf, identifier, store_entry, reserved=True)
 
 
 def create_multi_stores(
@@ -145,7 +146,7 @@ def add(
     :param verifier: object whose ``update(data)`` takes all bytes in order
     :returns: location, size, md5, location metadata, whose key ``store`` is the identifier
     """
-    store = get_store_from_store_identifier(backend or conf.glance_store.default_backend)
+    store = registry.store_of_identifier(backend or conf.glance_store.default_backend, ready=True)
     return store_add_to_backend(image_id, data, size, store, context, verifier)
 
 
@@ -174,15 +175,10 @@ def add_with_multihash(
     :returns: location, size, md5, multihash, location metadata
     :raises UnknownHashingAlgo: there is no such hash; nothing was read
     """
-    store = get_store_from_store_identifier(backend or conf.glance_store.default_backend)
+    store = registry.store_of_identifier(backend or conf.glance_store.default_backend, ready=True)
     return store_add_to_backend_with_multihash(
         image_id, data, size, hashing_algo, store, context, verifier
     )
-
-
-def _located(uri: str, backend: str) -> tuple[Any, location.Location]:
-    loc = location.get_location_from_uri_and_backend(uri, backend, conf=registry.active_conf())
-    return get_store_from_store_identifier(backend), loc
 
 
 def get(
@@ -207,7 +203,7 @@ def get(
     """
 
     def read(identifier: str) -> tuple[Any, int]:
-        store, loc = _located(uri, identifier)
+        store, loc = registry.located(uri, identifier)
         result: tuple[Any, int] = store.get(
             loc, offset=offset, chunk_size=chunk_size, context=context
         )
@@ -227,7 +223,7 @@ def get_size_from_uri_and_backend(uri: str, backend: str | None, context: Any = 
     """
 
     def size(identifier: str) -> int:
-        store, loc = _located(uri, identifier)
+        store, loc = registry.located(uri, identifier)
         result: int = store.get_size(loc, context=context)
         return result
 
@@ -247,7 +243,7 @@ def delete(uri: str, backend: str | None, context: Any = None) -> Any:
     """
 
     def remove(identifier: str) -> Any:
-        store, loc = _located(uri, identifier)
+        store, loc = registry.located(uri, identifier)
         return store.delete(loc, context=context)
 
     return remove(backend) if backend else registry.first_that_has(uri, remove)
@@ -271,17 +267,9 @@ def set_acls_for_multi_store(
     :param context: the request's context
     :raises NotFound: there is no such image
     """
-    store, loc = _located(location_uri, backend)
-    try:
-        store.set_acls(
-            loc,
-            public=public,
-            read_tenants=list(read_tenants or []),
-            write_tenants=list(write_tenants or []),
-            context=context,
-        )
-    except NotImplementedError:
-        LOG.debug("Store %s has no access control lists", backend)
+    set_acls_of(
+        *registry.located(location_uri, backend), public, read_tenants, write_tenants, context
+    )
 
 
 def get_known_schemes_for_multi_store() -> KeysView[str]:

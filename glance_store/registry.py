@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads drivers, configures stores, and finds the store of an identifier, a scheme or a location.
+"""Creates and configures stores, and finds that of an identifier, a scheme or a location.
 
 One registry serves both modes. What it has loaded stands in the maps of `glance_store.location`,
 which callers rebind: they are looked up at each call. `active_conf` remembers which configuration
@@ -9,74 +9,20 @@ the stores were created from, for the functions that take none.
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import stevedore.driver
-import stevedore.extension
 from oslo_config import cfg
 
-from glance_store import capabilities, driver, exceptions, location
+from glance_store import capabilities, exceptions, loading, location, store_options
 from glance_store.i18n import _
+from glance_store.outages import OUTAGES, Outages, one_line
 
 LOG = logging.getLogger(__name__)
 
-NAMESPACE = "glance_store.drivers"
-
 _T = TypeVar("_T")
-
-STORE_OPTS: list[cfg.Opt] = [
-    cfg.ListOpt(
-        "stores",
-        default=["file", "http"],
-        deprecated_for_removal=True,
-        deprecated_since="Rocky",
-        deprecated_reason=_(
-            "One service can use several stores of a kind: name them in ``enabled_backends``."
-        ),
-        help=_(
-            "Drivers that this service loads: file, http, swift, rbd, cinder, vmware, s3. Used "
-            "only when ``enabled_backends`` is not set. A driver that cannot be loaded is skipped "
-            "with a line in the log, and images in its store cannot be read."
-        ),
-    ),
-    cfg.StrOpt(
-        "default_store",
-        default="file",
-        choices=(
-            "file",
-            "filesystem",
-            "http",
-            "https",
-            "swift",
-            "swift+http",
-            "swift+https",
-            "swift+config",
-            "rbd",
-            "cinder",
-            "vsphere",
-            "s3",
-        ),
-        deprecated_for_removal=True,
-        deprecated_since="Rocky",
-        deprecated_reason=_("Its successor is ``default_backend``, with ``enabled_backends``."),
-        help=_(
-            "Scheme of the store that takes new images. Its driver must be one of ``stores``, and "
-            "one that can write. Used only when ``enabled_backends`` is not set."
-        ),
-    ),
-]
-
-MULTI_STORE_OPTS: list[cfg.Opt] = [
-    cfg.StrOpt(
-        "default_backend",
-        help=_(
-            "Identifier of the store that takes an image whose upload names no store. Must be one "
-            "of the identifiers in ``enabled_backends``; the service does not start without it."
-        ),
-    ),
-]
 
 
 class _State:
@@ -87,11 +33,37 @@ class _State:
         self.conf: cfg.ConfigOpts | None = None
         self.reserved: dict[str, str] = {}
         self.failures: dict[str, str] = {}
+        self.outages = Outages()
         # {what is written to: identifier of the store that alone may do so}
         self.owners: dict[str, str] = {}
+        # Options whose values were set aside, as (group, option).
+        self.set_aside: list[tuple[str, str]] = []
+
+    def begin(self, conf: cfg.ConfigOpts) -> None:
+        """Forget an earlier creation of stores.
+
+        :param conf: the configuration of the new one
+        """
+        if self.conf is not None:
+            for group, option in self.set_aside:
+                self.conf.clear_override(option, group=group)
+        self.conf = conf
+        self.failures, self.owners, self.set_aside = {}, {}, []
+
+    def after_fork(self) -> None:
+        """Begin with new locks: the threads that held them are not in this process."""
+        self.lock = threading.RLock()
+        self.outages.after_fork()
 
 
 _STATE = _State()
+
+
+def _after_fork() -> None:
+    _STATE.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def active_conf() -> cfg.ConfigOpts:
@@ -102,88 +74,6 @@ def active_conf() -> cfg.ConfigOpts:
 def failures() -> dict[str, str]:
     """Return the stores that could not be loaded, with the reason, from the last creation."""
     return dict(_STATE.failures)
-
-
-# -- drivers and their options
-
-
-def drivers() -> list[tuple[str, Any]]:
-    """Return the installed drivers.
-
-    :returns: pairs (entry point name, what it names), sorted by name; a driver that cannot be
-        imported is left out, with a warning in the log
-    """
-
-    def on_failure(_manager: Any, entry_point: Any, error: BaseException) -> None:
-        LOG.warning(
-            "Driver %s cannot be imported, its options are unknown: %s", entry_point.name, error
-        )
-
-    manager = stevedore.extension.ExtensionManager(NAMESPACE, on_load_failure_callback=on_failure)
-    # A name that two distributions declare is listed once; it cannot be loaded.
-    plugins = {extension.name: extension.plugin for extension in manager}
-    return sorted(plugins.items())
-
-
-def drivers_once() -> list[tuple[str, Any]]:
-    """Return the installed drivers without the further names that some of them have."""
-    seen: list[Any] = []
-    result = []
-    for name, plugin in drivers():
-        if not any(plugin is other for other in seen):
-            seen.append(plugin)
-            result.append((name, plugin))
-    return result
-
-
-def options_of(plugin: Any) -> list[cfg.Opt]:
-    """Return the options of a driver, be it a class or a function."""
-    return list(getattr(plugin, "OPTIONS", None) or [])
-
-
-def reserved_opts(identifier: str) -> list[cfg.Opt]:
-    """Return the options of a reserved store: those of the file driver, with a place of its own.
-
-    They are separate definitions on purpose: a reserved store takes nothing from
-    ``[backend_defaults]``, which is meant for stores of images.
-
-    :param identifier: name of the store, such as ``os_glance_staging_store``
-    """
-    from glance_store._drivers.filesystem import options
-
-    return options.reserved(identifier)
-
-
-def load_store(
-    conf: cfg.ConfigOpts, store_entry: str, invoke_load: bool = True, backend: str | None = None
-) -> Any:
-    """Load a driver and make a store of it, not yet configured.
-
-    :param conf: the configuration to hand to it
-    :param store_entry: entry point name of the driver
-    :param invoke_load: False to get the driver itself instead of a store
-    :param backend: identifier of the store in multi-store mode
-    :returns: the store; None when the driver cannot be loaded (there is a warning in the log)
-    :raises BadStoreConfiguration: from the constructor of the driver
-    """
-    arguments = [conf] if backend is None else [conf, backend]
-    try:
-        plugin: Any = stevedore.driver.DriverManager(
-            NAMESPACE, store_entry, invoke_on_load=False
-        ).driver
-        return plugin(*arguments) if invoke_load else plugin
-    except exceptions.GlanceStoreException:
-        raise
-    except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
-        # when it is loaded; the other stores of the configuration must not go down with it.
-        LOG.warning(
-            "Store %s: driver %s cannot be loaded and is skipped: %s",
-            backend or store_entry,
-            store_entry,
-            exc,
-        )
-        _STATE.failures[backend or store_entry] = f"driver {store_entry} cannot be loaded: {exc}"
-        return None
 
 
 # -- creation
@@ -197,17 +87,18 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
     :raises BackendException: a driver names no scheme
     """
     with _STATE.lock:
-        _STATE.conf = conf
-        _STATE.failures = {}
+        _STATE.begin(conf)
         count = 0
+        wrong: list[store_options.Mistake] = []
         useless: list[str] = []
         for entry in sorted(set(conf.glance_store.stores)):
-            store = _create(conf, entry)
+            store = _create(conf, entry, None, wrong)
             if store is None:
                 continue
             schemes = _schemes(store, entry, useless)
             location.register_scheme_map({scheme: _entry(store, entry) for scheme in schemes})
             count += bool(schemes)
+        _set_aside(conf, wrong)
         _refuse(useless)
         return count
 
@@ -221,28 +112,24 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
     :raises BackendException: a driver names no scheme
     """
     with _STATE.lock:
-        _STATE.conf = conf
-        _STATE.failures = {}
-        _STATE.owners = {}
+        _STATE.begin(conf)
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
         count = 0
+        wrong: list[store_options.Mistake] = []
         useless: list[str] = []
         for identifier, entry in _configured(conf):
-            if identifier in _STATE.reserved:
-                # Those of the others are registered by the store itself.
-                register_backend_opts(conf, identifier, entry, reserved=True)
-            store = _create(conf, entry, identifier)
+            store = _create(conf, entry, identifier, wrong)
             if store is None:
                 # One that worked with an earlier configuration must not stay in use.
                 _forget(identifier)
                 continue
-            _claim(store, identifier)
             schemes = _schemes(store, identifier, useless)
             location.register_scheme_backend_map(
                 {scheme: {identifier: _entry(store, entry)} for scheme in schemes}
             )
             count += len(schemes)
+        _set_aside(conf, wrong)
         _refuse(useless)
         return count
 
@@ -252,49 +139,86 @@ def _forget(identifier: str) -> None:
         by_identifier.pop(identifier, None)
 
 
+def _set_aside(conf: cfg.ConfigOpts, wrong: Sequence[store_options.Mistake]) -> None:
+    """Give options with bad values their defaults, once the stores that have them are skipped.
+
+    The image service reads the description and the weight of each store, and logs all options: it
+    must not fail where the store has failed already.
+    """
+    for group, opt, _value, _reason in wrong:
+        conf.set_override(opt.dest, opt.default, group=group)
+        _STATE.set_aside.append((group, opt.dest))
+
+
 def _configured(conf: cfg.ConfigOpts) -> list[tuple[str, str]]:
     """Return (identifier, driver) of the enabled and the reserved stores."""
     enabled = getattr(conf, "enabled_backends", None) or {}
     return [*enabled.items(), *_STATE.reserved.items()]
 
 
-def register_backend_opts(
-    conf: cfg.ConfigOpts, identifier: str, store_entry: str, reserved: bool
-) -> None:
-    """Register the options of one store of multi-store mode in its group.
+def _create(
+    conf: cfg.ConfigOpts,
+    entry: str,
+    identifier: str | None,
+    wrong: list[store_options.Mistake],
+) -> Any:
+    """Load and configure one store; None when it cannot be used, which is logged and remembered.
 
-    :param conf: where to
-    :param identifier: name of the store and of the group
-    :param store_entry: entry point name of the driver, matched exactly
-    :param reserved: whether it is a reserved store
+    Options with values that they cannot have are added to `wrong`.
     """
-    if reserved:
-        driver.register_each(
-            conf, [*reserved_opts(identifier), *driver.Store.MULTI_BACKEND_OPTIONS], identifier
-        )
-        return
-    plugin = load_store(conf, store_entry, invoke_load=False, backend=identifier)
-    driver.register_each(conf, options_of(plugin), identifier)
-
-
-def _create(conf: cfg.ConfigOpts, entry: str, identifier: str | None = None) -> Any:
-    """Load and configure one store; None when it cannot be used, which is logged and remembered."""
     name = identifier or entry
+    plugin, problems = None, []
     try:
-        store = load_store(conf, entry, backend=identifier)
-        if store is None:
-            return None
+        plugin = loading.load_driver(entry, identifier)
+    except exceptions.DriverLoadFailure as exc:
+        problems.append(str(exc.msg))
+    found = _mistakes(conf, plugin, identifier)
+    wrong += found
+    problems += map(str, found)
+    if problems:
+        return _skip(name, "; ".join(problems))
+    try:
+        store = loading.make_store(plugin, conf, entry, identifier)
         store.get_schemes()
-        store.configure()
+        _STATE.outages.configure(store, name, lambda: _configure(store, identifier))
     except exceptions.GlanceStoreException as exc:
-        _STATE.failures[name] = str(exc.msg)
-        LOG.error("Store %s is skipped, the others stay in use: %s", name, exc.msg)
-        return None
+        return _skip(name, one_line(exc))
     except NotImplementedError as exc:
-        _STATE.failures[name] = f"driver {entry} is incomplete: {exc}"
-        LOG.error("Store %s is skipped: its driver %s is incomplete: %s", name, entry, exc)
-        return None
+        return _skip(name, f"driver {entry} is incomplete: {one_line(exc)}")
+    except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
+        return _skip(name, f"driver {entry} has failed: {type(exc).__name__}: {one_line(exc)}")
     return store
+
+
+def _skip(name: str, reason: str) -> None:
+    _STATE.failures[name] = reason
+    LOG.error("Store %s is skipped, the others stay in use: %s", name, reason)
+
+
+def _mistakes(
+    conf: cfg.ConfigOpts, plugin: Any, identifier: str | None
+) -> list[store_options.Mistake]:
+    """Register the options of a store, and return what is wrong with their values."""
+    if identifier is None:
+        opts = loading.options_of(plugin)
+        store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
+        return store_options.mistakes(conf, opts, [store_options.DEFAULT_GROUP])
+    groups = [identifier]
+    if identifier in _STATE.reserved:
+        opts = loading.reserved_opts(identifier)
+    else:
+        opts = loading.options_of(plugin)
+        groups.append(store_options.SHARED_CONF_GROUP)
+        store_options.register_each(conf, opts, store_options.SHARED_CONF_GROUP)
+    opts = [*opts, *store_options.MULTI_BACKEND_OPTIONS]
+    store_options.register_each(conf, opts, identifier)
+    return store_options.mistakes(conf, opts, groups)
+
+
+def _configure(store: Any, identifier: str | None) -> None:
+    store.configure()
+    if identifier is not None:
+        _claim(store, identifier)
 
 
 def _schemes(store: Any, name: str, useless: list[str]) -> tuple[str, ...]:
@@ -347,25 +271,45 @@ def _rebuilt(info: dict[str, Any], backend: str | None) -> Any:
     """Return a new, configured store in the place of one that cannot be used twice."""
     with _STATE.lock:
         old = info["store"]
-        store = load_store(old.conf, info["store_entry"], backend=backend)
-        if store is None:
-            raise exceptions.DriverLoadFailure(driver_name=info["store_entry"])
-        store.configure()
-        if backend is not None:
-            _claim(store, backend)
+        entry = info["store_entry"]
+        store = loading.make_store(loading.load_driver(entry, backend), old.conf, entry, backend)
+        try:
+            _configure(store, backend)
+        except OUTAGES as exc:
+            raise _unavailable(backend or entry, one_line(exc)) from exc
         return store
 
 
-def store_of_scheme(scheme: str) -> Any:
+def _unavailable(name: str, reason: str) -> exceptions.BackendUnavailable:
+    return exceptions.BackendUnavailable(
+        _("The store '%(store)s' cannot reach its backend: %(reason)s"), store=name, reason=reason
+    )
+
+
+def _ready(store: Any, name: str, identifier: str | None, must_be: bool) -> Any:
+    """Return a store, configured if its backend was out of reach when that was to be done.
+
+    :raises BackendUnavailable: the backend is still out of reach, and the store `must_be` ready
+    """
+    reason = _STATE.outages.configure_again(store, name, lambda: _configure(store, identifier))
+    if reason is not None and must_be:
+        raise _unavailable(name, reason)
+    return store
+
+
+def store_of_scheme(scheme: str, ready: bool = False) -> Any:
     """Return the store of single-store mode that serves a scheme.
 
+    :param scheme: such as ``file``
+    :param ready: whether it must be configured
     :raises UnknownScheme: there is none
+    :raises BackendUnavailable: it could not be configured so far
     """
     info = location.SCHEME_TO_CLS_MAP.get(scheme)
     if info is None:
         raise exceptions.UnknownScheme(scheme=scheme)
     if _reusable(info["store"]):
-        return info["store"]
+        return _ready(info["store"], info["store_entry"], None, ready)
     store = _rebuilt(info, None)
     location.register_scheme_map(
         {name: _entry(store, info["store_entry"]) for name in store.get_schemes()}
@@ -391,10 +335,13 @@ def _enabled(identifier: str) -> dict[str, Any] | None:
     return _loaded(identifier)
 
 
-def store_of_identifier(identifier: str) -> Any:
+def store_of_identifier(identifier: str, ready: bool = False) -> Any:
     """Return the store of multi-store mode with an identifier.
 
+    :param identifier: its key in ``enabled_backends``
+    :param ready: whether it must be configured
     :raises UnknownScheme: it is not enabled, or could not be loaded
+    :raises BackendUnavailable: it could not be configured so far
     """
     info = _enabled(identifier)
     if info is None:
@@ -404,13 +351,30 @@ def store_of_identifier(identifier: str) -> Any:
             reason=_STATE.failures.get(identifier, "it has not been loaded"),
         )
     if _reusable(info["store"]):
-        return info["store"]
+        return _ready(info["store"], identifier, identifier, ready)
     store = _rebuilt(info, identifier)
     entry = _entry(store, info["store_entry"])
     location.register_scheme_backend_map(
         {scheme: {identifier: entry} for scheme in store.get_schemes()}
     )
     return store
+
+
+def located(uri: str, identifier: str | None = None) -> tuple[Any, location.Location]:
+    """Return the store of a location, ready for use, and the location.
+
+    :param uri: the location
+    :param identifier: of the store in multi-store mode, None in single-store mode
+    :raises UnknownScheme: no loaded store serves the scheme, or this one does not
+    :raises BadStoreUri: the location is malformed
+    :raises BackendUnavailable: the store could not be configured so far
+    """
+    conf = active_conf()
+    if identifier is None:
+        loc = location.get_location_from_uri(uri, conf=conf)
+        return store_of_scheme(loc.store_name, ready=True), loc
+    loc = location.get_location_from_uri_and_backend(uri, identifier, conf=conf)
+    return store_of_identifier(identifier, ready=True), loc
 
 
 def weight_of(identifier: str) -> int:
@@ -447,6 +411,15 @@ def candidates(uri: str) -> list[str]:
     return sorted(found, key=fit, reverse=True)
 
 
+# A store that says this may hold the image all the same.
+_UNCERTAIN = (
+    exceptions.StoreDeleteNotSupported,
+    exceptions.StoreGetNotSupported,
+    exceptions.RemoteServiceUnavailable,
+    exceptions.TimeoutError,
+)
+
+
 def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
     """Try an operation on each store that may hold a location.
 
@@ -455,8 +428,11 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
     :returns: the first result
     :raises NotFound: no store has it
     :raises BadStoreUri: no store can make sense of it
+    :raises GlanceStoreException: no store could do it, and one that is read-only or out of reach
+        may have it: the error of the first such store
     """
     malformed: exceptions.BadStoreUri | None = None
+    uncertain: exceptions.GlanceStoreException | None = None
     missing = False
     for identifier in candidates(uri):
         try:
@@ -464,7 +440,11 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
         except (exceptions.NotFound, exceptions.UnknownScheme):
             missing = True
         except exceptions.BadStoreUri as exc:
-            malformed = exc
+            malformed = malformed or exc
+        except _UNCERTAIN as exc:
+            uncertain = uncertain or exc
+    if uncertain is not None:
+        raise uncertain
     if malformed is not None and not missing:
         raise malformed
     raise exceptions.NotFound(

@@ -202,6 +202,29 @@ def test_url_prefix_is_unknown_at_first(private):
     assert Store(private).url_prefix is None
 
 
+@pytest.mark.parametrize("name", ["store_conf", "name", "read_size"])
+def test_drivers_of_earlier_years_assign_these(private, name):
+    class Earlier(Store):
+        def __init__(self, conf, backend=None):
+            setattr(self, name, "before")
+            super().__init__(conf, backend)
+
+    other = Store(private, "one")
+    before = getattr(other, name)
+    store = Earlier(private, "one")
+    assert getattr(store, name) == "before"
+    setattr(store, name, "after")
+    assert getattr(store, name) == "after"
+    assert getattr(other, name) is before
+    assert getattr(Store, name) is not None
+
+
+def test_translations_of_log_lines():
+    from glance_store.i18n import _LC, _LE, _LI, _LW
+
+    assert [mark("a %s line") for mark in (_LI, _LW, _LE, _LC)] == ["a %s line"] * 4
+
+
 @pytest.mark.parametrize("name", ["url_prefix", "weight", "capabilities"])
 def test_properties_are_read_only(private, name):
     with pytest.raises(AttributeError):

@@ -63,8 +63,8 @@ class Refuse:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())
-from glance_store import registry
-print(sorted(name for name, plugin in registry.drivers() if plugin.OPTIONS))
+from glance_store import loading, registry
+print(sorted(name for name, plugin in loading.drivers() if plugin.OPTIONS))
 print("eventlet" in sys.modules)
 """
 

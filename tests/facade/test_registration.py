@@ -12,7 +12,7 @@ import pytest
 from oslo_config import cfg
 
 import glance_store
-from glance_store import registry
+from glance_store import loading, store_options
 
 FACTS = json.loads((Path(__file__).parents[1] / "data" / "options.json").read_text())
 DRIVERS = ["cinder", "file", "http", "rbd", "s3", "swift", "vmware"]
@@ -36,24 +36,24 @@ def facts_of(driver):
 
 
 def test_r1_drivers_are_sorted_by_name():
-    found = [name for name, _plugin in registry.drivers()]
+    found = [name for name, _plugin in loading.drivers()]
     assert found == sorted(name for name in FACTS["entry_points"] if name != "no_conf")
 
 
 def test_drivers_once_leaves_the_further_names_out():
-    found = [name for name, _plugin in registry.drivers_once()]
+    found = [name for name, _plugin in loading.drivers_once()]
     assert found == [group for group, _names in FACTS["list_opts_multi"]["result"][1:]]
 
 
 def test_drivers_of_other_distributions_are_found(outside):
-    plugins = dict(registry.drivers())
+    plugins = dict(loading.drivers())
     assert plugins["memory"] is outside.Store
     assert plugins["memory.by.function"] is outside.make_store
 
 
 def test_driver_that_cannot_be_imported_is_left_out_with_a_warning(outside, caplog):
-    assert "faulty.library" not in dict(registry.drivers())
-    (record,) = [record for record in caplog.records if record.name == "glance_store.registry"]
+    assert "faulty.library" not in dict(loading.drivers())
+    (record,) = [record for record in caplog.records if record.name == "glance_store.loading"]
     assert record.getMessage() == (
         "Driver faulty.library cannot be imported, its options are unknown: "
         "No module named 'a_client_library_that_is_not_installed'"
@@ -68,21 +68,21 @@ def test_name_that_two_distributions_declare(outside, tmp_path, monkeypatch, con
         "[glance_store.drivers]\nmemory = faulty_drivers:CannotWrite\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert [name for name, _plugin in registry.drivers()].count("memory") == 1
+    assert [name for name, _plugin in loading.drivers()].count("memory") == 1
     # Which of them is meant cannot be known.
-    assert registry.load_store(conf, "memory") is None
+    assert loading.load_store(conf, "memory") is None
     assert "driver memory cannot be loaded and is skipped" in caplog.text
 
 
 def test_r5_options_are_read_from_a_class_or_a_function(outside):
-    assert names(registry.options_of(outside.Store)) == ["memory_shelf", "memory_chunk"]
-    assert names(registry.options_of(outside.make_store)) == ["memory_shelf", "memory_chunk"]
-    assert registry.options_of(glance_store.Store) == []
-    assert registry.options_of(object()) == []
+    assert names(loading.options_of(outside.Store)) == ["memory_shelf", "memory_chunk"]
+    assert names(loading.options_of(outside.make_store)) == ["memory_shelf", "memory_chunk"]
+    assert loading.options_of(glance_store.Store) == []
+    assert loading.options_of(object()) == []
 
 
 def test_options_of_returns_a_list_of_its_own(outside):
-    registry.options_of(outside.Store).clear()
+    loading.options_of(outside.Store).clear()
     assert outside.Store.OPTIONS
 
 
@@ -98,7 +98,7 @@ def test_r1_list_of_single_store_mode_is_sorted_and_complete():
     assert [name for name in listed if name in promised] == promised
     assert len(listed) == len(set(listed))
     assert listed == [
-        opt.name for _name, plugin in registry.drivers_once() for opt in plugin.OPTIONS
+        opt.name for _name, plugin in loading.drivers_once() for opt in plugin.OPTIONS
     ]
 
 
@@ -134,7 +134,7 @@ def test_lists_are_the_callers_own():
 
 @pytest.mark.parametrize("fact", FACTS["single_store_common"] + FACTS["multi_store_common"])
 def test_common_options(fact):
-    opts = {opt.name: opt for opt in [*registry.STORE_OPTS, *registry.MULTI_STORE_OPTS]}
+    opts = {opt.name: opt for opt in [*store_options.STORE_OPTS, *store_options.MULTI_STORE_OPTS]}
     opt = opts[fact["name"]]
     choices = getattr(opt.type, "choices", None)
     assert {
@@ -191,7 +191,7 @@ def test_registration_of_multi_store_mode(conf):
     glance_store.register_store_opts(conf, {"resv": "file"})
     for driver in DRIVERS:
         assert set(observed[f"b_{driver}"]) <= registered(conf, f"b_{driver}")
-        opts = dict(registry.drivers())[driver].OPTIONS
+        opts = dict(loading.drivers())[driver].OPTIONS
         assert set(names(opts)) == registered(conf, f"b_{driver}")
     assert {fact["name"] for fact in FACTS["reserved_store_options"]} <= registered(conf, "resv")
     assert registered(conf, "glance_store") == {"default_backend"}
@@ -199,8 +199,8 @@ def test_registration_of_multi_store_mode(conf):
 
 @pytest.mark.parametrize("driver", ["file", "http"])
 def test_registration_by_the_constructor(conf, driver):
-    opts = set(names(dict(registry.drivers())[driver].OPTIONS))
-    store = registry.load_store(conf, driver, backend="one")
+    opts = set(names(dict(loading.drivers())[driver].OPTIONS))
+    store = loading.load_store(conf, driver, backend="one")
     assert registered(conf, "one") == opts | {"store_description", "weight"}
     assert registered(conf, "backend_defaults") == opts
     assert store.conf is conf

@@ -12,7 +12,7 @@ import stevedore.extension
 from oslo_config import cfg
 
 import glance_store
-from glance_store import capabilities, exceptions, location, registry
+from glance_store import capabilities, exceptions, loading, location, registry
 
 # The file driver is the only one of a reserved store.
 RESERVED = {"os_glance_staging_store": "file"}
@@ -22,19 +22,19 @@ RESERVED = {"os_glance_staging_store": "file"}
 
 
 def test_unknown_driver_is_skipped_with_a_warning(conf, caplog):
-    assert registry.load_store(conf, "no_such_driver", backend="one") is None
+    assert loading.load_store(conf, "no_such_driver", backend="one") is None
     assert "Store one: driver no_such_driver cannot be loaded and is skipped" in caplog.text
 
 
 def test_driver_itself_can_be_loaded(conf, outside):
-    assert registry.load_store(conf, "memory", invoke_load=False) is outside.Store
+    assert loading.load_store(conf, "memory", invoke_load=False) is outside.Store
     assert glance_store.backend._load_store(conf, "memory", invoke_load=False) is outside.Store
     assert outside.BUILT == []
 
 
 def test_arguments_of_the_constructor(conf, outside):
-    single = registry.load_store(conf, "memory")
-    multi = registry.load_store(conf, "memory.by.function", backend="one")
+    single = loading.load_store(conf, "memory")
+    multi = loading.load_store(conf, "memory.by.function", backend="one")
     assert (single.conf, single.backend_group) == (conf, None)
     assert (multi.conf, multi.backend_group) == (conf, "one")
     assert outside.CONFIGURED == []
@@ -203,7 +203,7 @@ def test_reusable_store_is_the_same_at_each_look_up(create_multi, create_single)
 def test_driver_that_vanished_since_the_creation(outside, create_multi, monkeypatch):
     create_multi({"one": "memory"})
     monkeypatch.setattr(
-        stevedore.extension.ExtensionManager, "ENTRY_POINT_CACHE", {registry.NAMESPACE: []}
+        stevedore.extension.ExtensionManager, "ENTRY_POINT_CACHE", {loading.NAMESPACE: []}
     )
     with pytest.raises(exceptions.DriverLoadFailure, match="memory"):
         glance_store.get_store_from_store_identifier("one")
@@ -241,7 +241,7 @@ def test_r30_store_is_found_whatever_its_driver_is_called(create_multi, driver):
     create_multi({"one": driver, "two": "http"})
     store = glance_store.get_store_from_store_identifier("one")
     assert store.backend_group == "one"
-    assert registry.load_store(store.conf, driver, invoke_load=False) is type(store)
+    assert loading.load_store(store.conf, driver, invoke_load=False) is type(store)
 
 
 def test_r31_store_that_failed_next_to_one_of_its_kind(outside, create_multi):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drivers that go wrong, each at another moment."""
 
+from typing import ClassVar
+
 import glance_store.driver
 import glance_store.location
 from glance_store import capabilities, exceptions
@@ -64,6 +66,38 @@ class CannotWrite(FaultyStore):
 
     def configure_add(self):
         raise exceptions.BadStoreConfiguration(store_name="faulty", reason="the disk is gone")
+
+
+class OutOfReach(FaultyStore):
+    """Connects when it is configured, which fails with `FAILURE` as long as that is set."""
+
+    FAILURE = None
+    ATTEMPTS: ClassVar[list] = []
+
+    def configure_add(self):
+        self.ATTEMPTS.append(self.backend_group)
+        if self.FAILURE is not None:
+            raise self.FAILURE
+        self.connected = True
+
+    @glance_store.driver.back_compat_add
+    @capabilities.check
+    def add(self, image_id, image_file, image_size, hashing_algo, context=None, verifier=None):
+        assert self.connected
+        return "faulty:x", 0, "checksum", "multihash", {}
+
+    def get_size(self, location, context=None):
+        assert self.connected
+        return 7
+
+    def storage_ids(self):
+        return {"the only place"}
+
+
+class OutOfReachEachTime(OutOfReach):
+    """The same, made anew for each operation."""
+
+    _CAPABILITIES = capabilities.BitMasks.RW_ACCESS
 
 
 class ReturnsBadMetadata(FaultyStore):

@@ -25,8 +25,8 @@ from oslo_config import cfg
 
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors
-from glance_store.driver import register_each
 from glance_store.i18n import _
+from glance_store.store_options import register_each
 
 # Seconds for which what os-brick finds out about this host is taken for granted.
 _PROPERTIES_LAST = 60.0

@@ -18,6 +18,14 @@ from glance_store.i18n import _
 # Another try may work.
 _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
 _LONGEST_TEXT = 300
+# What an attached volume says whose storage is gone; I/O errors are how the kernel puts it.
+_LOST = frozenset(
+    {
+        *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT),
+        *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED),
+        *(errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
+    }
+)
 
 
 class CinderError(exceptions.GlanceStoreException, exceptions.BackendException):
@@ -36,11 +44,11 @@ class VolumeHasSnapshots(exceptions.HasSnapshot, CinderError):  # noqa: N818 - a
     """The volume has snapshots."""
 
 
-class CinderUnavailable(exceptions.RemoteServiceUnavailable, CinderError):  # noqa: N818 - as the library's own
+class CinderUnavailable(exceptions.BackendUnavailable, CinderError):  # noqa: N818 - as the library's own
     """Cinder or Keystone cannot be reached, or is out of order."""
 
 
-class CinderTimeout(exceptions.TimeoutError, CinderError):  # noqa: N818 - as the library's own
+class CinderTimeout(exceptions.BackendUnavailable, CinderError):  # noqa: N818 - as the library's own
     """Cinder was silent, or a volume did not get where it should in time."""
 
 
@@ -165,6 +173,7 @@ def _device_error(exc: Exception, code: int, what: str, writing: bool) -> Except
         return exceptions.StorageWriteDenied(
             _("This process may not write to %(what)s: %(cause)s"), **cause
         )
+    kind = CinderUnavailable if code in _LOST else CinderError
     if writing:
-        return CinderError(_("Writing to %(what)s has failed: %(cause)s"), **cause)
-    return CinderError(_("Reading from %(what)s has failed: %(cause)s"), **cause)
+        return kind(_("Writing to %(what)s has failed: %(cause)s"), **cause)
+    return kind(_("Reading from %(what)s has failed: %(cause)s"), **cause)

@@ -58,6 +58,8 @@ effect when ``https_ca_certificates_file`` is set.
     cfg.DictOpt(
         "http_proxy_information",
         default={},
+        # The address of a proxy may hold a user and a password.
+        secret=True,
         help="""
 Proxies to reach the servers through, as ``scheme:proxy`` pairs separated by
 commas, for example ``http:10.0.0.1:3128,https:10.0.0.1:1080``.

@@ -183,18 +183,21 @@ class _Slot:
         self.lock = threading.Lock()
         self.connection: Connection | None = None
         self.attempts = 0  # that have failed
-        self.failure: str | None = None  # of the last of them
+        self.failure: tuple[str, int | None] | None = None  # of the last of them: reason, number
 
 
 class Cluster:
     """The cluster of a store.
 
     :param settings: returns how to connect; when that changes, so does the connection
-    :param failure: makes the error for a cluster that cannot be reached out of its reason
+    :param failure: makes the error for a cluster that cannot be connected to out of the reason and
+        the error number
     """
 
     def __init__(
-        self, settings: Callable[[], Settings], failure: Callable[[str], Exception]
+        self,
+        settings: Callable[[], Settings],
+        failure: Callable[[str, int | None], Exception],
     ) -> None:
         self._settings = settings
         self._failure = failure
@@ -253,16 +256,16 @@ class Cluster:
     def _connect(self, slot: _Slot, settings: Settings, seen: int) -> Connection:
         if slot.attempts != seen and slot.failure is not None:
             # Somebody else has just tried in vain while this call waited: not once more as long.
-            raise self._failure(slot.failure)
+            raise self._failure(*slot.failure)
         slot.failure = None
         try:
             return Connection(settings)
         except Exception as exc:
             if not errors.is_native(exc):
                 raise
-            slot.failure = _reason(exc, settings)
+            slot.failure = _reason(exc, settings), errors.number_of(exc)
             slot.attempts += 1
-            raise self._failure(slot.failure) from exc
+            raise self._failure(*slot.failure) from exc
 
     def forget(self) -> None:
         """Begin anew, in a forked process: the connections are the parent's."""

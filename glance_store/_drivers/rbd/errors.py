@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 _MODULES = ("rados", "rbd")
 # After these the connection cannot be relied on: the cluster is silent, or shuts this client out.
 _LOST = (errno.ETIMEDOUT, errno.ESHUTDOWN, errno.ENOTCONN)
+# A file is missing, or the user is not one of the cluster.
+_MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EINVAL)
 
 # Seconds by which Ceph's own time-outs, which say more, come first.
 _GRACE = 0.5
@@ -36,8 +38,28 @@ class Link(Protocol):
         ...
 
 
-class NotAvailable(exceptions.RemoteServiceUnavailable):
+class NotAvailable(exceptions.BackendUnavailable):
     """The cluster does not take orders from this connection any more; another may work."""
+
+
+# Callers have always caught trouble with the connection as a `BackendException`, or, with several
+# stores, as a `BadStoreConfiguration`: both classes are both.
+class ClusterRefused(exceptions.BadStoreConfiguration, exceptions.BackendException):
+    """The cluster cannot be used with these options."""
+
+
+class ClusterUnreachable(
+    exceptions.BackendUnavailable, exceptions.BadStoreConfiguration, exceptions.BackendException
+):
+    """The cluster cannot be reached; it may come back."""
+
+
+def unusable(number: int | None) -> type[ClusterRefused | ClusterUnreachable]:
+    """Return the class of the error for a cluster that cannot be connected to.
+
+    :param number: error number of the attempt
+    """
+    return ClusterRefused if number in _MISTAKES else ClusterUnreachable
 
 
 def is_native(exc: BaseException) -> bool:
@@ -135,8 +157,8 @@ def bounded(call: Callable[[], _T], action: str, link: Link) -> _T:
     return results[0]
 
 
-def _timed_out(action: str, link: Link) -> exceptions.TimeoutError:
-    return exceptions.TimeoutError(
+def _timed_out(action: str, link: Link) -> exceptions.BackendUnavailable:
+    return exceptions.BackendUnavailable(
         _(
             "%(action)s: the Ceph cluster did not answer within %(timeout)g seconds (option "
             "rados_connect_timeout). See whether its monitors and OSDs are up"

@@ -65,9 +65,9 @@ class Store(driver.Store):
     def configure_add(self) -> None:
         """Take the options over, and in multi-store mode ask the cluster for its id.
 
-        :raises BadStoreConfiguration: Ceph's bindings are missing, an option is wrong, or the
-            cluster of one of several stores cannot be reached
-        :raises BackendException: the cluster of the only store cannot be reached
+        A cluster that cannot be reached is asked when it is needed.
+
+        :raises BadStoreConfiguration: Ceph's bindings are missing, or an option is wrong
         """
         options = self.store_conf
         self.pool = str(options.rbd_store_pool)
@@ -85,8 +85,11 @@ class Store(driver.Store):
             )
         if self.backend_group is not None:
             self._url_prefix = "rbd://"
-            with self.get_connection() as connection:
-                self._learn_fsid(connection)
+            try:
+                with self.get_connection() as connection:
+                    self._learn_fsid(connection)
+            except errors.ClusterUnreachable as exc:
+                LOG.warning("%s. It is tried again when the store is used", exc.msg)
 
     def _check_bindings(self) -> None:
         missing = [
@@ -124,11 +127,12 @@ class Store(driver.Store):
 
     def storage_ids(self) -> set[str]:
         """Return the pools, by cluster."""
-        if self._fsid is None:
-            return set()
-        place = f"pool {self.pool} of Ceph cluster {self._fsid}"
         # The same pool with another place for the data is a common set-up.
-        return {f"{place} (data in pool {self.data_pool})" if self.data_pool else place}
+        data = f" (data in pool {self.data_pool})" if self.data_pool else ""
+        # By file as well: a cluster that is out of reach has not told its id.
+        file = self._settings().conf_file or "ceph.conf"
+        clusters = [f"of {file}"] + ([self._fsid] if self._fsid else [])
+        return {f"pool {self.pool} of Ceph cluster {cluster}{data}" for cluster in clusters}
 
     def check_health(self) -> str:
         """Look whether the cluster and the pools can be used.
@@ -160,10 +164,8 @@ class Store(driver.Store):
             options.rados_connect_timeout,
         )
 
-    def _unreachable(self, reason: str) -> Exception:
-        if len(getattr(self.conf, "enabled_backends", None) or {}) > 1:
-            return self._misconfigured(reason)
-        return exceptions.BackendException(f"Store {self.name}: {reason}")
+    def _unreachable(self, reason: str, number: int | None) -> Exception:
+        return errors.unusable(number)(f"Store {self.name}: {reason}")
 
     @contextlib.contextmanager
     def get_connection(
@@ -173,8 +175,8 @@ class Store(driver.Store):
 
         :param conffile: not used any more: the options of the store say it
         :param rados_id: not used any more: the options of the store say it
-        :raises BadStoreConfiguration: the cluster cannot be reached, and there are other stores
-        :raises BackendException: the cluster cannot be reached
+        :raises ClusterRefused: the options do not let it in
+        :raises ClusterUnreachable: the cluster cannot be reached
         """
         connection: Connection = self._cluster.borrow()
         try:

@@ -61,7 +61,7 @@ class PreconditionFailed(exceptions.BackendException):
     """
 
 
-class ConflictingRequest(exceptions.RemoteServiceUnavailable):
+class ConflictingRequest(exceptions.BackendUnavailable):
     """Something else was being done with the object at that moment; asking again may help."""
 
 
@@ -123,7 +123,7 @@ _RULES = (
     _Rule(NotImplementedByService, ("NotImplemented",), (501,)),
     _Rule(exceptions.TruncatedImage, ("InvalidRange",), (416,)),
     _Rule(
-        exceptions.RemoteServiceUnavailable,
+        exceptions.BackendUnavailable,
         (
             "InternalError",
             "RequestTimeout",
@@ -251,7 +251,7 @@ def translate(exc: Exception, action: str, image: str | None = None) -> Exceptio
     if isinstance(exc, botocore.exceptions.BotoCoreError):
         return _of_library(exc, action)
     if isinstance(exc, (urllib3.exceptions.HTTPError, OSError)):
-        return exceptions.RemoteServiceUnavailable(
+        return exceptions.BackendUnavailable(
             _("%(action)s: the connection failed (%(cause)s)"), action=action, cause=_cause(exc)
         )
     if type(exc).__module__.partition(".")[0] in ("boto3", "botocore"):
@@ -309,7 +309,7 @@ def _of_library(exc: Exception, action: str) -> Exception:
             )
         elif "ProxyConnectionError" in names:
             hint = _("; the proxy cannot be used (s3_store_proxies)")
-        return exceptions.RemoteServiceUnavailable(
+        return exceptions.BackendUnavailable(
             _("%(action)s: the connection failed (%(cause)s)%(hint)s"),
             action=action,
             cause=_cause(exc),

@@ -37,7 +37,7 @@ class SwiftDenied(exceptions.Forbidden, exceptions.BackendException):
     """The account may not do this."""
 
 
-class SwiftUnavailable(exceptions.RemoteServiceUnavailable, exceptions.BackendException):
+class SwiftUnavailable(exceptions.BackendUnavailable, exceptions.BackendException):
     """Swift or the identity service cannot be reached, or breaks off; another try may work."""
 
 

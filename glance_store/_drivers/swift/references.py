@@ -18,8 +18,8 @@ from oslo_config import cfg
 
 from glance_store import exceptions
 from glance_store._drivers.swift.options import OPTIONS
-from glance_store.driver import DEFAULT_GROUP, BackendGroupConfiguration
 from glance_store.i18n import _
+from glance_store.store_options import DEFAULT_GROUP, BackendGroupConfiguration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -45,13 +45,13 @@ def client_error(code: str, status: int, message: str = "words", **more: Any) ->
         ("ConditionalRequestConflict", 409, ConflictingRequest),
         ("PreconditionFailed", 412, PreconditionFailed),
         ("InvalidRange", 416, exceptions.TruncatedImage),
-        ("TooManyRequests", 429, exceptions.RemoteServiceUnavailable),
-        ("SlowDown", 503, exceptions.RemoteServiceUnavailable),
-        ("InternalError", 200, exceptions.RemoteServiceUnavailable),
+        ("TooManyRequests", 429, exceptions.BackendUnavailable),
+        ("SlowDown", 503, exceptions.BackendUnavailable),
+        ("InternalError", 200, exceptions.BackendUnavailable),
         ("NotImplemented", 501, NotImplementedByService),
         ("EntityTooLarge", 400, exceptions.StorageFull),
         ("QuotaExceeded", 403, exceptions.StorageFull),
-        ("SlowDown", 403, exceptions.RemoteServiceUnavailable),
+        ("SlowDown", 403, exceptions.BackendUnavailable),
         ("BadDigest", 400, DamagedOnTheWay),
         ("XAmzContentSHA256Mismatch", 400, DamagedOnTheWay),
         ("PermanentRedirect", 301, exceptions.BackendException),
@@ -88,7 +88,7 @@ def test_what_only_the_store_knows_is_known_to_callers_by_its_base() -> None:
     assert issubclass(PreconditionFailed, exceptions.BackendException)
     assert issubclass(DamagedOnTheWay, exceptions.BackendException)
     assert issubclass(NotImplementedByService, exceptions.BackendException)
-    assert issubclass(ConflictingRequest, exceptions.RemoteServiceUnavailable)
+    assert issubclass(ConflictingRequest, exceptions.BackendUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -121,18 +121,18 @@ def test_what_is_certain_after_an_error(error: Exception, refusal: bool, image: 
     [
         (
             botocore_exceptions.EndpointConnectionError(endpoint_url="http://u:p@x"),
-            exceptions.RemoteServiceUnavailable,
+            exceptions.BackendUnavailable,
         ),
         (
             botocore_exceptions.ReadTimeoutError(endpoint_url="http://u:p@x"),
-            exceptions.RemoteServiceUnavailable,
+            exceptions.BackendUnavailable,
         ),
         (
             botocore_exceptions.SSLError(endpoint_url="http://u:p@x", error=OSError(1, "no")),
-            exceptions.RemoteServiceUnavailable,
+            exceptions.BackendUnavailable,
         ),
         (botocore_exceptions.NoCredentialsError(), exceptions.BadStoreConfiguration),
-        (ConnectionResetError(104, "reset"), exceptions.RemoteServiceUnavailable),
+        (ConnectionResetError(104, "reset"), exceptions.BackendUnavailable),
         (botocore_exceptions.ParamValidationError(report="x"), exceptions.BackendException),
     ],
 )

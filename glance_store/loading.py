@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the drivers that are installed, and loads them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from typing import Any
+
+import stevedore.driver
+import stevedore.exception
+import stevedore.extension
+from oslo_config import cfg
+
+from glance_store import exceptions, store_options
+from glance_store.outages import one_line
+
+LOG = logging.getLogger(__name__)
+
+NAMESPACE = "glance_store.drivers"
+
+
+def drivers() -> list[tuple[str, Any]]:
+    """Return the installed drivers.
+
+    :returns: pairs (entry point name, what it names), sorted by name; a driver that cannot be
+        imported is left out, with a warning in the log
+    """
+
+    def on_failure(_manager: Any, entry_point: Any, error: BaseException) -> None:
+        LOG.warning(
+            "Driver %s cannot be imported, its options are unknown: %s", entry_point.name, error
+        )
+
+    manager = stevedore.extension.ExtensionManager(NAMESPACE, on_load_failure_callback=on_failure)
+    # A name that two distributions declare is listed once; it cannot be loaded.
+    plugins = {extension.name: extension.plugin for extension in manager}
+    return sorted(plugins.items())
+
+
+def drivers_once() -> list[tuple[str, Any]]:
+    """Return the installed drivers without the further names that some of them have."""
+    seen: list[Any] = []
+    result = []
+    for name, plugin in drivers():
+        if not any(plugin is other for other in seen):
+            seen.append(plugin)
+            result.append((name, plugin))
+    return result
+
+
+def options_of(plugin: Any) -> list[cfg.Opt]:
+    """Return the options of a driver, be it a class or a function."""
+    return list(getattr(plugin, "OPTIONS", None) or [])
+
+
+def reserved_opts(identifier: str) -> list[cfg.Opt]:
+    """Return the options of a reserved store: those of the file driver, with a place of its own.
+
+    They are separate definitions on purpose: a reserved store takes nothing from
+    ``[backend_defaults]``, which is meant for stores of images.
+
+    :param identifier: name of the store, such as ``os_glance_staging_store``
+    """
+    from glance_store._drivers.filesystem import options
+
+    return options.reserved(identifier)
+
+
+def load_store(
+    conf: cfg.ConfigOpts, store_entry: str, invoke_load: bool = True, backend: str | None = None
+) -> Any:
+    """Load a driver and make a store of it, not yet configured.
+
+    :param conf: the configuration to hand to it
+    :param store_entry: entry point name of the driver
+    :param invoke_load: False to get the driver itself instead of a store
+    :param backend: identifier of the store in multi-store mode
+    :returns: the store; None when the driver cannot be loaded (there is a warning in the log)
+    :raises BadStoreConfiguration: from the constructor of the driver
+    """
+    try:
+        plugin = load_driver(store_entry, backend)
+        return make_store(plugin, conf, store_entry, backend) if invoke_load else plugin
+    except exceptions.DriverLoadFailure as exc:
+        name = backend or store_entry
+        LOG.warning(
+            "Store %s: driver %s cannot be loaded and is skipped: %s", name, store_entry, exc.msg
+        )
+        return None
+
+
+def load_driver(store_entry: str, identifier: str | None) -> Any:
+    """Return a driver.
+
+    :raises DriverLoadFailure: it cannot be loaded
+    """
+    try:
+        return stevedore.driver.DriverManager(NAMESPACE, store_entry, invoke_on_load=False).driver
+    except stevedore.exception.NoMatches as exc:
+        reason = _unknown_driver(store_entry, identifier) or one_line(exc)
+    except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
+        # when it is loaded; the other stores of the configuration must not go down with it.
+        reason = one_line(exc)
+    raise exceptions.DriverLoadFailure(f"driver {store_entry} cannot be loaded: {reason}")
+
+
+def make_store(plugin: Any, conf: cfg.ConfigOpts, store_entry: str, identifier: str | None) -> Any:
+    """Return a store of a driver, not yet configured.
+
+    :raises DriverLoadFailure: its constructor fails in a way that is none of this library's
+    """
+    try:
+        return plugin(conf) if identifier is None else plugin(conf, identifier)
+    except exceptions.GlanceStoreException:
+        raise
+    except Exception as exc:
+        raise exceptions.DriverLoadFailure(
+            f"driver {store_entry} cannot be loaded: {one_line(exc)}"
+        ) from exc
+
+
+def _unknown_driver(store_entry: str, identifier: str | None) -> str | None:
+    """Return which option names a driver that is not installed; None for one that is."""
+    names = {point.name for point in importlib.metadata.entry_points(group=NAMESPACE)}
+    if store_entry in names:
+        return None
+    option, value = "[glance_store] stores", store_entry
+    if identifier is not None:
+        option, value = "[DEFAULT] enabled_backends", f"{identifier}:{store_entry}"
+    known = ", ".join(sorted(name for name in names if not name.startswith("glance.store.")))
+    return f"{option} has {value}, and there is no such driver; installed are {known}"
+
+
+def register_backend_opts(
+    conf: cfg.ConfigOpts, identifier: str, store_entry: str, reserved: bool
+) -> None:
+    """Register the options of one store of multi-store mode in its group.
+
+    :param conf: where to
+    :param identifier: name of the store and of the group
+    :param store_entry: entry point name of the driver, matched exactly
+    :param reserved: whether it is a reserved store
+    """
+    if reserved:
+        opts = reserved_opts(identifier)
+        store_options.register_each(conf, [*opts, *store_options.MULTI_BACKEND_OPTIONS], identifier)
+        return
+    try:
+        plugin = load_driver(store_entry, identifier)
+    except exceptions.DriverLoadFailure as exc:
+        # The log says so when the store is created.
+        LOG.debug("Store %s has no options: %s", identifier, exc.msg)
+        return
+    store_options.register_each(conf, options_of(plugin), identifier)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One store's mistake stops that store alone, and says its group, the option and the value."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+from oslo_config import cfg
+
+import glance_store
+from glance_store import exceptions, registry
+
+DATA = b"the bytes of an image"
+
+
+@pytest.fixture
+def service(tmp_path, caplog):
+    """Return a function that sets up the stores of a configuration file, as a service does."""
+
+    def start(enabled, text, register=glance_store.register_store_opts):
+        path = tmp_path / "service.conf"
+        path.write_text(
+            f"[DEFAULT]\nenabled_backends = {enabled}\n"
+            "[glance_store]\ndefault_backend = good\n"
+            f"[good]\nfilesystem_store_datadir = {tmp_path}/good\n{text}"
+        )
+        conf = cfg.ConfigOpts()
+        conf.register_opt(cfg.DictOpt("enabled_backends"))
+        conf([], default_config_files=[str(path)], default_config_dirs=[])
+        register(conf)
+        caplog.clear()
+        glance_store.create_multi_stores(conf)
+        return conf
+
+    return start
+
+
+def errors(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+MISTAKES = {
+    "web:http": (
+        "[bad]\nhttps_insecure = maybe\n",
+        "[bad] https_insecure = maybe is not valid: Unexpected boolean value 'maybe'",
+    ),
+    "a number:file": (
+        "[bad]\nfilesystem_store_datadir = {tmp_path}/bad\nfilesystem_store_chunk_size = 64k\n",
+        (
+            "[bad] filesystem_store_chunk_size = 64k is not valid: "
+            "invalid literal for int() with base 10: '64k'"
+        ),
+    ),
+    "too small:http": (
+        "[bad]\nhttp_store_read_timeout = 0\n",
+        "[bad] http_store_read_timeout = 0 is not valid: Should be greater than or equal to 1",
+    ),
+    "weight:file": (
+        "[bad]\nfilesystem_store_datadir = {tmp_path}/bad\nweight = high\n",
+        "[bad] weight = high is not valid: invalid literal for int() with base 10: 'high'",
+    ),
+    "several:http": (
+        "[bad]\nhttps_insecure = maybe\nweight = high\n",
+        (
+            "[bad] https_insecure = maybe is not valid: Unexpected boolean value 'maybe'; "
+            "[bad] weight = high is not valid: invalid literal for int() with base 10: 'high'"
+        ),
+    ),
+    "shared:http": (
+        "[backend_defaults]\nhttps_insecure = maybe\n",
+        "[backend_defaults] https_insecure = maybe is not valid: Unexpected boolean value 'maybe'",
+    ),
+    "choice:swift": (
+        "[bad]\nswift_store_multi_tenant = sometimes\n",
+        (
+            "[bad] swift_store_multi_tenant = sometimes is not valid: "
+            "Unexpected boolean value 'sometimes'"
+        ),
+    ),
+    "secret:http": (
+        "[bad]\nhttp_proxy_information = user-and-hunter2\n",
+        "[bad] http_proxy_information = *** is not valid: its value cannot be understood",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_bad_value_stops_its_store_alone(mistake, service, caplog, tmp_path):
+    driver = mistake.partition(":")[2]
+    text, expected = MISTAKES[mistake]
+    conf = service(f"bad:{driver}, good:file", text.format(tmp_path=tmp_path))
+    assert errors(caplog) == [
+        f"Store bad is skipped, the others stay in use: {expected}",
+    ]
+    assert registry.failures() == {"bad": expected}
+    glance_store.verify_store()
+    url = glance_store.add(conf, "image", io.BytesIO(DATA), len(DATA), "good")[0]
+    assert b"".join(glance_store.get(url, None)[0]) == DATA
+    with pytest.raises(exceptions.UnknownScheme, match="bad"):
+        glance_store.add(conf, "image", io.BytesIO(DATA), len(DATA), "bad")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_image_service_can_read_all_options_of_a_store_that_failed(
+    mistake, service, tmp_path, caplog
+):
+    driver = mistake.partition(":")[2]
+    text = MISTAKES[mistake][0].format(tmp_path=tmp_path)
+    conf = service(
+        f"bad:{driver}, good:file", text.replace("[bad]", "[bad]\nstore_description = a web")
+    )
+    assert conf.bad.store_description == ("a web" if "[bad]" in text else None)
+    assert conf.bad.weight == glance_store.get_store_weight("bad") == 0
+    # As a service does that logs its options.
+    conf.log_opt_values(logging.getLogger(), logging.DEBUG)
+    assert "hunter2" not in caplog.text
+
+
+def test_value_of_the_store_hides_a_bad_one_that_is_shared(service):
+    service(
+        "web:http, other:http, good:file",
+        "[web]\nhttps_insecure = false\n[backend_defaults]\nhttps_insecure = maybe\n",
+    )
+    assert set(registry.failures()) == {"other"}
+
+
+def test_driver_that_is_not_installed(service, caplog):
+    conf = service("bad:fille, good:file", "[bad]\nstore_description = typo\nweight = high\n")
+    (line,) = errors(caplog)
+    assert "[DEFAULT] enabled_backends has bad:fille, and there is no such driver" in line
+    assert "installed are cinder, file, http, rbd, s3, swift, vmware" in line
+    assert "[bad] weight = high is not valid" in line
+    assert conf.bad.store_description == "typo"
+    assert (conf.bad.weight, glance_store.get_store_weight("bad")) == (0, 0)
+
+
+def test_driver_that_is_not_installed_in_single_store_mode(create_single):
+    assert create_single(["fille", "file"]) == 1
+    assert "[glance_store] stores has fille, and there is no such" in registry.failures()["fille"]
+
+
+def test_bad_value_in_single_store_mode(tmp_path, caplog):
+    path = tmp_path / "service.conf"
+    path.write_text(
+        f"[glance_store]\nstores = file, http\nfilesystem_store_datadir = {tmp_path}/images\n"
+        "https_insecure = maybe\n"
+    )
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[str(path)], default_config_dirs=[])
+    glance_store.register_opts(conf)
+    assert glance_store.create_stores(conf) == 1
+    expected = (
+        "[glance_store] https_insecure = maybe is not valid: Unexpected boolean value 'maybe'"
+    )
+    assert registry.failures() == {"http": expected}
+    assert errors(caplog) == [f"Store http is skipped, the others stay in use: {expected}"]
+
+
+def test_value_from_the_environment(service, monkeypatch):
+    monkeypatch.setenv("OS_BAD__HTTPS_INSECURE", "maybe")
+    service("bad:http, good:file", "")
+    assert "Unexpected boolean value 'maybe'" in registry.failures()["bad"]
+
+
+def test_option_that_was_set_aside_is_read_again(service, tmp_path):
+    conf = service("bad:http, good:file", "[bad]\nweight = high\n")
+    assert set(registry.failures()) == {"bad"}
+    path = tmp_path / "service.conf"
+    path.write_text(path.read_text().replace("weight = high", "weight = 5"))
+    conf.reload_config_files()
+    glance_store.create_multi_stores(conf)
+    assert registry.failures() == {}
+    assert glance_store.get_store_weight("bad") == conf.bad.weight == 5
+
+
+WORDS = ["project", "items", "keys", "get", "values", "config_file", "prog", "import_opt", "conf"]
+
+
+@pytest.mark.parametrize("identifier", WORDS)
+@pytest.mark.parametrize("driver", ["file", "http", "s3", "swift", "rbd", "cinder"])
+def test_identifier_may_be_any_word(identifier, driver, service, tmp_path, monkeypatch):
+    service(
+        f"{identifier}:{driver}, good:file",
+        f"[{identifier}]\nweight = 3\nfilesystem_store_datadir = {tmp_path}/images\n"
+        "swift_store_auth_address = http://127.0.0.1:9/v3\n"
+        f"rados_connect_timeout = 1\nrbd_store_ceph_conf = {tmp_path}/none.conf\n",
+    )
+    assert registry.failures() == {}
+    assert glance_store.get_store_weight(identifier) == 3
+    store = glance_store.get_store_from_store_identifier(identifier)
+    assert store.store_conf.weight == 3
+
+
+def test_outside_driver_whose_configuration_fails_in_its_own_way(outside, create_multi, caplog):
+    import outside_driver
+
+    def crash(self):
+        raise ZeroDivisionError("divided\nby zero")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outside_driver.Store, "configure_add", crash)
+        assert create_multi({"bad": "memory", "good": "file"}) == 2
+    assert registry.failures() == {
+        "bad": "driver memory has failed: ZeroDivisionError: divided by zero"
+    }

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backends that are gone: the image service says 503, and uses them as soon as they are back."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.parse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults.proxy import FaultProxy
+from tests.services.fixtures import client_module
+
+from .client import GlanceClient
+from .images import MIB, image_bytes, location_rows
+from .scenes import ATTACH_WITHOUT_SUDO
+from .server import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .conftest import StartGlance
+    from .server import GlanceServer
+
+pytestmark = pytest.mark.glance
+
+NAME = "far"
+# Of tries and time-outs, so that a test need not wait.
+IMPATIENT = {
+    "s3": {"s3_store_max_attempts": "1", "s3_store_connect_timeout": "5"},
+    "swift": {"swift_store_retries": "0", "swift_store_connect_timeout": "5"},
+    "cinder": {"cinder_http_retries": "0"},
+    "rbd": {"rados_connect_timeout": "2"},
+}
+# Refused for lack of a server, each at its address.
+ELSEWHERE: dict[str, Callable[[str], dict[str, str]]] = {
+    "s3": lambda address: {
+        "s3_store_host": f"http://{address}",
+        "s3_store_access_key": "key",
+        "s3_store_secret_key": "secret",
+        "s3_store_bucket": "images",
+        "s3_store_bucket_url_format": "path",
+    },
+    "swift": lambda address: {
+        "swift_store_auth_address": f"http://{address}/v3",
+        "swift_store_user": "project:user",
+        "swift_store_key": "key",
+    },
+    "cinder": lambda address: {
+        "cinder_store_auth_address": f"http://{address}/v3",
+        "cinder_store_user_name": "user",
+        "cinder_store_password": "password",
+        "cinder_store_project_name": "project",
+    },
+}
+
+
+def arguments(driver: str, options: dict[str, str], **more: Any) -> dict[str, Any]:
+    """Return with which arguments a Glance has a store that may be out of reach."""
+    return {
+        "options": {
+            "DEFAULT": {"enabled_backends": f"{NAME}:{driver}, slow:file"},
+            # A service whose default store is out of reach starts all the same.
+            "glance_store": {"default_backend": NAME},
+            NAME: {**IMPATIENT[driver], **options},
+        },
+        **more,
+    }
+
+
+def refused(client: GlanceClient, glance: GlanceServer, name: str) -> str:
+    """Assert that an upload is answered with 503, and leaves an image that waits for its data."""
+    image_id = client.create(name)
+    client.upload(image_id, image_bytes(name), store=NAME, expect=503)
+    assert client.show(image_id)["status"] == "queued"
+    assert location_rows(glance, image_id) == []
+    return image_id
+
+
+def stored(client: GlanceClient, image_id: str) -> None:
+    """Assert that an image can be stored, read and deleted."""
+    data = image_bytes("back again")
+    client.upload(image_id, data, store=NAME)
+    assert client.download(image_id).content == data
+    client.delete(image_id)
+
+
+@pytest.mark.parametrize("driver", ELSEWHERE)
+def test_upload_to_a_port_where_nobody_listens(start_glance: StartGlance, driver: str) -> None:
+    with FaultProxy("127.0.0.1", 9) as nobody:
+        nobody.inject(refuse=True)
+        options = ELSEWHERE[driver](nobody.address)
+        glance = start_glance(f"{driver}-nobody", **arguments(driver, options))
+        with GlanceClient(glance.url) as client:
+            refused(client, glance, "nobody there")
+            # The others are not affected.
+            image_id = client.create("elsewhere")
+            client.upload(image_id, image_bytes("elsewhere"), store="slow")
+            client.delete(image_id)
+
+
+@dataclass
+class Far:
+    """A store whose server is behind proxies.
+
+    :ivar first: the proxy of the first server that is asked
+    :ivar data: the proxy that the images go through, None where they go past all
+    """
+
+    options: dict[str, str]
+    first: FaultProxy
+    data: FaultProxy | None
+    surroundings: Surroundings | None = None
+
+
+@contextlib.contextmanager
+def _s3(request: pytest.FixtureRequest) -> Iterator[Far]:
+    client_module("boto3", "s3")
+    server = request.getfixturevalue("radosgw")
+    with FaultProxy("127.0.0.1", server.port) as proxy:
+        options = {
+            **ELSEWHERE["s3"](proxy.address),
+            "s3_store_access_key": server.access_key,
+            "s3_store_secret_key": server.secret_key,
+            "s3_store_bucket": "outages",
+            "s3_store_create_bucket_on_put": "true",
+        }
+        yield Far(options, proxy, proxy)
+
+
+def _port_of(url: str) -> int:
+    port = urllib.parse.urlsplit(url).port
+    assert port is not None
+    return port
+
+
+@contextlib.contextmanager
+def _swift(request: pytest.FixtureRequest) -> Iterator[Far]:
+    server = request.getfixturevalue("swift")
+    who = server.keystone.accounts["glance"]
+    storage = urllib.parse.urlsplit(server.storage_url("glance"))
+    with (
+        FaultProxy("127.0.0.1", _port_of(server.keystone.auth_url)) as keystone,
+        FaultProxy("127.0.0.1", _port_of(server.url)) as proxy,
+    ):
+        identity = urllib.parse.urlsplit(server.keystone.auth_url)
+        yield Far(
+            {
+                "swift_store_auth_address": f"http://{keystone.address}{identity.path}",
+                "swift_store_user": f"{who.project}:{who.user}",
+                "swift_store_key": who.password,
+                "swift_store_endpoint": f"http://{proxy.address}{storage.path}",
+                "swift_store_container": "outages",
+                "swift_store_create_container_on_put": "true",
+            },
+            keystone,
+            proxy,
+        )
+
+
+@contextlib.contextmanager
+def _cinder(request: pytest.FixtureRequest) -> Iterator[Far]:
+    server = request.getfixturevalue("cinder")
+    ceph = request.getfixturevalue("ceph")
+    identity = urllib.parse.urlsplit(server.keystone.auth_url)
+    options = {key: str(value) for key, value in server.store_options("plain").items()}
+    with FaultProxy("127.0.0.1", _port_of(server.keystone.auth_url)) as keystone:
+        address = f"http://{keystone.address}{identity.path}"
+        yield Far(
+            {**options, "cinder_store_auth_address": address},
+            keystone,
+            None,
+            Surroundings(
+                modules=(ceph.bindings(),),
+                programs=(server.mount_folder,),
+                site=ATTACH_WITHOUT_SUDO,
+            ),
+        )
+
+
+BUILDERS = {"s3": _s3, "swift": _swift, "cinder": _cinder}
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("driver", BUILDERS)
+def test_backend_comes_back(
+    start_glance: StartGlance, request: pytest.FixtureRequest, driver: str
+) -> None:
+    request.getfixturevalue("environment")  # without it no server need be started
+    with BUILDERS[driver](request) as far:
+        far.first.inject(refuse=True)
+        glance = start_glance(
+            driver, **arguments(driver, far.options, surroundings=far.surroundings)
+        )
+        with GlanceClient(glance.url) as client:
+            image_id = refused(client, glance, "down at the start")
+            far.first.inject(refuse=False)
+            stored(client, image_id)
+            if far.data is None:
+                return
+            # Gone in the middle of an image.
+            image_id = client.create("gone in the middle")
+            far.data.inject(reset_after=MIB // 2, direction="up", times=None)
+            client.upload(image_id, image_bytes("large", 4 * MIB), store=NAME, expect=503)
+            assert client.show(image_id)["status"] == "queued"
+            far.data.clear()
+            stored(client, image_id)
+
+
+@pytest.mark.services
+def test_ceph_comes_back(
+    start_glance: StartGlance, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    request.getfixturevalue("environment")
+    ceph = request.getfixturevalue("ceph")
+    conf = tmp_path / "ceph.conf"
+    with FaultProxy("127.0.0.1", 9) as nobody:
+        nobody.inject(refuse=True)
+        # The monitor speaks of its own address: no proxy can stand before it. What changes is where
+        # the clients look for it.
+        there = ceph.conf.read_text()
+        conf.write_text(there.replace(f":{ceph.mon_port}", f":{nobody.port}"))
+        assert conf.read_text() != there
+        options = {
+            "rbd_store_ceph_conf": str(conf),
+            "rbd_store_user": ceph.user,
+            "rbd_store_pool": ceph.pool,
+        }
+        surroundings = Surroundings(modules=(ceph.bindings(),))
+        glance = start_glance("rbd", **arguments("rbd", options, surroundings=surroundings))
+        with GlanceClient(glance.url) as client:
+            image_id = refused(client, glance, "down at the start")
+            conf.write_text(there)
+            stored(client, image_id)
