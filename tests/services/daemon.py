@@ -44,6 +44,9 @@ class Daemon:
     def freeze(self) -> None:
         """Let it answer nothing any more, as a host does that hangs; connections stay open."""
         self._signal(signal.SIGSTOP)
+        # It is stopped some time after the signal, and could answer until then.
+        if self._process is not None:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on after `freeze`."""
