@@ -280,8 +280,9 @@ def test_server_that_refuses_connections(
 
 def test_server_that_is_silent(cinder: Cinder, listing: Listing, proxy: FaultProxy) -> None:
     """A request ends after the time of the option, and is not sent again."""
+    patient = proxied(cinder, proxy)
+    uri = add(patient, image(SIZE))
     store = proxied(cinder, proxy, cinder_request_timeout=1)
-    uri = add(store, image(SIZE))
     proxy.clear()
     proxy.inject(black_hole=True)
     with pytest.raises(exceptions.TimeoutError, match="cinder_request_timeout"):
@@ -289,7 +290,7 @@ def test_server_that_is_silent(cinder: Cinder, listing: Listing, proxy: FaultPro
     with pytest.raises(exceptions.TimeoutError):
         add(store, b"data")
     proxy.clear()
-    store.delete(location(store, uri))
+    patient.delete(location(patient, uri))
 
 
 def test_start_while_cinder_is_down(

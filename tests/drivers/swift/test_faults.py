@@ -243,8 +243,8 @@ def test_several_ranges_at_once(proxied, proxy, account, container):
 
 
 def test_silent_server(proxied, proxy):
+    uri = add(proxied(), "image", image(10))
     store = proxied(read_timeout=1, retries=0)
-    uri = add(store, "image", image(10))
     proxy.inject(black_hole=True)
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="read_timeout"):
         store.get(locate(store, uri))
