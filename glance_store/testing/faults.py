@@ -102,12 +102,18 @@ class Faults(Kit):
         proxy = self._proxied()
         data = image(3 * self.block_size + 5)
         size = len(data) if known else 0
+        before: list[Any] = []
+        counted: list[str] = []
 
         def upload() -> str:
             return self.add(self.new_id(), data, size)
 
-        for number in proxy.each_request(lambda: self.delete(upload())):
-            before = sorted(self.listing())
+        for number in proxy.each_request(lambda: counted.append(upload())):
+            if counted:
+                # Stored only to count the requests of an upload, which those of this are not.
+                self.delete(counted.pop())
+                before = sorted(self.listing())
+                proxy.clear()
             proxy.fail_request(number, 503, times=times)
             try:
                 uri = upload()
@@ -126,7 +132,8 @@ class Faults(Kit):
         """An image that could not be deleted is whole, and can be deleted later."""
         proxy = self._proxied()
         data = image(2 * self.block_size + 5)
-        for number in proxy.each_request(lambda: self.delete(self.place(data))):
+        counted = self.place(data)
+        for number in proxy.each_request(lambda: self.delete(counted)):
             before = sorted(self.listing())
             uri = self.place(data)
             proxy.clear()

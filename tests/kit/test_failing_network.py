@@ -25,6 +25,8 @@ class FailingShelf(memory_store.Shelf):  # type: ignore[name-defined,misc]
         self._failing: dict[int, int | None] = {}
         self._for_good: str | None = None
         self.requests = 0
+        # Faults that were set for a request that never came.
+        self.idle = 0
 
     def each_request(self, operation: Callable[[], object]) -> Iterator[int]:
         self.clear()
@@ -39,6 +41,7 @@ class FailingShelf(memory_store.Shelf):  # type: ignore[name-defined,misc]
         self._failing[number] = times
 
     def clear(self) -> None:
+        self.idle += sum(number > self.requests for number in self._failing)
         self._failing.clear()
         self._for_good = None
         self.requests = 0
@@ -70,8 +73,12 @@ class TestFailingNetwork(memory_kit.TestMemoryStore):  # type: ignore[name-defin
     variant = ("wire",)
 
     @pytest.fixture
-    def backend(self) -> None:
+    def backend(self) -> Iterator[None]:
+        """No round of a test is run for nothing: each fault strikes."""
         self.shelf = self.proxy = FailingShelf()
+        yield
+        self.shelf.clear()
+        assert not self.shelf.idle
 
 
 class TestNetworkThatLosesAnswers(memory_kit.TestMemoryStore):  # type: ignore[name-defined,misc]

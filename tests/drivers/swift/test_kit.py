@@ -88,6 +88,8 @@ class Conformance(StoreConformance):
             conf.set_override(name, value, group="swift")
         store = Store(conf, "swift")
         store.configure(re_raise_bsc=True)
+        # A request reads eight chunks: here two segments, so that images take several requests.
+        store.READ_CHUNKSIZE = SEGMENT // 4
         return store
 
     def listing(self) -> list[str]:
