@@ -192,13 +192,18 @@ class Store(capabilities.StoreCapability):
     def configure(self, re_raise_bsc: bool = False) -> None:
         """Make the store ready for use. A store that cannot write is left read-only.
 
+        An outage is no reason for that: it is raised, and the store is configured again later.
+
         :param re_raise_bsc: also raise the error
         :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
+        :raises BackendUnavailable: the backend is out of reach
         """
         try:
             self.configure_add()
             self.configuration_error = None
         except exceptions.BadStoreConfiguration as exc:
+            if isinstance(exc, exceptions.BackendUnavailable):
+                raise
             self.disable_writes(str(exc.msg))
             if re_raise_bsc:
                 raise

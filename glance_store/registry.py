@@ -176,7 +176,9 @@ def _create(
     wrong += found
     problems += map(str, found)
     if problems:
-        return _skip(name, "; ".join(problems))
+        # A driver that is not installed here has always been a warning.
+        level = logging.WARNING if plugin is None else logging.ERROR
+        return _skip(name, "; ".join(problems), level)
     try:
         store = loading.make_store(plugin, conf, entry, identifier)
         store.get_schemes()
@@ -190,9 +192,9 @@ def _create(
     return store
 
 
-def _skip(name: str, reason: str) -> None:
+def _skip(name: str, reason: str, level: int = logging.ERROR) -> None:
     _STATE.failures[name] = reason
-    LOG.error("Store %s is skipped, the others stay in use: %s", name, reason)
+    LOG.log(level, "Store %s is skipped, the others stay in use: %s", name, reason)
 
 
 def _mistakes(

@@ -199,15 +199,22 @@ def mistakes(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], groups: Sequence[str
         for group in groups:
             try:
                 given = conf.get_location(opt.dest, group)
-            except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
-                # An option that only a store has, such as its weight, is in no shared group.
-                continue
             except (cfg.Error, ValueError) as exc:
+                if _is_unknown(opt, group, exc):
+                    # An option that only a store has, such as its weight, is in no shared group.
+                    continue
                 found.append(_mistake(conf, opt, group, exc))
                 break
             if given is not None and given.location not in _DEFAULTS:
                 break
     return found
+
+
+def _is_unknown(opt: cfg.Opt, group: str, error: Exception) -> bool:
+    """Tell whether a group lacks an option, unlike a value that refers to one that is lacking."""
+    if isinstance(error, cfg.NoSuchGroupError):
+        return bool(error.group_name == group)
+    return isinstance(error, cfg.NoSuchOptError) and error.opt_name == opt.dest
 
 
 _DEFAULTS = (cfg.Locations.opt_default, cfg.Locations.set_default)

@@ -170,8 +170,6 @@ def test_a_narrow_terminal_wraps_the_last_column_only(command):
     ("text", "says"),
     [
         ("[DEFAULT]\nenabled_backends = a\n", "NAME:VALUE pairs"),
-        ("[DEFAULT]\nenabled_backends = a:file\n[a]\nweight = much\n", "weight"),
-        ("[DEFAULT]\nenabled_backends = a:file\n[a]\nfilesystem_store_datadir = $x\n", "option x"),
         ("[DEFAULT]\nenabled_backends\n", "line 2"),
         ("no section\n", "line 1"),
     ],
@@ -182,6 +180,28 @@ def test_a_wrong_configuration_is_one_line(tmp_path, text, says):
     result = Command(config)("stores")
     assert result.code == 2
     assert says in one_line_error(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("weight = much", "[a] weight = much is not valid: "),
+        ("filesystem_store_datadir = $x", "[a] filesystem_store_datadir is not valid: "),
+    ],
+)
+def test_a_bad_value_stops_its_store_alone(tmp_path, small, text, says):
+    config = tmp_path / "wrong.conf"
+    config.write_text(
+        "[DEFAULT]\nenabled_backends = a:file, b:file\n[glance_store]\ndefault_backend = b\n"
+        f"[a]\n{text}\n[b]\nfilesystem_store_datadir = {tmp_path}/images\n"
+    )
+    command = Command(config)
+    stores = listed(command("stores", "--json"))
+    assert stores["a"]["health"].startswith(f"not loaded: {says}")
+    assert stores["b"]["healthy"] is True
+    assert command("stores", "--check").code == 1
+    assert command("put", small).code == 0
+    assert says in command("put", small, "--store", "a").err
 
 
 def test_a_malformed_line_is_not_quoted(tmp_path):

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import threading
 
 import pytest
 
 import glance_store
 from glance_store import capabilities, exceptions, registry
+from glance_store._drivers.filesystem import datadirs, syscalls
 
 FAILURES = [
     exceptions.RemoteServiceUnavailable("no route"),
@@ -160,6 +163,51 @@ def test_forked_child_does_not_wait_for_threads_of_its_parent(away, create_multi
     next(iter(registry._STATE.outages._outages.values())).lock.acquire()
     registry._after_fork()
     assert glance_store.get_size_from_uri_and_backend("faulty:x", "far") == 7
+
+
+GONE = [
+    exceptions.StorageWriteDenied("nothing is mounted"),
+    exceptions.TimeoutError(timeout=5),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
+]
+
+
+@pytest.mark.parametrize("failure", GONE, ids=str)
+@pytest.mark.parametrize("mode", ["multi", "single"])
+def test_file_system_that_is_mounted_late(mode, failure, create_multi, create_single, conf):
+    def gone(_directories):
+        raise failure
+
+    def add():
+        source = io.BytesIO(b"abc")
+        if mode == "multi":
+            return glance_store.add(conf, "image", source, 3, "files")[0]
+        return glance_store.add_to_backend(conf, "image", source, 3, "file")[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datadirs.DataDirs, "check_mounts", gone)
+        if mode == "multi":
+            assert create_multi({"files": "file"}) == 2
+        else:
+            assert create_single(["file"]) == 1
+        with pytest.raises(exceptions.BackendUnavailable):
+            add()
+    uri = add()
+    read = glance_store.get(uri, "files") if mode == "multi" else glance_store.get_from_backend(uri)
+    assert b"".join(read[0]) == b"abc"
+
+
+@pytest.mark.parametrize("number", sorted(syscalls.LOST))
+def test_file_system_that_goes_away(number):
+    away = OSError(number, os.strerror(number))
+    with pytest.raises(exceptions.BackendUnavailable, match=away.strerror):
+        syscalls.raise_reading_error(away, "/images/image")
+    with (
+        pytest.raises(exceptions.BackendUnavailable, match=away.strerror),
+        syscalls.writing("/images/image"),
+    ):
+        raise away
 
 
 def test_both_words_for_an_outage():

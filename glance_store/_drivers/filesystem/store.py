@@ -29,6 +29,12 @@ _SMALLEST_BLOCK = 1024 * 1024
 _SMALLEST_READ = 512 * 1024
 
 
+class NotThere(exceptions.BackendUnavailable, exceptions.BadStoreConfiguration):
+    """The file system of a data directory is out of reach; it may come back."""
+
+    message = exceptions.BadStoreConfiguration.message
+
+
 class Store(store_driver.Store):
     """Images as files in one or several directories."""
 
@@ -97,8 +103,10 @@ class Store(store_driver.Store):
         metadata_file = options.filesystem_store_metadata_file
         try:
             self._metadata = self._guard.call(metadata.load, metadata_file) if metadata_file else []
-        except (ValueError, exceptions.TimeoutError) as exc:
+        except ValueError as exc:
             raise self._misconfigured(str(exc)) from exc
+        except exceptions.TimeoutError as exc:
+            raise NotThere(store_name=self.name, reason=str(exc)) from exc
         self._datadirs = self._prepared(directories, options.filesystem_store_require_mount)
         self._url_prefix = f"file://{self._datadirs.all[0].path}"
         if len(self._datadirs.all) > 1:
@@ -158,12 +166,15 @@ class Store(store_driver.Store):
             for path in directories:
                 self._guard.call(datadirs.prepare, path, self._file_perm)
         except OSError as exc:
-            raise self._misconfigured(
+            kind = NotThere if exc.errno in syscalls.LOST else exceptions.BadStoreConfiguration
+            reason = (
                 f"Directory {exc.filename} cannot be created or written to by this process: "
                 f"{exc.strerror}"
-            ) from exc
+            )
+            raise kind(store_name=self.name, reason=reason) from exc
         except exceptions.GlanceStoreException as exc:
-            raise self._misconfigured(str(exc)) from exc
+            # The server of the file system is silent, or nothing is mounted.
+            raise NotThere(store_name=self.name, reason=str(exc)) from exc
         return result
 
     def _configured(self) -> datadirs.DataDirs:

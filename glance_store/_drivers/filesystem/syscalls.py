@@ -16,6 +16,13 @@ from glance_store.i18n import _
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# What the client of a file server answers that cannot reach it. Not EIO: that is a broken disk as
+# well, which does not pass.
+LOST = {
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO),
+    *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
 # What a file system answers that does not know a call, or not this form of it.
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR}
 
@@ -91,6 +98,7 @@ class writing:  # noqa: N801 - used as a statement, like open()
     :raises StorageFull: no space, quota or file size limit
     :raises StorageWriteDenied: no permission, or a read-only file system
     :raises Duplicate: the file exists
+    :raises BackendUnavailable: the file system is out of reach
     """
 
     __slots__ = ("_path",)
@@ -129,6 +137,12 @@ def _writing_error(error: OSError, path: str) -> exceptions.GlanceStoreException
             path=path,
             reason=error.strerror,
         )
+    if error.errno in LOST:
+        return exceptions.BackendUnavailable(
+            _("The image cannot be written to %(path)s: %(reason)s"),
+            path=path,
+            reason=error.strerror,
+        )
     return None
 
 
@@ -141,11 +155,18 @@ def raise_reading_error(exc: OSError, path: str) -> NoReturn:
     :param path: the image file, for the text
     :raises NotFound: there is no such file
     :raises Forbidden: no permission
+    :raises BackendUnavailable: the file system is out of reach
     """
     if exc.errno in _MISSING:
         raise exceptions.NotFound(image=path) from exc
     if exc.errno in _DENIED:
         raise exceptions.Forbidden(
+            _("The image file %(path)s cannot be read: %(reason)s"),
+            path=path,
+            reason=exc.strerror,
+        ) from exc
+    if exc.errno in LOST:
+        raise exceptions.BackendUnavailable(
             _("The image file %(path)s cannot be read: %(reason)s"),
             path=path,
             reason=exc.strerror,

@@ -306,7 +306,9 @@ def test_handles(tmp_path: Path) -> None:
         (errno.ENOSPC, exceptions.StorageFull),
         (-errno.EFBIG, exceptions.StorageFull),
         (errno.EACCES, exceptions.StorageWriteDenied),
-        (errno.EIO, exceptions.BackendException),
+        (errno.EIO, exceptions.BackendUnavailable),
+        (errno.ESHUTDOWN, exceptions.BackendUnavailable),
+        (errno.EINVAL, exceptions.BackendException),
     ],
 )
 def test_device_errors(number: int, expected: type[Exception]) -> None:

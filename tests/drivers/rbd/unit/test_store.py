@@ -13,7 +13,7 @@ import pytest
 from oslo_config import cfg
 
 import glance_store
-from glance_store import exceptions, location
+from glance_store import capabilities, exceptions, location
 from glance_store._drivers import rbd as package
 from glance_store._drivers.rbd import errors
 from glance_store._drivers.rbd.connection import Settings
@@ -122,6 +122,34 @@ def test_r149_user_that_is_not_set(mocked):
     _args, options = package.rados.Rados.call_args
     assert options["rados_id"] is None
     assert options["conffile"] == ""
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EIO])
+def test_cluster_that_is_down_when_the_service_starts(mocked, conf, caplog, number):
+    conf.set_override("enabled_backends", {"ceph": "rbd", "files": "file"})
+    store = package.Store(conf, "ceph")
+    connect = package.rados.Rados.return_value.connect
+    connect.side_effect = Error(number)
+    store.configure(re_raise_bsc=True)
+    assert store.is_capable(capabilities.BitMasks.WRITE_ACCESS)
+    assert (store.configuration_error, store.url_prefix) == (None, "rbd://")
+    assert "It is tried again when the store is used" in caplog.text
+    # Told from other stores all the same.
+    assert store.storage_ids() == {"pool images of Ceph cluster of ceph.conf"}
+    with pytest.raises(exceptions.BackendUnavailable), store.get_connection():
+        pytest.fail("there is no connection")
+    connect.side_effect = None
+    with store.get_connection():
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
+def test_cluster_that_refuses_the_options(mocked, conf, number):
+    store = package.Store(conf, "ceph")
+    package.rados.Rados.return_value.connect.side_effect = Error(number)
+    store.configure()
+    assert not store.is_capable(capabilities.BitMasks.WRITE_ACCESS)
+    assert "the Ceph cluster cannot be used" in store.configuration_error
 
 
 @pytest.mark.parametrize(("timeout", "expected"), [(-1, None), (0, "0"), (17, "17")])
