@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 
 FSTAB = "/etc/fstab"
-
-
 MOUNTINFO = "/proc/self/mountinfo"
 
 
@@ -47,7 +45,8 @@ def mount_point(path: str) -> str:
     """
     current = os.path.realpath(path)
     mounted = _mounted()
-    while current not in mounted and not os.path.ismount(current):
+    # The walk ends at the root whatever the system says of it.
+    while current != "/" and current not in mounted and not os.path.ismount(current):
         current = os.path.dirname(current)
     return current
 

@@ -16,8 +16,14 @@ from glance_store.transfer.interface import Extent
 
 
 def _open(path: str) -> int:
-    # Without O_NONBLOCK, opening a pipe that somebody put there would wait for ever.
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        # Without O_NONBLOCK, opening a pipe that somebody put there would wait for ever.
+        return os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:
+        # A file server has a lease on the file, and is being asked to give it back.
+        check_is_file(os.stat(path), path)
+        return os.open(path, flags)
 
 
 def check_is_file(status: os.stat_result, path: str) -> None:
@@ -38,6 +44,7 @@ class FileReader:
 
     :param path: the file
     :param guard: bounds the time of calls
+    :param chunk_size: bytes that are worth a read; a shorter hole is read like data
     :raises NotFound: there is no such file
     :raises Forbidden: no permission
     :raises BadStoreUri: it is a directory or a device, not a file
@@ -47,8 +54,9 @@ class FileReader:
     # One read at a time is the fastest on a local file: the kernel reads ahead.
     concurrency = 1
 
-    def __init__(self, path: str, guard: CallGuard) -> None:
+    def __init__(self, path: str, guard: CallGuard, chunk_size: int) -> None:
         self._path = path
+        self._chunk_size = chunk_size
         try:
             # A file that is opened too late belongs to nobody: close it again.
             self._file = GuardedFile(guard, guard.call(_open, path, late=os.close))
@@ -76,32 +84,43 @@ class FileReader:
         if not self._sparse:
             yield Extent(offset, length, True)
             return
-        position = offset
-        while position < stop:
-            data = min(self._seek(position, os.SEEK_DATA), stop)
-            if data > position:
-                yield Extent(position, data - position, False)
-            if data == stop:
-                return
-            hole = min(self._seek(data, os.SEEK_HOLE), stop)
-            yield Extent(data, hole - data, True)
-            position = hole
+        while offset < stop:
+            try:
+                extent = self._file.call(self._extent, offset, stop)
+            except OSError as exc:
+                syscalls.raise_reading_error(exc, self._path)
+            yield extent
+            offset += extent.length
 
-    def _seek(self, offset: int, whence: int) -> int:
+    def _extent(self, fd: int, offset: int, stop: int) -> Extent:
+        """Return the part of the image that begins at an offset."""
+        chunk_end = min(offset + self._chunk_size, stop)
+        data = self._seek(fd, offset, os.SEEK_DATA)
+        if data >= chunk_end:
+            return Extent(offset, min(data, stop) - offset, False)
+        end = self._seek(fd, max(data, offset), os.SEEK_HOLE)
+        # A hole in the middle of the chunk is worth a step of its own if it is a long one.
+        if end < chunk_end and (
+            end <= offset or self._seek(fd, end, os.SEEK_DATA) - end < self._chunk_size
+        ):
+            end = chunk_end
+        return Extent(offset, min(end, stop) - offset, True)
+
+    def _seek(self, fd: int, offset: int, whence: int) -> int:
         try:
-            return self._file.call(os.lseek, offset, whence)
+            return os.lseek(fd, offset, whence)
         except OSError as exc:
             if exc.errno == errno.ENXIO:
                 # Nothing but hole follows. A file that was cut short meanwhile ends here as well,
                 # and must not be taken for zeros.
-                return self._end_of(offset, whence)
-            if exc.errno == errno.EINVAL:
+                return self._end_of(fd, offset)
+            if exc.errno in syscalls.UNSUPPORTED:
                 # The file system knows no holes: all is data.
                 return offset if whence == os.SEEK_DATA else self.size
             raise
 
-    def _end_of(self, offset: int, whence: int) -> int:
-        end = self._file.call(os.fstat).st_size
+    def _end_of(self, fd: int, offset: int) -> int:
+        end = os.fstat(fd).st_size
         if end < self.size:
             raise exceptions.TruncatedImage(position=max(offset, end), expected=self.size)
         return self.size

@@ -12,12 +12,13 @@ from oslo_config import cfg
 from glance_store import capabilities, exceptions
 from glance_store import driver as store_driver
 from glance_store._drivers.filesystem import datadirs, metadata, syscalls
+from glance_store._drivers.filesystem.claim import PARTIAL_SUFFIX, prove_room, prove_writable
 from glance_store._drivers.filesystem.guard import CallGuard
 from glance_store._drivers.filesystem.location import SCHEMES, StoreLocation, is_encodable
 from glance_store._drivers.filesystem.mounts import is_within
 from glance_store._drivers.filesystem.options import OPTIONS
 from glance_store._drivers.filesystem.reader import FileReader, check_is_file
-from glance_store._drivers.filesystem.writer import PARTIAL_SUFFIX, FileWriter, WriteSettings
+from glance_store._drivers.filesystem.writer import FileWriter, WriteSettings
 from glance_store.i18n import _
 from glance_store.location import Location
 
@@ -114,8 +115,8 @@ class Store(store_driver.Store):
 
     def _emptiest(self, directories: datadirs.DataDirs) -> str:
         try:
-            return self._guard.call(directories.choose, 0).path
-        except exceptions.StorageFull:
+            return directories.candidates(0)[0].path
+        except (OSError, exceptions.GlanceStoreException):
             return directories.all[0].path
 
     def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
@@ -148,34 +149,49 @@ class Store(store_driver.Store):
                 "One of filesystem_store_datadir and filesystem_store_datadirs must be set; "
                 + problem
             )
-        if single:
-            self.datadir = single
-            return {single: 0}
-        self.datadir = None
+        self.datadir = single or None
         try:
-            return datadirs.parse(several)
+            if not single:
+                return datadirs.parse(several)
+            datadirs.check_path("filesystem_store_datadir", single)
         except ValueError as exc:
-            raise self._misconfigured(str(exc)) from exc
+            group = self.backend_group or store_driver.DEFAULT_GROUP
+            raise self._misconfigured(f"[{group}] {exc}") from exc
+        return {single: 0}
 
     def _prepared(self, directories: dict[str, int], require_mount: bool) -> datadirs.DataDirs:
-        """Return the directories, created and usable."""
-        try:
-            result = self._guard.call(datadirs.DataDirs, directories, require_mount)
-            # Before any directory is made: it might be made on the wrong file system.
-            self._guard.call(result.check_mounts)
-            for path in directories:
-                self._guard.call(datadirs.prepare, path, self._file_perm)
-        except OSError as exc:
-            kind = NotThere if exc.errno in syscalls.LOST else exceptions.BadStoreConfiguration
-            reason = (
-                f"Directory {exc.filename} cannot be created or written to by this process: "
-                f"{exc.strerror}"
-            )
-            raise kind(store_name=self.name, reason=reason) from exc
-        except exceptions.GlanceStoreException as exc:
-            # The server of the file system is silent, or nothing is mounted.
-            raise NotThere(store_name=self.name, reason=str(exc)) from exc
-        return result
+        """Return the directories; at least one of them is there and can be written to."""
+        each = [
+            datadirs.DataDir(path, priority, require_mount, self._file_perm)
+            for path, priority in directories.items()
+        ]
+        problems = []
+        passing = True
+        for directory in each:
+            try:
+                self._guard.call(directory.prepare)
+                self._guard.call(prove_writable, directory)
+            except OSError as exc:
+                if exc.errno in syscalls.FULL:
+                    # It is full, which will pass; images can be read and deleted.
+                    continue
+                problem = (
+                    f"Directory {directory.path} cannot be created or written to by this process: "
+                    f"{exc.strerror or exc}"
+                )
+                passing = passing and exc.errno in syscalls.LOST
+            except exceptions.GlanceStoreException as exc:
+                # The server of the file system is silent, or nothing is mounted.
+                problem = str(exc)
+            else:
+                continue
+            problems.append(problem)
+            if len(each) > 1:
+                directory.take_out(problem)
+        if len(problems) == len(each):
+            kind = NotThere if passing else exceptions.BadStoreConfiguration
+            raise kind(store_name=self.name, reason="; ".join(problems))
+        return datadirs.DataDirs(each, self._guard)
 
     def _configured(self) -> datadirs.DataDirs:
         if self._datadirs is None:
@@ -187,30 +203,43 @@ class Store(store_driver.Store):
 
     def storage_ids(self) -> set[str]:
         """Return the data directories, by path and by what the file system calls them."""
-        if self._datadirs is None:
-            return set()
         ids = set()
-        for directory in self._datadirs.all:
-            ids.add(f"directory {os.path.realpath(directory.path)}")
-            status = self._guard.call(os.stat, directory.path)
-            ids.add(f"directory with inode {status.st_ino} of device {status.st_dev}")
+        for directory in self._datadirs.all if self._datadirs else []:
+            try:
+                ids |= self._guard.call(_ids_of, directory.path)
+            except (OSError, exceptions.TimeoutError):
+                # One of several that is out of use: the others are told apart all the same.
+                ids.add(f"directory {directory.path}")
         return ids
 
     def check_health(self) -> str:
-        """Look whether the data directories can be used.
+        """Write a block to each data directory, and remove it again.
 
         :returns: the free space
-        :raises StorageWriteDenied: a file system is gone
+        :raises StorageFull: not even one block can be written
+        :raises StorageWriteDenied: a data directory takes no images; of several, the text says
+            which ones do
+        :raises TimeoutError: the file system does not answer
         :raises BadStoreConfiguration: the options do not allow the store to work
         """
-        directories = self._configured()
-        self._guard.call(directories.check_mounts)
-        figures = []
-        for directory in directories.all:
-            with syscalls.writing(directory.path):
-                free = self._guard.call(datadirs.free_bytes, directory.path)
-            figures.append(f"{free / 2**30:.1f} GiB free in {directory.path}")
-        return "ok, " + ", ".join(figures)
+        directories = self._configured().all
+        good, full, broken = [], [], []
+        for directory in directories:
+            try:
+                good.append(self._guard.call(_health_of, directory))
+            except exceptions.StorageFull as exc:
+                full.append(exc)
+            except exceptions.GlanceStoreException as exc:
+                broken.append(exc)
+        if not broken and (good or not full):
+            return "ok, " + ", ".join([*good, *map(str, full)])
+        if len(directories) == 1 or not (broken and good):
+            raise (broken or full)[0]
+        raise exceptions.StorageWriteDenied(
+            _("%(problems)s; images go on to be stored: %(good)s"),
+            problems="; ".join(map(str, broken)),
+            good=", ".join(good),
+        )
 
     # -- images
 
@@ -237,11 +266,9 @@ class Store(store_driver.Store):
             thin=self.thin_provisioning,
             fsync=self._fsync,
             file_perm=self._file_perm,
+            storage=self._metadata,
         )
-        writer = FileWriter(directories, name, size, settings, self._guard)
-        if self._metadata:
-            writer.metadata = metadata.for_path(self._metadata, writer.path)
-        return writer
+        return FileWriter(directories, name, size, settings, self._guard)
 
     def open_reader(self, location: Location, context: Any = None) -> FileReader:
         """Open an image file.
@@ -254,7 +281,7 @@ class Store(store_driver.Store):
         """
         path = self._path(location)
         try:
-            return FileReader(path, self._guard)
+            return FileReader(path, self._guard, self.read_size)
         except exceptions.NotFound:
             self._check_not_gone(path)
             raise
@@ -301,7 +328,7 @@ class Store(store_driver.Store):
 
     def _path(self, location: Location) -> str:
         path: str = location.store_location.path  # type: ignore[attr-defined]
-        if ".." in path.split("/") and not self._is_ours(os.path.realpath(path)):
+        if ".." in path.split("/") and not self._guard.call(self._is_ours, path):
             raise exceptions.BadStoreUri(
                 _("The Store URI was malformed: %(uri)s leads out of the data directories"),
                 uri=path,
@@ -309,15 +336,41 @@ class Store(store_driver.Store):
         return path
 
     def _is_ours(self, path: str) -> bool:
+        real = os.path.realpath(path)
         return self._datadirs is not None and any(
-            is_within(path, os.path.realpath(directory.path)) for directory in self._datadirs.all
+            is_within(real, os.path.realpath(directory.path)) for directory in self._datadirs.all
         )
 
     def _check_not_gone(self, path: str) -> None:
         """Tell an image that is gone from a file system that is gone: the image may come back."""
         for directory in self._datadirs.all if self._datadirs else []:
             if is_within(os.path.normpath(path), os.path.normpath(directory.path)):
-                self._guard.call(datadirs.check_mount, directory)
+                self._guard.call(directory.check_mount)
+
+
+def _ids_of(path: str) -> set[str]:
+    status = os.stat(path)
+    return {
+        f"directory {os.path.realpath(path)}",
+        f"directory with inode {status.st_ino} of device {status.st_dev}",
+    }
+
+
+def _health_of(directory: datadirs.DataDir) -> str:
+    try:
+        free = directory.room()
+        prove_room(directory)
+    except OSError as exc:
+        full = exc.errno in syscalls.FULL
+        kind = exceptions.StorageFull if full else exceptions.StorageWriteDenied
+        raise kind(
+            _("Data directory %(path)s takes no images: %(reason)s"),
+            path=directory.path,
+            reason=exc.strerror or exc,
+        ) from exc
+    if free is None:
+        return f"unknown space free in {directory.path}"
+    return f"{free / 2**30:.1f} GiB free in {directory.path}"
 
 
 # Nearly all ids are of this kind, which needs no closer look.

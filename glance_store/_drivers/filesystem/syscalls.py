@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, Literal, NoReturn
 from glance_store import exceptions
 from glance_store.i18n import _
 
-_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # What the client of a file server answers that cannot reach it. Not EIO: that is a broken disk as
@@ -91,12 +92,36 @@ def rename_exclusive(old: str, new: str, dir_fd: int) -> None:
     _call(function, dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE)
 
 
+def lock(fd: int) -> bool:
+    """Wait for the lock of an open file or directory.
+
+    :param fd: descriptor
+    :returns: False where the file system has none for it
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as exc:
+        # EBADF: NFS locks only what is open for writing, which a directory never is.
+        if exc.errno not in UNSUPPORTED | {errno.EBADF, errno.ENOLCK}:
+            raise
+        return False
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Give the lock back.
+
+    :param fd: descriptor
+    """
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 class writing:  # noqa: N801 - used as a statement, like open()
     """Translate the errors of writing a file; errors that no exception describes stay as they are.
 
     :param path: the image file, for the text
     :raises StorageFull: no space, quota or file size limit
-    :raises StorageWriteDenied: no permission, or a read-only file system
+    :raises StorageWriteDenied: no permission, a read-only file system, or no directory
     :raises Duplicate: the file exists
     :raises BackendUnavailable: the file system is out of reach
     """
@@ -122,13 +147,13 @@ class writing:  # noqa: N801 - used as a statement, like open()
 def _writing_error(error: OSError, path: str) -> exceptions.GlanceStoreException | None:
     if isinstance(error, FileExistsError):
         return exceptions.Duplicate(image=path)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return exceptions.StorageFull(
             _("There is no room for the image at %(path)s: %(reason)s"),
             path=path,
             reason=error.strerror,
         )
-    if error.errno in _DENIED:
+    if error.errno in _DENIED or error.errno in _MISSING:
         return exceptions.StorageWriteDenied(
             _(
                 "The image cannot be written to %(path)s: %(reason)s; check who owns the "

@@ -3,27 +3,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import functools
 import logging
 import os
-import secrets
-import threading
 from typing import Any, NamedTuple
 
 from glance_store import exceptions
-from glance_store._drivers.filesystem import syscalls
-from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs, check_mount, free_bytes
-from glance_store._drivers.filesystem.guard import CallGuard, exclusive_file
+from glance_store._drivers.filesystem import metadata, syscalls
+from glance_store._drivers.filesystem.claim import Claim, UnlinkableError
+from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs, free_bytes
+from glance_store._drivers.filesystem.guard import (
+    CallGuard,
+    DirectFile,
+    GuardedFile,
+    exclusive_file,
+)
 from glance_store.i18n import _
+from glance_store.transfer import sparse
 
 LOG = logging.getLogger(__name__)
 
-PARTIAL_SUFFIX = ".partial"
 # Written data goes to the disk in steps of this many bytes, instead of all at the end.
 _WRITEBACK_STEP = 8 * 1024 * 1024
+# What file systems and sandboxes answer to calls that only help.
+_NOT_HERE = syscalls.UNSUPPORTED | {errno.ESPIPE, errno.EPERM}
+
+# An upload without any file yet.
+_CLOSED = DirectFile(-1)
 
 
 class WriteSettings(NamedTuple):
@@ -33,104 +39,13 @@ class WriteSettings(NamedTuple):
     thin: bool
     fsync: bool
     file_perm: int
-
-
-class _Unnamed(NamedTuple):
-    """A file without its final name, in an open directory; `partial` where it needs some name."""
-
-    directory: int
-    file: int
-    partial: str | None
-
-    def discard(self) -> None:
-        """Close and forget all of it."""
-        os.close(self.file)
-        try:
-            if self.partial is not None:
-                os.unlink(self.partial, dir_fd=self.directory)
-        finally:
-            os.close(self.directory)
-
-
-@functools.cache
-def _has_proc() -> bool:
-    """Tell whether a file without a name can be given one here."""
-    return os.path.isdir("/proc/self/fd")
-
-
-def _create(datadir: DataDir) -> _Unnamed:
-    """Open a directory and a new file in it."""
-    try:
-        directory = os.open(datadir.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        check_mount(datadir)
-        raise
-    try:
-        # Of what is open now: from here on a new mount changes nothing.
-        check_mount(datadir, directory)
-        try:
-            if _has_proc():
-                flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
-                return _Unnamed(directory, os.open(".", flags, 0o666, dir_fd=directory), None)
-        except OSError as exc:
-            if exc.errno not in syscalls.UNSUPPORTED:
-                raise
-        partial = f".glance_store-{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return _Unnamed(directory, os.open(partial, flags, 0o666, dir_fd=directory), partial)
-    except BaseException:
-        os.close(directory)
-        raise
-
-
-def _publish(directory: int, file: int, partial: str | None, name: str) -> None:
-    """Give a file its final name, unless that is taken (FileExistsError)."""
-    if partial is None:
-        source, follow = f"/proc/self/fd/{file}", True
-    else:
-        source, follow = partial, False
-    try:
-        # src_dir_fd makes Python use linkat(), which alone can follow the link to the open file.
-        os.link(source, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=follow)
-    except OSError as exc:
-        no_links = syscalls.UNSUPPORTED | {errno.EPERM, errno.EMLINK}
-        if partial is None or exc.errno not in no_links:
-            raise
-        _rename(directory, partial, name)
-        return
-    if partial is not None:
-        with contextlib.suppress(FileNotFoundError):
-            # An abort of this very upload may have been quicker.
-            os.unlink(partial, dir_fd=directory)
-
-
-def _rename(directory: int, partial: str, name: str) -> None:
-    """Publish where the file system has no hard links."""
-    try:
-        syscalls.rename_exclusive(partial, name, directory)
-    except OSError as exc:
-        if exc.errno not in syscalls.UNSUPPORTED:
-            raise
-        # Neither links nor exclusive renames: the lock keeps the other uploads of this host out.
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        try:
-            if _exists(directory, name):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
-            os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
-        finally:
-            fcntl.flock(directory, fcntl.LOCK_UN)
-
-
-def _exists(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+    storage: list[metadata.Entry]
 
 
 def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     written = os.pwrite(fd, data, offset)
+    if written == len(data):
+        return
     with memoryview(data) as view:
         while written < len(view):
             written += os.pwrite(fd, view[written:], offset + written)
@@ -168,29 +83,18 @@ class FileWriter:
         self.block_size = settings.block_size
         self.holes = settings.thin
         self.metadata: dict[str, Any] = {}
-        self._length = 0  # of the file so far
-        self._writeback = 0  # bytes handed to the disk so far
-        self._state = threading.Lock()
-        self._published = False
         self._aborted = False
-        existing = guard.call(datadirs.find, name)
+        self._directory: GuardedFile | DirectFile = _CLOSED
+        self._file: GuardedFile | DirectFile = _CLOSED
+        existing = datadirs.find(name)
         if existing is not None:
             raise exceptions.Duplicate(image=existing)
-        directory = guard.call(datadirs.choose, size)
-        self.path = directory.file(name)
-        with syscalls.writing(self.path):
-            created = guard.call(_create, directory, late=_Unnamed.discard)
-        self._directory = exclusive_file(guard, created.directory)
-        self._file = exclusive_file(guard, created.file)
-        self._partial = created.partial
+        first, *others = datadirs.candidates(size)
+        self._use(first)
         try:
-            if size > settings.block_size and not settings.thin:
-                self._set_space_aside(size)
+            self._begin(others, size)
         except BaseException:
-            try:
-                self.abort()
-            except (OSError, exceptions.GlanceStoreException) as exc:
-                LOG.warning("What is left of %s could not be removed: %s", self.path, exc)
+            self._give_up()
             raise
 
     @property
@@ -198,10 +102,51 @@ class FileWriter:
         """The location of the image."""
         return f"file://{self.path}"
 
+    def _use(self, directory: DataDir) -> None:
+        self._datadir = directory
+        self._claim = Claim(directory, self._name)
+        self.path = directory.file(self._name)
+        self._length = 0  # of the file so far
+        self._writeback = 0  # bytes handed to the disk so far
+        if self._settings.storage:
+            self.metadata = metadata.for_path(self._settings.storage, self.path)
+
+    def _begin(self, others: list[DataDir], size: int) -> None:
+        """Begin to write into the directory in use, else into one of the others."""
+        for other in others:
+            try:
+                self._begin_here(size)
+            except (OSError, exceptions.GlanceStoreException) as exc:
+                self._give_up()
+                self._datadir.take_out(exc)
+                self._use(other)
+            else:
+                return
+        self._begin_here(size)
+
+    def _begin_here(self, size: int) -> None:
+        with syscalls.writing(self.path):
+            self._open()
+            if size > self.block_size and not self._settings.thin:
+                self._set_space_aside(size)
+        self._datadir.put_back()
+
+    def _give_up(self) -> None:
+        """Leave nothing in the directory in use."""
+        try:
+            self._discard()
+        except (OSError, exceptions.GlanceStoreException) as exc:
+            LOG.warning("What is left of %s could not be removed: %s", self.path, exc)
+
+    def _open(self, unnamed: bool = True) -> None:
+        created = self._guard.call(self._claim.create, unnamed, late=self._claim.abandon)
+        self._directory = exclusive_file(self._guard, created.directory)
+        self._file = exclusive_file(self._guard, created.file)
+
     def _set_space_aside(self, size: int) -> None:
         """Find out that the disk is full before gigabytes have been written, not after."""
         free = self._file.call(free_bytes)
-        if free < size:
+        if free is not None and free < size:
             raise exceptions.StorageFull(
                 _(
                     "There is no room for the image at %(path)s: it has %(size)d bytes, "
@@ -211,13 +156,12 @@ class FileWriter:
                 size=size,
                 free=free,
             )
-        with syscalls.writing(self.path):
-            try:
-                self._file.call(syscalls.preallocate, size)
-                self._length = size
-            except OSError as exc:
-                if exc.errno not in syscalls.UNSUPPORTED:
-                    raise
+        try:
+            self._file.call(syscalls.preallocate, size)
+            self._length = size
+        except OSError as exc:
+            if exc.errno not in _NOT_HERE:
+                raise
 
     def write(self, offset: int, block: memoryview) -> None:
         """Write bytes at an offset."""
@@ -226,7 +170,8 @@ class FileWriter:
         with syscalls.writing(self.path):
             self._file.call(_write_all, data, offset)
             end = offset + len(block)
-            self._length = max(self._length, end)
+            if end > self._length:
+                self._length = end
             if self._settings.fsync and end - self._writeback >= _WRITEBACK_STEP:
                 self._start_writeback(end)
 
@@ -235,25 +180,51 @@ class FileWriter:
         try:
             self._file.call(syscalls.start_writeback, start, end - start)
         except OSError as exc:
-            if exc.errno not in syscalls.UNSUPPORTED | {errno.ESPIPE}:
+            if exc.errno not in _NOT_HERE:
                 raise
 
     def commit(self, size: int) -> None:
         """Flush the file, give it its name, and flush that."""
         with syscalls.writing(self.path):
-            if self._length != size:
-                # A hole at the end, or data that fell short of nothing: the exact length counts.
-                self._file.call(os.ftruncate, size)
-            if self._settings.file_perm > 0:
-                self._set_permissions()
+            self._complete(size)
+            try:
+                self._file.call(self._link)
+            except UnlinkableError as exc:
+                self._copy(size)
+                self._file.call(self._link)
+                self._datadir.unnamed_files = False
+                self._datadir.warn("a file without a name cannot be given one: %s", exc.strerror)
             if self._settings.fsync:
-                self._file.call(os.fsync)
-            self._file.call(self._link)
-            if self._settings.fsync:
-                self._directory.call(os.fsync)
+                self._directory.call(self._datadir.flush_names)
             # A network file system may report only here that it could not take the data.
             self._file.close()
         self._directory.close()
+
+    def _complete(self, size: int) -> None:
+        """Bring the file to its final form, all of it to the disk."""
+        if self._length != size:
+            # A hole at the end, or data that fell short of nothing: the exact length counts.
+            self._file.call(os.ftruncate, size)
+        if self._settings.file_perm > 0:
+            self._set_permissions()
+        if self._settings.fsync:
+            self._file.call(self._datadir.flush_file)
+
+    def _copy(self, size: int) -> None:
+        """Move the bytes to a file that has a name already; the source is not read again."""
+        unnamed, directory = self._file, self._directory
+        try:
+            self._open(unnamed=False)
+            self._length = self._writeback = 0
+            for offset in range(0, size, self.block_size):
+                block = unnamed.call(os.pread, min(self.block_size, size - offset), offset)
+                runs = sparse.data_runs(block) if self.holes else [(0, len(block))]
+                for start, end in runs:
+                    self.write(offset + start, memoryview(block)[start:end])
+            self._complete(size)
+        finally:
+            unnamed.close()
+            directory.close()
 
     def _set_permissions(self) -> None:
         try:
@@ -273,32 +244,38 @@ class FileWriter:
     def _link_in(self, directory: int, file: int) -> None:
         if len(self._datadirs.all) == 1:
             # Within one directory the file system itself sees to it that the name is new.
-            _publish(directory, file, self._partial, self._name)
+            self._claim.publish(directory, file)
         else:
             with self._datadirs.publishing(self._name):
-                _publish(directory, file, self._partial, self._name)
-        with self._state:
-            self._published = True
-            too_late = self._aborted
-        if too_late:
+                self._claim.publish(directory, file, locked=True)
+        if self._aborted:
             # The link came back after its timeout: the upload has been reported as failed.
-            self._remove(directory)
+            self._claim.withdraw(directory)
 
     def abort(self) -> None:
         """Remove the file, under whatever name it has."""
-        with self._state:
-            self._aborted = True
-        try:
-            self._directory.call(self._remove)
-        finally:
-            self._file.close()
-            self._directory.close()
+        # First: a link that is under way looks at it when it has its name.
+        self._aborted = True
+        self._discard()
 
-    def _remove(self, directory: int) -> None:
-        with self._state:
-            names = [self._name] if self._published else []
-        if self._partial is not None:
-            names.append(self._partial)
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=directory)
+    def _discard(self) -> None:
+        try:
+            self._withdraw()
+        except Exception:
+            raise
+        except BaseException:
+            # A second interrupt: what has been begun is finished all the same.
+            self._withdraw()
+            raise
+        finally:
+            try:
+                self._file.close()
+            finally:
+                self._directory.close()
+
+    def _withdraw(self) -> None:
+        try:
+            self._directory.call(self._claim.withdraw)
+        except (OSError, ValueError):
+            # The directory is not open yet, or no more, or its handle is stale.
+            self._guard.call(self._claim.withdraw, None)

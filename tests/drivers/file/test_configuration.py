@@ -154,6 +154,46 @@ def test_r50_large_chunks_are_read_at_once(make_store: MakeStore) -> None:
     assert sizes == [3 * MIB, 3 * MIB, MIB]
 
 
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ("images", "relative"),
+        ("./images", "relative"),
+        ("~/images", "~ is not expanded"),
+        ("~glance/images", "~ is not expanded"),
+        ("file:///srv/images", "URI"),
+        ("s3://bucket", "URI"),
+    ],
+)
+def test_a_directory_that_depends_on_the_process_or_is_none(
+    make_store: MakeStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    match: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ({"datadir": value}, {"datadirs": ["/srv/a", value]}):
+        [option] = options
+        with pytest.raises(exceptions.BadStoreConfiguration, match=match) as caught:
+            make_store(**options)
+        text = str(caught.value)
+        assert f"[files] filesystem_store_{option} = {value}: " in text
+        assert "\n" not in text
+    assert listing(tmp_path) == []
+
+
+def test_a_directory_may_end_with_a_slash(make_store: MakeStore, tmp_path: Path) -> None:
+    assert put(make_store(datadir=f"{tmp_path}/"), "image", b"data") == f"file://{tmp_path}/image"
+
+
+def test_a_symbolic_link_that_leads_nowhere(make_store: MakeStore, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("no/such")
+    refused(make_store, f"symbolic link to {tmp_path}/no/such: No such", datadir=f"{tmp_path}/link")
+    (tmp_path / "file").write_text("")
+    refused(make_store, "File exists", datadir=f"{tmp_path}/file")
+
+
 # -- several directories
 
 

@@ -127,7 +127,7 @@ def test_r63_an_upload_that_hangs_leaves_nothing(store: Store, share: Share, at:
 def test_a_link_that_comes_back_late_is_undone(store: Store, share: Share) -> None:
     """The image must not appear after its upload was reported as failed."""
     published = threading.Event()
-    from glance_store._drivers.filesystem import writer
+    from glance_store._drivers.filesystem.claim import Claim
 
     def late(*args: Any) -> None:
         share.hang()
@@ -136,13 +136,13 @@ def test_a_link_that_comes_back_late_is_undone(store: Store, share: Share) -> No
         finally:
             published.set()
 
-    original = writer._publish
-    writer._publish = late
+    original = Claim.publish
+    Claim.publish = late
     try:
         with pytest.raises(exceptions.TimeoutError):
             put(store, "image", b"data")
     finally:
-        writer._publish = original
+        Claim.publish = original
     share.go_on()
     assert published.wait(20)
     wait_for(lambda: listing(share.below) == [])
@@ -166,6 +166,25 @@ def test_a_store_does_not_configure_on_a_share_that_hangs(
     with pytest.raises(exceptions.BadStoreConfiguration, match="timed out"):
         make_store(datadir=str(share.path / "images"), timeout=1)
     share.go_on()
+
+
+def test_one_of_several_directories_that_hangs_takes_itself_out(
+    make_store: MakeStore, share: Share, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directories = [f"{share.path}:2", f"{tmp_path}/alive:1"]
+    store = make_store(datadirs=directories, timeout=5, thread_pool_size=4)
+    uri = put(store, "kept", b"data")
+    assert uri == f"file://{share.path}/kept"
+    share.hang()
+    # More uploads than there are threads: those after the first do not ask it again.
+    for number in range(6):
+        assert put(store, f"{number}", b"data") == f"file://{tmp_path}/alive/{number}"
+    assert caplog.text.count("takes no images until this has passed") == 1
+    share.go_on()
+    assert store._datadirs is not None
+    [dead] = [each for each in store._datadirs.all if each.path == str(share.path)]
+    wait_for(lambda: not dead.is_overdue(5))
+    assert put(store, "back", b"data") == f"file://{share.path}/back"
 
 
 def test_busy_threads_are_reported(caplog: pytest.LogCaptureFixture) -> None:
