@@ -23,6 +23,10 @@ NEW = {
         ("http_store_connect_timeout", 10, 1),
         ("http_store_read_timeout", 60, 1),
         ("http_store_retries", 3, 0),
+        ("http_store_allowed_hosts", [], None),
+        ("http_store_disallowed_hosts", [], None),
+        ("http_store_allowed_ports", [], None),
+        ("http_store_disallowed_ports", [], None),
     ],
     "rbd": [
         ("rbd_store_io_depth", 8, 1),
@@ -128,7 +132,7 @@ def test_option_is_as_the_facts_say(driver, fact):
 def test_new_option(driver, name, default, minimum):
     opt = option_of(driver, name)
     assert (opt.default, getattr(opt.type, "min", None)) == (default, minimum)
-    kinds = {bool: types.Boolean, int: types.Integer, dict: types.Dict}
+    kinds = {bool: types.Boolean, int: types.Integer, dict: types.Dict, list: types.List}
     assert isinstance(opt.type, kinds.get(type(default), types.String))
 
 

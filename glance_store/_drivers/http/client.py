@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import urllib.parse
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import requests
 import requests.auth
 import requests.cookies
-import urllib3.exceptions
 
 from glance_store import exceptions
-from glance_store._drivers.http.errors import guarded
+from glance_store._drivers.http.errors import broke_before_answer, guarded
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.session import Sessions, Settings
 from glance_store.i18n import _
@@ -25,6 +26,14 @@ MAX_REDIRECTS = 5
 
 _FOLLOWED = (301, 302)
 _LONGEST_REASON = 80
+_ABSOLUTE = re.compile("[a-z]+://", re.IGNORECASE)
+
+
+class Answer(NamedTuple):
+    """An answer, and the server and file that it is from, after all redirects."""
+
+    response: requests.Response
+    server: StoreLocation
 
 
 class Client:
@@ -45,7 +54,8 @@ class Client:
         headers: Mapping[str, str],
         action: str,
         unreachable: type[exceptions.GlanceStoreException] = exceptions.RemoteServiceUnavailable,
-    ) -> requests.Response:
+        start: StoreLocation | None = None,
+    ) -> Answer:
         """Send a request and follow redirects.
 
         :param method: ``GET`` or ``HEAD``
@@ -53,19 +63,20 @@ class Client:
         :param headers: of the request
         :param action: what is tried, in words without secrets, for errors
         :param unreachable: class of the error when a server cannot be reached
+        :param start: where an earlier request was redirected to, to ask there at once
         :returns: the first answer that is no redirect, whatever its status, with the body not yet
-            read; the caller closes it
-        :raises BadStoreUri: a redirect leads nowhere
+            read, which the caller closes; and where it comes from
+        :raises BadStoreUri: a redirect leads nowhere, or the operator does not allow a server
         :raises MaxRedirectsExceeded: there are more than `MAX_REDIRECTS` of them
         """
         cookies = requests.cookies.RequestsCookieJar()
-        current = place
+        current = start or place
         for _hop in range(MAX_REDIRECTS + 1):
             auth = _credentials(place, current)
             send = functools.partial(self._send, method, current, auth, headers, cookies)
             response = guarded(send, action, unreachable)
             if response.status_code not in _FOLLOWED:
-                return response
+                return Answer(response, current)
             try:
                 target = _target(current, response)
             finally:
@@ -88,36 +99,16 @@ class Client:
         headers: Mapping[str, str],
         cookies: requests.cookies.RequestsCookieJar,
     ) -> requests.Response:
-        session = self._sessions.current()
-
-        def send() -> requests.Response:
-            return session.request(
-                method,
-                place.url,
-                stream=True,
-                allow_redirects=False,
-                headers=dict(headers),
-                auth=auth,
-                cookies=cookies,
-                timeout=(self.settings.connect_timeout, self.settings.read_timeout),
-                verify=self.settings.verify,
-                proxies=self.settings.proxies_for(place.url),
-            )
-
+        send = functools.partial(
+            self._sessions.send, method, place, headers, auth, cookies, self.settings
+        )
         try:
-            response = send()
+            return send()
         except requests.ConnectionError as exc:
-            if not _broke_before_answer(exc):
+            if not broke_before_answer(exc):
                 raise
             # A server may close an idle connection in the moment that it is used again.
-            response = send()
-        extract_cookies = requests.cookies.extract_cookies_to_jar
-        extract_cookies(cookies, response.request, response.raw)  # type: ignore[no-untyped-call]
-        return response
-
-
-def _broke_before_answer(exc: requests.ConnectionError) -> bool:
-    return bool(exc.args) and isinstance(exc.args[0], urllib3.exceptions.ProtocolError)
+            return send()
 
 
 def _credentials(place: StoreLocation, hop: StoreLocation) -> requests.auth.AuthBase | None:
@@ -161,9 +152,9 @@ def _target(current: StoreLocation, response: requests.Response) -> StoreLocatio
     except UnicodeError:
         LOG.debug("The redirect of %s is not in UTF-8", current.shown)
     try:
-        # geturl() writes the scheme in lower case, which is how locations have it.
-        url = urllib.parse.urlsplit(urllib.parse.urljoin(current.url, text)).geturl()
-        target.parse_uri(url)
+        # What is absolute already is taken as it stands: urljoin() would write it anew.
+        absolute = _ABSOLUTE.match(text) is not None
+        target.parse_uri(text if absolute else urllib.parse.urljoin(current.url, text))
         problem = None
     except exceptions.BadStoreUri as exc:
         problem = str(exc.msg)

@@ -75,6 +75,13 @@ def guarded(
     raise error
 
 
+def broke_before_answer(exc: requests.ConnectionError) -> bool:
+    """Tell whether a connection, once made, ended before the head of the answer was complete."""
+    # What cannot be connected to is wrapped otherwise.
+    broken = bool(exc.args) and isinstance(exc.args[0], urllib3.exceptions.ProtocolError)
+    return broken and isinstance(_root_of(exc), ConnectionError)
+
+
 def _translate(
     exc: BaseException, action: str, unreachable: type[exceptions.GlanceStoreException]
 ) -> exceptions.GlanceStoreException:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the headers of an answer say about the file: its length, the part sent, its version."""
+"""The head of an answer, and what it says of the file: its length, the part sent, its version."""
 
 from __future__ import annotations
 
+import http.client
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 Headers = Mapping[str, str]
 
@@ -15,6 +16,14 @@ _CONTENT_RANGE = re.compile(r"bytes +([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*
 _UNSATISFIED = re.compile(r"bytes +\*/([0-9]{1,19})", re.IGNORECASE)
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _DATE = re.compile(r"[A-Za-z0-9,: +-]+")
+
+_LONGEST_LINE = 65536  # bytes
+_MOST_LINES = 200
+_MOST_INTERIM = 100
+_INTERIM = re.compile(rb"HTTP/[0-9.]+ +1[0-9][0-9]\s")
+# Inside a line these would begin another one, or end the text.
+_AS_SPACES = bytes.maketrans(b"\r\0", b"  ")
+_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
 
 
 class Part(NamedTuple):
@@ -52,16 +61,77 @@ class Version(NamedTuple):
             return self.etag
         return self.modified
 
-    def differs(self, other: Version) -> bool:
+    def differs(self, other: Version, mirrored: bool = False) -> bool:
         """Tell whether another version is known to be a different one.
 
         :param other: from a later answer
+        :param mirrored: whether it is from another server, which may have ETags of its own for the
+            same file; then the same date is enough
         """
-        if self.etag is not None and other.etag is not None:
-            return self.etag.removeprefix("W/") != other.etag.removeprefix("W/")
-        if self.modified is not None and other.modified is not None:
-            return self.modified != other.modified
-        return False
+        different = [
+            mine.removeprefix("W/") != its.removeprefix("W/")
+            for mine, its in zip(self, other, strict=True)
+            if mine is not None and its is not None
+        ]
+        return bool(different) and (all(different) if mirrored else different[0])
+
+
+class Head(NamedTuple):
+    """The head of an answer in a form that `http.client` understands to its end."""
+
+    text: bytes
+    damaged: bool  # whether a line was left out that is not a header
+
+
+def read_head(stream: BinaryIO) -> Head:
+    """Read up to the body of an answer, and pass over the interim answers (1xx) before it.
+
+    Elsewhere a malformed line, or the end of the connection, is taken for the end of the headers:
+    without the Content-Length behind it an image would look shorter.
+
+    :param stream: from the server
+    :raises http.client.HTTPException: this is not the head of an HTTP answer, or it breaks off
+    """
+    for _answer in range(_MOST_INTERIM):
+        status = _read_line(stream)
+        if not status.startswith(b"HTTP/"):
+            raise http.client.BadStatusLine("not HTTP")
+        fields, damaged = _read_fields(stream)
+        if not _INTERIM.match(status):
+            return Head(b"".join((status, *fields, b"\r\n")), damaged)
+    raise http.client.HTTPException("too many interim answers")
+
+
+def _read_fields(stream: BinaryIO) -> tuple[list[bytes], bool]:
+    """Return the header lines, each on one line, and whether one had to be left out."""
+    fields: list[bytes] = []
+    damaged = taken = False
+    for _number in range(_MOST_LINES):
+        line = _read_line(stream)
+        if line in (b"\r\n", b"\n"):
+            return fields, damaged
+        content = line.rstrip(b"\r\n").translate(_AS_SPACES)
+        name, colon, value = content.partition(b":")
+        # A space before the colon does not belong there, and is taken off as a proxy has to.
+        name = name.rstrip(b" \t")
+        if content.startswith((b" ", b"\t")) and taken:
+            # The old way to continue the line before.
+            fields[-1] = fields[-1].rstrip() + b" " + content.strip() + b"\r\n"
+        elif colon and _NAME.fullmatch(name):
+            fields.append(name + b": " + value.strip() + b"\r\n")
+            taken = True
+        else:
+            damaged, taken = True, False
+    raise http.client.HTTPException("too many header lines")
+
+
+def _read_line(stream: BinaryIO) -> bytes:
+    line = stream.readline(_LONGEST_LINE + 1)
+    if len(line) > _LONGEST_LINE:
+        raise http.client.LineTooLong("header line")
+    if not line.endswith(b"\n"):
+        raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
+    return line
 
 
 def is_chunked(headers: Headers) -> bool:

@@ -17,6 +17,9 @@ _SYNTAX = _uri.UriSyntax(SCHEMES, "http[s]://[<user>:<password>@]<host>[:<port>]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Some clients take a backslash for a slash, and would talk to another host than was checked.
 _NO_HOST = re.compile(r"[\s\\<>\"^`{|}]")
+# What a request line may contain: all printable ASCII but the space. A "%" stays as it is, whether
+# or not a valid escape follows.
+_SENDABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class StoreLocation(location.StoreLocation):
@@ -34,6 +37,8 @@ class StoreLocation(location.StoreLocation):
     path: str = ""
     params: str = ""
     query: str = ""
+    # Path and query as they stood in the URI, where there was one.
+    _given: str | None = None
 
     def process_specs(self) -> None:
         """Take the attributes over from the specs of the same names."""
@@ -52,8 +57,19 @@ class StoreLocation(location.StoreLocation):
 
     @property
     def url(self) -> str:
-        """The URL to send to the server: without the credentials, which have a header."""
+        """The URL without the credentials, which have a header of their own."""
         return self._with("", self.query)
+
+    @property
+    def target(self) -> str:
+        """Path and query for the request line: as they were given, escapes and dots included.
+
+        A signature may cover each byte. Only what a request line cannot contain is encoded.
+        """
+        given = self._given
+        if given is None:
+            given = self.url.partition("://")[2][len(self.netloc) :]
+        return urllib.parse.quote(given if given.startswith("/") else f"/{given}", _SENDABLE)
 
     @property
     def shown(self) -> str:
@@ -78,8 +94,11 @@ class StoreLocation(location.StoreLocation):
         :param uri: the text
         :raises BadStoreUri: it is malformed
         """
+        if isinstance(uri, str):
+            scheme, separator, rest = uri.partition("://")
+            uri = f"{scheme.lower()}{separator}{rest}"
         # Dots in the path are the server's business: no file of this host is named by it.
-        _SYNTAX.strip_scheme(uri)
+        scheme, rest = _SYNTAX.strip_scheme(uri)
         try:
             parts: urllib.parse.ParseResult | None = urllib.parse.urlparse(uri)
         except ValueError:
@@ -96,6 +115,7 @@ class StoreLocation(location.StoreLocation):
         self.scheme, self.netloc = parts.scheme, host
         self.user, self.password = user, password
         self.path, self.params, self.query = parts.path, parts.params, parts.query
+        self._given = rest[len(parts.netloc) :].partition("#")[0]
 
 
 def _is_bracketed_well(host: str) -> bool:

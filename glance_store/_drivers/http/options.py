@@ -3,7 +3,34 @@
 
 from __future__ import annotations
 
-from oslo_config import cfg
+from typing import Any
+
+from oslo_config import cfg, types
+
+from glance_store._drivers.http.targets import parse_host
+
+
+class _Host(types.ConfigType):
+    """A name, a domain with ``*.`` before it, an address, or a network in CIDR notation."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="host or network value")
+
+    def __call__(self, value: Any) -> str:
+        return str(parse_host(str(value)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Host)
+
+    def __hash__(self) -> int:
+        return hash(_Host)
+
+    def __repr__(self) -> str:
+        return "Host"
+
+    def _formatter(self, value: Any) -> str:
+        return str(value)
+
 
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
@@ -75,6 +102,53 @@ count starts anew when data arrives again.
 
 Resuming needs a server that can send a part of a file. After the last try, or
 at once with the value 0, the reader gets an error, never a shortened image.
+""",
+    ),
+    cfg.ListOpt(
+        "http_store_allowed_hosts",
+        item_type=_Host(),
+        default=[],
+        help="""
+The only web servers to read images from, separated by commas: names, domains
+such as ``*.example.org`` (all names below it), addresses, and networks in CIDR
+notation such as ``192.0.2.0/24`` or ``2001:db8::/32``. Empty: all servers.
+
+A server is allowed by its name, or by the address that this host connects to.
+Set it, or ``http_store_disallowed_hosts``, where users may register locations:
+otherwise they can make this host read from servers that they cannot reach
+themselves. Redirects are subject to it as well.
+""",
+    ),
+    cfg.ListOpt(
+        "http_store_disallowed_hosts",
+        item_type=_Host(),
+        default=[],
+        help="""
+Web servers to read no image from, in the form of ``http_store_allowed_hosts``,
+for example ``127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,10.0.0.0/8``.
+
+It has precedence over ``http_store_allowed_hosts``. Use networks rather than
+names, since a server may have many names. The address that is checked is the
+one that is connected to. Of a server that is reached through a proxy only the
+proxy knows the address: its own rules have to exclude networks.
+""",
+    ),
+    cfg.ListOpt(
+        "http_store_allowed_ports",
+        item_type=types.Port(min=1),
+        default=[],
+        help="""
+The only ports of web servers to read images from, separated by commas, for
+example ``80,443``. Empty: all ports.
+""",
+    ),
+    cfg.ListOpt(
+        "http_store_disallowed_ports",
+        item_type=types.Port(min=1),
+        default=[],
+        help="""
+Ports of web servers to read no image from, for example ``22,25``. It has
+precedence over ``http_store_allowed_ports``.
 """,
     ),
 ]

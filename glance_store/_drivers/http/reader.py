@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import requests
 
 from glance_store import exceptions
 from glance_store._drivers.http import headers as parsing
 from glance_store._drivers.http.body import Body
-from glance_store._drivers.http.client import Client, refusal
+from glance_store._drivers.http.client import Answer, Client, refusal
 from glance_store._drivers.http.errors import TransferInterrupted
 from glance_store._drivers.http.headers import Version
 from glance_store._drivers.http.location import StoreLocation
@@ -60,6 +60,7 @@ class HTTPReader:
         self._size: int | None = None
         self._end: int | None = None  # from here on there is nothing, as far as is known
         self._version: Version | None = None
+        self._server = place  # which the version is from, and which may be one of several mirrors
         self._ranges_refused = False
         self._delivered = False
         self._open(first)
@@ -162,34 +163,80 @@ class HTTPReader:
             "uri": self._place.shown,
             "offset": offset,
         }
-        response = self._client.fetch(
-            "GET",
-            self._place,
-            asked,
-            action,
-            TransferInterrupted if again else exceptions.RemoteServiceUnavailable,
-        )
+        unreachable = TransferInterrupted if again else exceptions.RemoteServiceUnavailable
+
+        def fetch(headers: dict[str, str], start: StoreLocation | None = None) -> Answer:
+            return self._client.fetch("GET", self._place, headers, action, unreachable, start)
+
+        answer = fetch(asked)
+        if "If-Range" in asked:
+            answer = self._of_same_file(answer, offset, asked, fetch)
         try:
-            self._body = self._judge(response, offset, asked, again)
+            self._body = self._judge(answer, offset, asked, again)
         except BaseException:
-            response.close()
+            answer.response.close()
             raise
         if self._body is None:
-            response.close()
+            answer.response.close()
+
+    def _of_same_file(
+        self,
+        answer: Answer,
+        offset: int,
+        asked: dict[str, str],
+        fetch: Callable[[dict[str, str], StoreLocation | None], Answer],
+    ) -> Answer:
+        """Return a better answer where a redirect has led to another mirror than before.
+
+        Its ETag differs for the same file. The same date is enough; without one, only the server
+        that the download began with can go on.
+        """
+        known, version = self._version, Version.of(answer.response.headers)
+        status = answer.response.status_code
+        if (
+            known is None
+            or not known.differs(version)
+            or not self._is_mirror(answer)
+            or status not in (_PARTIAL, *COMPLETE)
+        ):
+            return answer
+        if known.differs(version, mirrored=True):
+            answer.response.close()
+            answer = fetch(asked, self._server)
+            if answer.response.status_code not in (_PARTIAL, *_PASSING):
+                answer.response.close()
+                raise self._changed(offset)
+        elif status != _PARTIAL:
+            answer.response.close()
+            answer = fetch({**asked, "If-Range": str(version.modified)}, answer.server)
+        return answer
+
+    def _is_mirror(self, answer: Answer) -> bool:
+        """Tell whether an answer is from elsewhere; a signed URL may have another query."""
+        first, other = self._server, answer.server
+        return (first.origin, first.path, first.params) != (other.origin, other.path, other.params)
+
+    def _differs(self, answer: Answer) -> bool:
+        """Tell whether an answer is known to be about another version than the first one."""
+        version = Version.of(answer.response.headers)
+        return self._version is not None and self._version.differs(
+            version, mirrored=self._is_mirror(answer)
+        )
 
     def _judge(
-        self, response: requests.Response, offset: int, asked: dict[str, str], again: bool
+        self, answer: Answer, offset: int, asked: dict[str, str], again: bool
     ) -> Body | None:
         """Return the body of an answer; None when the image has nothing at the offset."""
+        response = answer.response
         status = response.status_code
         try:
             if status == _PARTIAL and "Range" in asked:
-                return self._partial(response, offset)
+                return self._partial(answer, offset)
             if status == _UNSATISFIABLE and "Range" in asked:
                 self._nothing_there(response, offset)
                 return None
             if status in COMPLETE:
-                return self._complete(response, offset, asked)
+                return self._complete(answer, offset, asked)
         except ValueError as exc:
             raise self._broken(_("its header %s is missing or wrong") % exc) from None
         if again and status in _PASSING:
@@ -201,14 +248,14 @@ class HTTPReader:
             )
         raise refusal(response, self._place)
 
-    def _partial(self, response: requests.Response, offset: int) -> Body:
-        part = parsing.content_range(response.headers)
+    def _partial(self, answer: Answer, offset: int) -> Body:
+        part = parsing.content_range(answer.response.headers)
         # It may be shorter or longer than asked for: what is missing is asked for again, and what
         # is too much is not read.
         if part.start != offset:
             raise self._broken(_("it sent another part of the file than was asked for"))
-        self._remember(part.total, response, offset)
-        return self._body_of(response, offset, part.stop)
+        self._remember(part.total, answer, offset)
+        return self._body_of(answer.response, offset, part.stop)
 
     def _nothing_there(self, response: requests.Response, offset: int) -> None:
         total = parsing.unsatisfied_total(response.headers)
@@ -220,10 +267,9 @@ class HTTPReader:
             self._size = total if self._size is None else self._size
         self._end = offset
 
-    def _complete(self, response: requests.Response, offset: int, asked: dict[str, str]) -> Body:
-        version = Version.of(response.headers)
-        if "If-Range" in asked and self._version is not None:
-            if self._version.differs(version):
+    def _complete(self, answer: Answer, offset: int, asked: dict[str, str]) -> Body:
+        if "If-Range" in asked:
+            if self._differs(answer):
                 raise self._changed(offset)
             raise exceptions.RemoteServiceUnavailable(
                 _(
@@ -243,9 +289,9 @@ class HTTPReader:
                 offset=offset,
                 chunk_size=self._length,
             )
-        length = parsing.content_length(response.headers)
-        self._remember(length, response, offset)
-        return self._body_of(response, 0, length)
+        length = parsing.content_length(answer.response.headers)
+        self._remember(length, answer, offset)
+        return self._body_of(answer.response, 0, length)
 
     def _body_of(self, response: requests.Response, start: int, stop: int | None) -> Body:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -261,12 +307,11 @@ class HTTPReader:
         self._ranges_refused = response.headers.get("Accept-Ranges", "").strip().lower() == "none"
         return Body(response, self._place.shown, start, stop)
 
-    def _remember(self, size: int | None, response: requests.Response, offset: int) -> None:
+    def _remember(self, size: int | None, answer: Answer, offset: int) -> None:
         """Learn size and version from the first answer, and hold the later ones against them."""
-        version = Version.of(response.headers)
         if self._version is None:
-            self._version = version
-        elif self._version.differs(version):
+            self._version, self._server = Version.of(answer.response.headers), answer.server
+        elif self._differs(answer):
             raise self._changed(offset)
         if self._size is None:
             self._size = size

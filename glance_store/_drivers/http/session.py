@@ -1,26 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to web servers: pools, proxies, certificates, and no secret in a log."""
+"""Connections to web servers: what leaves on them, what is taken for an answer, and to whom."""
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
+import functools
 import http.client
-import http.cookiejar
+import io
+import logging
 import os
 import ssl
-from typing import Any
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import requests
 import requests.adapters
+import requests.auth
 import requests.cookies
 import requests.utils
 import urllib3
-import urllib3.connection
 import urllib3.exceptions
 import urllib3.util
 
+from glance_store._drivers.http.headers import read_head
+from glance_store._drivers.http.location import StoreLocation
+from glance_store._drivers.http.targets import Hosts, TargetFilter
+
+LOG = logging.getLogger(__name__)
+
 # Idle connections kept for each server, enough for the threads of a busy service.
 _POOL_SIZE = 64
+_UNCONNECTED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
@@ -34,6 +46,7 @@ class Settings:
     connect_timeout: float  # seconds
     read_timeout: float  # seconds
     retries: int
+    targets: TargetFilter
 
     @classmethod
     def of(cls, store_conf: Any) -> Settings:
@@ -55,6 +68,12 @@ class Settings:
             connect_timeout=store_conf.http_store_connect_timeout,
             read_timeout=store_conf.http_store_read_timeout,
             retries=store_conf.http_store_retries,
+            targets=TargetFilter(
+                Hosts.of(store_conf.http_store_allowed_hosts),
+                Hosts.of(store_conf.http_store_disallowed_hosts),
+                frozenset(store_conf.http_store_allowed_ports),
+                frozenset(store_conf.http_store_disallowed_ports),
+            ),
         )
 
     def proxies_for(self, url: str) -> dict[str, str]:
@@ -98,141 +117,186 @@ def is_proxy(address: str) -> bool:
 
 
 class Sessions:
-    """The session of a store, one in each process.
+    """The connections of a store, kept for the next request, in each process its own.
 
-    A session is made when it is first needed. A forked child makes its own and leaves alone what
-    it has inherited: two processes on one connection would get parts of each other's answers.
+    A forked child makes its own and leaves alone what it has inherited: two processes on one
+    connection would get parts of each other's answers.
     """
 
     def __init__(self) -> None:
-        self._by_process: dict[int, requests.Session] = {}
+        self._by_process: dict[int, _Adapter] = {}
 
-    def current(self) -> requests.Session:
-        """Return the session of this process."""
+    def send(
+        self,
+        method: str,
+        place: StoreLocation,
+        headers: Mapping[str, str],
+        auth: requests.auth.AuthBase | None,
+        cookies: requests.cookies.RequestsCookieJar,
+        settings: Settings,
+    ) -> requests.Response:
+        """Send a request, without following redirects.
+
+        :param method: ``GET`` or ``HEAD``
+        :param place: where to
+        :param headers: beside the usual ones
+        :param auth: puts the credentials into the request
+        :param cookies: to send, and to add those of the answer to
+        :param settings: the store's options
+        :returns: the answer, with the body not yet read
+        :raises BadStoreUri: the operator does not allow the server
+        """
+        # The real target is for the connection alone: requests and urllib3 would change it, and
+        # quote it in log lines and errors.
+        request = requests.Request(
+            method, place.shown, headers={**_headers(), **headers}, auth=auth, cookies=cookies
+        ).prepare()
+        proxies = settings.proxies_for(place.shown)
+        proxied = bool(requests.utils.select_proxy(place.shown, proxies))
+        if settings.targets:
+            # The host as it will be looked up: in ASCII.
+            host = urllib.parse.urlsplit(request.url or "").hostname or ""
+            settings.targets.check(host, place.origin[2], place.shown, proxied)
+        targets = settings.targets if settings.targets and not proxied else None
+        token = _EXCHANGE.set(_Exchange(place, targets))
+        try:
+            response = self.current().send(
+                request,
+                stream=True,
+                timeout=(settings.connect_timeout, settings.read_timeout),
+                verify=settings.verify,
+                proxies=proxies,
+            )
+        finally:
+            _EXCHANGE.reset(token)
+        cookies.update(response.cookies)
+        return response
+
+    def current(self) -> requests.adapters.HTTPAdapter:
+        """Return the adapter of this process, with its connections."""
         # No lock: one that is held while another thread forks stays locked in the child for ever.
-        # setdefault is atomic; a session too many has no connection yet and costs nothing.
+        # setdefault is atomic; an adapter too many has no connection yet and costs nothing.
         pid = os.getpid()
-        session = self._by_process.get(pid)
-        if session is None:
-            session = self._by_process.setdefault(pid, _new_session())
-        return session
+        adapter = self._by_process.get(pid)
+        if adapter is None:
+            adapter = self._by_process.setdefault(pid, _Adapter(pool_maxsize=_POOL_SIZE))
+        return adapter
 
 
-class _Session(requests.Session):
-    """A session that leaves redirects alone."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        # Even when it is told not to follow, requests reads the whole body of a redirect, however
-        # long, and parses its target, with errors of its own.
-        return None
-
-
-def _new_session() -> requests.Session:
-    session = _Session()
-    # Otherwise requests lets the environment overrule proxies and certificates of the options,
-    # and sends passwords of a ~/.netrc that nobody meant for images.
-    session.trust_env = False
-    # Cookies belong to one download, not to everyone who reads through this store.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    for prefix in ("http://", "https://"):
-        session.mount(prefix, _Adapter(pool_maxsize=_POOL_SIZE))
+def _headers() -> dict[str, str]:
     # Images are stored bytes: a length that counts something else would be of no use.
-    session.headers["Accept-Encoding"] = "identity"
-    return session
+    return {**requests.utils.default_headers(), "Accept-Encoding": "identity"}
+
+
+class _Exchange(NamedTuple):
+    """What a connection has to know about the request that it is used for."""
+
+    place: StoreLocation
+    targets: TargetFilter | None  # None: connect to whatever is found
+
+
+_EXCHANGE: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("http_exchange")
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """An adapter whose pools are the ones below."""
+    """An adapter whose connections are those below, with a proxy or without."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        _adapt(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        # The pools of a SOCKS proxy are of a kind of their own.
-        if isinstance(manager, urllib3.ProxyManager):
-            manager.pool_classes_by_scheme = _POOLS
-        return manager
+        return _adapt(super().proxy_manager_for(*args, **kwargs))
 
 
-class _LoggedTarget(str):
-    """A request target as urllib3 may log it, and as the attribute `target` the real one."""
-
-    target: str
-
-
-def _without_query(target: str) -> _LoggedTarget:
-    # urllib3 logs the target of each request, and a query may hold a token.
-    path, question, _query = target.partition("?")
-    logged = _LoggedTarget(path + ("?***" if question else ""))
-    logged.target = target
-    return logged
+def _adapt(manager: Any) -> Any:
+    manager.pool_classes_by_scheme = {
+        scheme: _pool_of(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
+    return manager
 
 
-def _real(target: str) -> str:
-    return target.target if isinstance(target, _LoggedTarget) else target
-
-
-class _Head:
-    """The lines before a body, which have to end with an empty one."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readline(self, limit: int = -1) -> bytes:
-        line: bytes = self._stream.readline(limit)
-        if not line.endswith(b"\n") and len(line) != limit:
-            raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
-        return line
-
-    def close(self) -> None:
-        self._stream.close()
+@functools.cache
+def _pool_of(pool: Any) -> Any:
+    """Return a class of pools like another one, but with our connections."""
+    base = pool.ConnectionCls
+    if issubclass(base, _Connection):
+        return pool
+    connection = type(base.__name__, (_Connection, base), {})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
 class _Response(http.client.HTTPResponse):
+    """An answer whose head is read to its end, and whose body has a framing that is understood."""
+
     def begin(self) -> None:
-        # The base class takes a connection that ends among the headers for the end of the headers:
-        # without a Content-Length, or with half of its digits, an image would look shorter.
-        stream, self.fp = self.fp, _Head(self.fp)  # type: ignore[assignment]
+        stream = self.fp
+        head = read_head(stream)
+        self.fp = io.BufferedReader(io.BytesIO(head.text))
         try:
             super().begin()
         finally:
             self.fp = stream
+        if head.damaged:
+            self._tolerate_damage()
+        codings = ",".join(self.headers.get_all("Transfer-Encoding", [])).lower().split(",")
+        codings = [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]
+        if codings != ["chunked"] * self.chunked:
+            raise http.client.HTTPException("a transfer encoding that is not understood")
+
+    def _tolerate_damage(self) -> None:
+        """Go on although a header was not understood, unless it may have been the length."""
+        if self.length is None and not self.chunked:
+            raise http.client.HTTPException("a malformed header, and no length")
+        LOG.warning(
+            "The web server of %s sends a header line that is not valid HTTP; it is ignored",
+            _EXCHANGE.get().place.shown,
+        )
 
 
-class _Connection(urllib3.connection.HTTPConnection):
+class _Connection:
+    """Mixed into the connections of urllib3."""
+
     response_class = _Response
+    port: int
+    _dns_host: str  # what urllib3 connects to; `host` is what it verifies
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        super().putrequest(method, _real(url), *args, **kwargs)
+        """Begin a request, with the target as it stands in the location."""
+        target = _EXCHANGE.get().place.target
+        if not url.startswith("/"):
+            # A proxy gets the whole address.
+            parts = urllib.parse.urlsplit(url)
+            target = f"{parts.scheme}://{parts.netloc}{target}"
+        super().putrequest(method, target, *args, **kwargs)  # type: ignore[misc]
 
+    def connect(self) -> None:
+        """Connect."""
+        super().connect()  # type: ignore[misc]
+        # Otherwise urllib3 warns at each request to a server that is not verified. The operator is
+        # told once, and the process keeps its warning filters.
+        self.is_verified = self.proxy_is_verified = True
 
-class _TLSConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Response
-
-    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        super().putrequest(method, _real(url), *args, **kwargs)
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-    def _make_request(self, conn: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        return super()._make_request(conn, method, _without_query(url), *args, **kwargs)
-
-
-class _TLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-    def _make_request(self, conn: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        return super()._make_request(conn, method, _without_query(url), *args, **kwargs)
-
-    def _validate_conn(self, conn: Any) -> None:
-        # The inherited method connects, too, and then warns at each request to a server that is not
-        # verified. The operator is told once, and the process keeps its warning filters.
-        if getattr(conn, "sock", None) is None:
-            conn.connect()
-
-
-_POOLS: dict[str, Any] = {"http": _Pool, "https": _TLSPool}
+    def _new_conn(self) -> Any:
+        """Return a socket to an address that the operator allows."""
+        place, targets = _EXCHANGE.get()
+        connect = super()._new_conn  # type: ignore[misc]
+        if targets is None:
+            return connect()
+        name = self._dns_host
+        try:
+            addresses = targets.addresses(name, self.port, place.shown)
+        except OSError as exc:
+            connection: Any = self
+            raise urllib3.exceptions.NewConnectionError(connection, "look-up failed") from exc
+        try:
+            # To the address that was checked: a second look-up could find another one.
+            for self._dns_host in addresses[:-1]:
+                try:
+                    return connect()
+                except _UNCONNECTED:
+                    LOG.debug("One of several addresses of %s cannot be reached", name)
+            self._dns_host = addresses[-1]
+            return connect()
+        finally:
+            self._dns_host = name

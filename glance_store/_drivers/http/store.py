@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Answers of servers that refuse HEAD but may send the file: not implemented, or a signed URL, whose
-# signature is for GET alone.
-_NO_HEAD = (403, 405, 501)
-
 
 class Store(driver.Store):
     """Reads images from web servers; they cannot be added or deleted.
@@ -53,7 +49,15 @@ class Store(driver.Store):
         # Also the beginning of https.
         self._url_prefix = "http"
         self._check_authorities()
-        for scheme, proxy in Settings.of(self.store_conf).proxies.items():
+        settings = Settings.of(self.store_conf)
+        if settings.proxies and settings.targets.disallowed.networks:
+            LOG.warning(
+                "Store %s: a proxy looks the names up itself, so that the networks in "
+                "http_store_disallowed_hosts have to be excluded by the proxy in "
+                "http_proxy_information as well",
+                self.name,
+            )
+        for scheme, proxy in settings.proxies.items():
             if not is_proxy(proxy):
                 # Without the address: it may hold a password.
                 LOG.error(
@@ -124,10 +128,11 @@ class Store(driver.Store):
         :raises MaxRedirectsExceeded: the server redirects too often
         """
         place, client = _place(location), self._client()
-        size = _size(client, place, "HEAD", {})
-        if size is None:
-            size = _size(client, place, "GET", {"Range": "bytes=0-0"})
-        return size or 0
+        # A server may refuse HEAD, even say that there is no such file, when the signature of a URL
+        # is for GET; or answer it without the length. Then the first byte is asked for.
+        return _size(client, place, "HEAD", {}) or _size(
+            client, place, "GET", {"Range": "bytes=0-0"}
+        )
 
     def _client(self) -> Client:
         return Client(self._sessions, Settings.of(self.store_conf))
@@ -137,20 +142,20 @@ def _place(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)
 
 
-def _size(client: Client, place: StoreLocation, method: str, headers: dict[str, str]) -> int | None:
-    """Return the bytes of a file, 0 if the server does not say; None when HEAD is refused."""
+def _size(client: Client, place: StoreLocation, method: str, headers: dict[str, str]) -> int:
+    """Return the bytes of a file; 0 if the server does not say, or refuses HEAD."""
     action = _("Asking for the size of %s") % place.shown
-    response = client.fetch(method, place, headers, action, exceptions.BadStoreUri)
+    response, _server = client.fetch(method, place, headers, action, exceptions.BadStoreUri)
     try:
         status = response.status_code
-        if method == "HEAD" and status in _NO_HEAD:
-            return None
         if status == 206:
             return parsing.content_range(response.headers).total or 0
         if status == 416:
             return parsing.unsatisfied_total(response.headers) or 0
         if status in COMPLETE:
             return parsing.content_length(response.headers) or 0
+        if method == "HEAD" and (400 <= status < 500 or status == 501):
+            return 0
         raise refusal(response, place)
     except ValueError as exc:
         problem = str(exc)

@@ -94,7 +94,7 @@ def test_r76_credentials():
         "http:/h/p",
         "//h/p",
         "http:///p",
-        "HTTP://h/p",
+        "HTTP:/h/p",
         "ftp://h/p",
         "u:S3CRET@h/p",
         "http://u:S3CRET@/p",
