@@ -8,7 +8,7 @@ cache=.cache
 test_extras=(test docs s3 swift cinder)
 unit_tests=(tests/engine tests/facade tests/drivers/*/unit tests/drivers/test_*.py)
 
-say() { printf '\n== %s\n' "$*"; }
+say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
 # Prints the release of a Python, such as 3.12; fails when it does not run, or cannot make

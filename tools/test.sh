@@ -19,12 +19,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 python=${PYTHON:-python3}
-cache="$root/.cache"
+source tools/environment.sh
 # Most tests wait for a server rather than compute.
 processes=${GLANCE_STORE_TEST_PROCESSES:-$(($(nproc) * 2 + 1))}
-
-say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
-fail() { printf 'tools/test.sh: %s\n' "$*" >&2; exit 1; }
 
 names=()
 options=()
@@ -45,10 +42,10 @@ while (($#)); do
     shift
 done
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
-    fail "needs Python 3.10 or later; name one with PYTHON=/path/to/python3"
-tag=$("$python" -c 'import sys; print("py%d%d" % sys.version_info[:2])')
-venv="$cache/test-$tag"
+tag=$(release "$python") || fail "$python does not run, or cannot make environments (Debian:" \
+    "python3-venv); name another with PYTHON=/path/to/python3"
+[[ $tag == 3.* && ${tag#3.} -ge 10 ]] || fail "needs Python 3.10 or later, $python is $tag"
+venv="$cache/test-py${tag/./}"
 
 # All that the run makes lies in one folder. Whatever ends this script, SIGKILL included: the reaper
 # then kills what still runs, unmounts, and removes the folder.
@@ -56,19 +53,6 @@ export GLANCE_STORE_TEST_RUN
 GLANCE_STORE_TEST_RUN=$(mktemp -d -t glance_store-run-XXXXXXXX)
 setsid "$python" tests/services/reaper.py $$ "$GLANCE_STORE_TEST_RUN" </dev/null >/dev/null 2>&1 &
 export TMPDIR=$GLANCE_STORE_TEST_RUN
-
-set_up() {
-    # The stamp holds what the environment was made from: another setup.cfg makes it anew.
-    local stamp="$venv/.made-from"
-    if ! cmp -s "$stamp" setup.cfg; then
-        say "making the test environment $venv"
-        rm -rf "$venv"
-        "$python" -m venv "$venv" || fail "cannot make a virtual environment (Debian: python3-venv)"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            -e '.[test,docs,s3,swift,cinder]'
-        cp setup.cfg "$stamp"
-    fi
-}
 
 # What the tests of some names need is installed before they begin: a test that waits for pip fails.
 prepare() {
@@ -106,7 +90,8 @@ run_tests() {
 
 unit_tests() {
     say "unit tests"
-    run_tests -q tests/{engine,facade} tests/drivers/*/unit tests/drivers/test_*.py
+    # These compute; more processes than cores would only import everything once more.
+    processes=$(nproc) run_tests -q "${unit_tests[@]}"
 }
 
 docs() {
@@ -123,7 +108,7 @@ coverage_gate() {
         --include='glance_store/transfer/*,glance_store/registry.py'
 }
 
-set_up
+set_up "$python" "$venv" "${test_extras[@]}"
 case $mode in
     quick)
         lint
@@ -141,12 +126,18 @@ case $mode in
         prepare &
         preparing=$!
         lint
+        # They wait for a core that nothing else wants, and are looked at in the end.
+        JOBS=1 nice tools/pythons.sh >"$cache/pythons.log" 2>&1 &
+        others=$!
         say "programs of servers"
         wait "$preparing"
         say "tests"
         run_tests --cov --cov-report= tests
         coverage_gate
         docs
+        say "other Pythons"
+        wait "$others" || { cat "$cache/pythons.log"; fail "a test has failed under another Python"; }
+        sed -n '/== Pythons and releases/,$p' "$cache/pythons.log"
         say "all passed"
         ;;
 esac

@@ -9,7 +9,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from glance_store import capabilities, exceptions
+from glance_store import capabilities, exceptions, store_options
 from glance_store import driver as store_driver
 from glance_store._drivers.filesystem import datadirs, metadata, syscalls
 from glance_store._drivers.filesystem.claim import PARTIAL_SUFFIX, prove_room, prove_writable
@@ -155,7 +155,7 @@ class Store(store_driver.Store):
                 return datadirs.parse(several)
             datadirs.check_path("filesystem_store_datadir", single)
         except ValueError as exc:
-            group = self.backend_group or store_driver.DEFAULT_GROUP
+            group = self.backend_group or store_options.DEFAULT_GROUP
             raise self._misconfigured(f"[{group}] {exc}") from exc
         return {single: 0}
 
