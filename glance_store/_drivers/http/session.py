@@ -244,6 +244,14 @@ class _Response(http.client.HTTPResponse):
         if codings != ["chunked"] * self.chunked:
             raise http.client.HTTPException("a transfer encoding that is not understood")
 
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            # An error that the base class takes for the end of the connection; a negative size it
+            # would take for everything that comes.
+            raise ValueError("a negative size of a chunk")
+        return size
+
     def _tolerate_damage(self) -> None:
         """Go on although a header was not understood, unless it may have been the length."""
         if self.length is None and not self.chunked:

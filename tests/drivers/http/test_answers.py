@@ -141,6 +141,14 @@ def test_no_transfer_encoding_by_name(serve, http):
     assert http.get(uri)[1] == len(IMAGE)
 
 
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"-ffffffff", b"", b"x", b"5 5", b"5" * 70_000])
+def test_a_chunk_of_a_wrong_size_is_an_error(serve, http, size):
+    body = size + b"\r\nabcde\r\n0\r\n\r\n"
+    uri = serve(head("200 OK", "Transfer-Encoding: chunked") + body)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="broke off at byte 0"):
+        http.read(uri)
+
+
 NOT_HTTP = {
     "nothing": b"",
     "ssh": b"SSH-2.0-OpenSSH_9.6\r\n",

@@ -182,3 +182,33 @@ def test_any_text_is_refused_or_understood_for_good(scheme, head, text):
     assert again.get_uri() == uri
     assert again.origin == location.origin
     assert "@" not in again.netloc
+
+
+@pytest.mark.parametrize(
+    ("rest", "target"),
+    [
+        ("h/a%7Eb?sig=%2b%7e", "/a%7Eb?sig=%2b%7e"),
+        ("u:p@h:80/../a/./b;v?", "/../a/./b;v?"),
+        ("[::1]//a;?#f?g", "//a;?"),
+        ("h", "/"),
+        ("h?q", "/?q"),
+        ("h#f", "/"),
+        ("h/\u00e9 b", "/%C3%A9%20b"),
+        ("h/100%zz", "/100%zz"),
+    ],
+)
+def test_the_target_of_the_request(rest, target):
+    assert parse(f"http://{rest}").target == target
+    assert parse(f"HTTPS://{rest}").target == target
+
+
+def test_the_target_of_a_location_made_of_specs():
+    specs = {"netloc": "h", "path": "/a%7E/..", "params": "v", "query": "a=%2b"}
+    assert StoreLocation(specs, None).target == "/a%7E/..;v?a=%2b"
+
+
+@pytest.mark.parametrize("scheme", ["HTTP", "Http", "HTTPS"])
+def test_the_scheme_in_capitals(scheme):
+    location = parse(f"{scheme}://H/P")
+    assert location.scheme == scheme.lower()
+    assert location.get_uri() == f"{scheme.lower()}://H/P"
