@@ -14,7 +14,7 @@ import requests
 import requests.auth
 import requests.cookies
 
-from glance_store import exceptions
+from glance_store import exceptions, location
 from glance_store._drivers.http.errors import broke_before_answer, guarded
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.session import Sessions, Settings
@@ -154,7 +154,8 @@ def _target(current: StoreLocation, response: requests.Response) -> StoreLocatio
     try:
         # What is absolute already is taken as it stands: urljoin() would write it anew.
         absolute = _ABSOLUTE.match(text) is not None
-        target.parse_uri(text if absolute else urllib.parse.urljoin(current.url, text))
+        text = text if absolute else urllib.parse.urljoin(current.url, text)
+        target.parse_uri(location.normalized(text))
         problem = None
     except exceptions.BadStoreUri as exc:
         problem = str(exc.msg)

