@@ -16,6 +16,7 @@ from glance_store.testing.inputs import Source, SourceError, check_bytes, image
 from tests.faults.conftest import eventually
 from tests.faults.http import How
 from tests.faults.proxy import FaultProxy
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,6 +200,7 @@ def test_what_cannot_be_removed_is_named(
 ) -> None:
     def cut(position: int) -> None:
         if position == 2 * PART:
+            until(service.listing, "the upload has begun")
             proxy.inject(refuse=True)
             proxy.fail_request(len(proxy.requests) + 1, 503, times=None, everything=True)
 
