@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from glance_store import exceptions
 from glance_store._drivers.filesystem import syscalls
 from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs, check_mount, free_bytes
-from glance_store._drivers.filesystem.guard import CallGuard, exclusive_file
+from glance_store._drivers.filesystem.openfile import exclusive_file
 from glance_store.i18n import _
+from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
 
@@ -41,15 +42,6 @@ class _Unnamed(NamedTuple):
     directory: int
     file: int
     partial: str | None
-
-    def discard(self) -> None:
-        """Close and forget all of it."""
-        os.close(self.file)
-        try:
-            if self.partial is not None:
-                os.unlink(self.partial, dir_fd=self.directory)
-        finally:
-            os.close(self.directory)
 
 
 @functools.cache
@@ -153,13 +145,16 @@ class FileWriter:
     # One writer at a time keeps the file contiguous, and the kernel serializes writes to it anyway.
     concurrency = 1
 
+    _held = False  # whether there is something to discard
+    _committed = False
+
     def __init__(
         self,
         datadirs: DataDirs,
         name: str,
         size: int,
         settings: WriteSettings,
-        guard: CallGuard,
+        guard: Calls,
     ) -> None:
         self._datadirs = datadirs
         self._name = name
@@ -171,6 +166,8 @@ class FileWriter:
         self._length = 0  # of the file so far
         self._writeback = 0  # bytes handed to the disk so far
         self._state = threading.Lock()
+        self._partial: str | None = None
+        self._process = os.getpid()
         self._published = False
         self._aborted = False
         existing = guard.call(datadirs.find, name)
@@ -178,12 +175,9 @@ class FileWriter:
             raise exceptions.Duplicate(image=existing)
         directory = guard.call(datadirs.choose, size)
         self.path = directory.file(name)
-        with syscalls.writing(self.path):
-            created = guard.call(_create, directory, late=_Unnamed.discard)
-        self._directory = exclusive_file(guard, created.directory)
-        self._file = exclusive_file(guard, created.file)
-        self._partial = created.partial
         try:
+            with syscalls.writing(self.path):
+                guard.call(self._begin, directory)
             if size > settings.block_size and not settings.thin:
                 self._set_space_aside(size)
         except BaseException:
@@ -197,6 +191,17 @@ class FileWriter:
     def uri(self) -> str:
         """The location of the image."""
         return f"file://{self.path}"
+
+    def _begin(self, datadir: DataDir) -> None:
+        created = _create(datadir)
+        self._partial = created.partial
+        self._file = exclusive_file(self._guard, created.file)
+        self._directory = exclusive_file(self._guard, created.directory)
+        with self._state:
+            self._held = True
+            too_late = self._aborted
+        if too_late:
+            self._discard()
 
     def _set_space_aside(self, size: int) -> None:
         """Find out that the disk is full before gigabytes have been written, not after."""
@@ -253,7 +258,8 @@ class FileWriter:
                 self._directory.call(os.fsync)
             # A network file system may report only here that it could not take the data.
             self._file.close()
-        self._directory.close()
+        # The directory stays open for abort(), should an interrupt come now.
+        self._committed = True
 
     def _set_permissions(self) -> None:
         try:
@@ -268,7 +274,7 @@ class FileWriter:
 
     def _link(self, file: int) -> None:
         # One call, so that the directory stays open until all of it is done, however late.
-        self._directory.call_unguarded(self._link_in, file)
+        self._directory.run(self._link_in, file)
 
     def _link_in(self, directory: int, file: int) -> None:
         if len(self._datadirs.all) == 1:
@@ -285,16 +291,35 @@ class FileWriter:
             self._remove(directory)
 
     def abort(self) -> None:
-        """Remove the file, under whatever name it has."""
+        """Remove the file, under whatever name it has; with a call still stuck, later."""
+        late = self._held and (self._file.late or self._directory.late)
+        self._give_up(0 if late else self._guard.timeout)
+
+    def __del__(self) -> None:
+        # An interrupt came before the engine had the writer, or in abort().
+        if self._held and not self._committed:
+            self._give_up(0)
+
+    def _give_up(self, wait: float) -> None:
         with self._state:
             self._aborted = True
+        self._guard.cleanup(self._discard, wait=wait)
+
+    def _discard(self) -> None:
+        """Remove and close; a call that comes back later does so for itself."""
+        if not self._held:
+            return
         try:
-            self._directory.call(self._remove)
+            self._directory.run(self._remove)
         finally:
-            self._file.close()
-            self._directory.close()
+            self._held = False
+            self._file.release()
+            self._directory.release()
 
     def _remove(self, directory: int) -> None:
+        if self._process != os.getpid():
+            # The upload is that of the parent.
+            return
         with self._state:
             names = [self._name] if self._published else []
         if self._partial is not None:
