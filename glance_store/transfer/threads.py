@@ -77,7 +77,7 @@ class _Crew:
         except RuntimeError:
             self.threads.discard(thread)
             # Another thread takes the task when it is done with its own.
-            if not self.threads:
+            if not self.running():
                 raise
 
     def _work(self) -> None:

@@ -225,7 +225,8 @@ class Resource:
     def close(self) -> None:
         self.held.discard(id(self))
 
-    __del__ = close
+    def __del__(self) -> None:
+        self.close()
 
 
 @pytest.mark.parametrize("more", [(), (0,), (2,), (5,)], ids=str)

@@ -91,7 +91,8 @@ class GuardedFile:
         if self._owned:
             self._calls.cleanup(self._close_unused)
 
-    __del__ = drop
+    def __del__(self) -> None:
+        self.drop()
 
 
 class DirectFile:
@@ -118,7 +119,10 @@ class DirectFile:
         if fd >= 0:
             os.close(fd)
 
-    release = drop = __del__ = close
+    release = drop = close
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def exclusive_file(calls: Calls, fd: int) -> GuardedFile | DirectFile:

@@ -292,8 +292,8 @@ class FileWriter:
 
     def abort(self) -> None:
         """Remove the file, under whatever name it has; with a call still stuck, later."""
-        late = self._held and (self._file.late or self._directory.late)
-        self._give_up(0 if late else self._guard.timeout)
+        stuck = not self._held or self._file.late or self._directory.late
+        self._give_up(0 if stuck else self._guard.timeout)
 
     def __del__(self) -> None:
         # An interrupt came before the engine had the writer, or in abort().
