@@ -292,6 +292,8 @@ class FileWriter:
 
     def abort(self) -> None:
         """Remove the file, under whatever name it has; with a call still stuck, later."""
+        # First of all: should an interrupt come now, __del__ removes it.
+        self._committed = False
         stuck = not self._held or self._file.late or self._directory.late
         self._give_up(0 if stuck else self._guard.timeout)
 

@@ -33,7 +33,7 @@ from tests.drivers.file.test_timeouts import wait_for
 from tests.engine.interrupts import Interrupts
 
 KIB = 1024
-# Of the search for deadlocks. A long one: GLANCE_STORE_ROUNDS=5000 pytest -k deadlock
+# Of the search for deadlocks. A long one: GLANCE_STORE_ROUNDS=5000 pytest --timeout 0 -k deadlock
 ROUNDS = int(os.environ.get("GLANCE_STORE_ROUNDS", "100"))
 DATA = os.urandom(600 * KIB)  # more than the chunk of a download
 POOL, CLEANERS = "glance_store-file", "glance_store-file-cleanup"
