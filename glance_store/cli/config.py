@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import stevedore.driver
 from oslo_config import cfg
 
-from glance_store import backend, exceptions, multi_backend, registry
+from glance_store import backend, exceptions, loading, multi_backend, store_options
 from glance_store.cli.errors import UsageError
 from glance_store.cli.stores import Stores, default_store, scheme_of
 
@@ -108,7 +108,8 @@ def open_stores(conf: cfg.ConfigOpts, needs: Needs | None = None) -> Stores:
     :raises UsageError: a store cannot be registered at all, or the location is none
     """
     multi = bool(conf.enabled_backends)
-    conf.register_opts(registry.MULTI_STORE_OPTS if multi else registry.STORE_OPTS, "glance_store")
+    options = store_options.MULTI_STORE_OPTS if multi else store_options.STORE_OPTS
+    conf.register_opts(options, store_options.DEFAULT_GROUP)
     drivers = _configured(conf, multi)
     if needs is not None:
         drivers = _needed(conf, drivers, multi, needs)
@@ -168,7 +169,7 @@ def _schemes_of(conf: cfg.ConfigOpts, name: str, entry: str) -> frozenset[str] |
         return schemes
     try:
         plugin: Any = stevedore.driver.DriverManager(
-            registry.NAMESPACE, entry, invoke_on_load=False
+            loading.NAMESPACE, entry, invoke_on_load=False
         ).driver
         return frozenset(
             (plugin(conf, name) if conf.enabled_backends else plugin(conf)).get_schemes()
