@@ -349,6 +349,44 @@ def test_a_child_does_not_do_what_its_parent_has_queued(make_calls: Callable[...
     assert eventually(lambda: cleaned == ["parent's"])
 
 
+def test_the_collector_runs_before_a_child_knows_that_it_is_one() -> None:
+    """Then the locks of its parent's threads are still in its way."""
+    done = run(
+        """
+        import os, threading
+        from glance_store.transfer import threads
+
+        calls = [threads.Calls(60, 1, "parent")]
+        calls[0].call(int)
+        calls[0].cleanup(int, wait=60)
+        crews = [workers._crew() for workers in (calls[0]._workers, calls[0]._cleaners)]
+        held, forked = threading.Event(), threading.Event()
+
+        def hold():
+            with crews[0].lock, crews[1].lock:
+                held.set()
+                forked.wait()
+
+        def collect():
+            calls[0].cleanup(print, "not the child's")
+            calls.clear()
+
+        # As in a hook that runs before that of the library.
+        threads._Process.forked.__func__.__code__ = (lambda cls: None).__code__
+        os.register_at_fork(after_in_child=collect)
+        threading.Thread(target=hold).start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            print("over", flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        forked.set()
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
+
+
 def run(script: str) -> subprocess.CompletedProcess[str]:
     """Run a program, and return what it says."""
     return subprocess.run(
