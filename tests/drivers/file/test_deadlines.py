@@ -123,7 +123,7 @@ def store(make_store: MakeStore, tmp_path: Path, request: pytest.FixtureRequest)
         if "named" in request.fixturenames and request.getfixturevalue("named"):
             patch.setattr(writer, "_has_proc", bool)
         yield store
-    nothing_is_left(tmp_path / "images")
+    nothing_is_left(store, tmp_path / "images")
     store._guard.close()
     wait_for(lambda: not any(t.name.startswith(POOL) for t in threading.enumerate()))
 
@@ -137,8 +137,10 @@ def descriptors(folder: Path) -> list[str]:
     return [path for path in found if path.startswith(f"{folder}")]
 
 
-def nothing_is_left(folder: Path) -> None:
-    """No image, no file on its way to be one, no descriptor: soon."""
+def nothing_is_left(store: Store, folder: Path) -> None:
+    """No image, no file on its way to be one, no descriptor, and nobody at work: soon."""
+    crews = [workers._crew() for workers in (store._guard._workers, store._guard._cleaners)]
+    wait_for(lambda: not any(crew.working or crew.tasks for crew in crews))
     wait_for(lambda: not listing(folder))
     wait_for(lambda: not descriptors(folder))
 
@@ -171,7 +173,7 @@ def test_a_timeout_at_every_call(
             # What does not hang is done at once: all but the link that is just being completed.
             wait_for(lambda: not listing(tmp_path / "images"))
         server.release()
-        nothing_is_left(tmp_path / "images")
+        nothing_is_left(store, tmp_path / "images")
     store.delete(locate(store, put(store, "image", DATA)))
 
 
@@ -205,9 +207,9 @@ def test_an_interrupt_at_every_call(
             with pytest.raises(KeyboardInterrupt):
                 put(store, "image", DATA)
             with contextlib.suppress(KeyboardInterrupt):
-                nothing_is_left(tmp_path / "images")
+                nothing_is_left(store, tmp_path / "images")
             # That of clean-up may have come just then.
-            nothing_is_left(tmp_path / "images")
+            nothing_is_left(store, tmp_path / "images")
     finally:
         signal.signal(signal.SIGINT, previous)
     store.delete(locate(store, put(store, "image", DATA)))
@@ -228,7 +230,7 @@ def test_an_interrupt_at_every_line(
             stored = upload.upload([b"data"], store.open_writer("image", 4), Digests("sha256"), 4)
         if stored is not None:
             store.delete(locate(store, f"{store.url_prefix}/image"))
-        nothing_is_left(tmp_path / "images")
+        nothing_is_left(store, tmp_path / "images")
         if not raised.raised:
             break
         number += 1
@@ -269,7 +271,7 @@ def test_forks_and_garbage_at_every_call(
         assert fetch(store, uri) == DATA
         store.delete(locate(store, uri))
         store.delete(locate(store, other))
-        nothing_is_left(tmp_path / "images")
+        nothing_is_left(store, tmp_path / "images")
 
 
 @NAMED
@@ -305,7 +307,7 @@ def test_uploads_that_wait_for_a_slow_fsync(
     assert {type(outcome) for outcome in outcomes.values()} == {exceptions.TimeoutError}
     outcomes.clear()
     server.release()
-    nothing_is_left(tmp_path / "images")
+    nothing_is_left(store, tmp_path / "images")
     for number in range(12):
         store.delete(locate(store, put(store, f"image {number}", DATA)))
 
@@ -361,4 +363,4 @@ def test_no_deadlock(store: Store, tmp_path: Path) -> None:
     assert failures == []
     gc.collect()
     store.delete(locate(store, uri))
-    nothing_is_left(tmp_path / "images")
+    nothing_is_left(store, tmp_path / "images")
