@@ -28,13 +28,24 @@ _IDLE = 10.0
 
 
 class _Process:
-    """Forks between the first process and this one: a pid may be that of an ancestor again."""
+    """The process that this one takes itself for: a child is its parent until `forked`."""
 
-    forks = 0
+    pid = os.getpid()
+    forks = 0  # since the first process: a pid may be that of an ancestor again
 
     @classmethod
     def forked(cls) -> None:
-        cls.forks += 1
+        cls.pid, cls.forks = os.getpid(), cls.forks + 1
+
+    # Arguments: at the end of the interpreter there may be no module any more.
+    @classmethod
+    def has_threads(
+        cls,
+        getpid: Callable[[], int] = os.getpid,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> bool:
+        """Tell whether threads are there that would release their locks."""
+        return cls.pid == getpid() and not is_finalizing()
 
 
 os.register_at_fork(after_in_child=_Process.forked)
@@ -143,10 +154,9 @@ class Workers:
         # The threads hold the crew alone: a collected Workers is noticed.
         self._crews: dict[int, _Crew] = {}
 
-    # An argument: at the end of the interpreter there may be no module any more.
     def __del__(self, process: type[_Process] = _Process) -> None:
         crew = self._crews.get(process.forks)
-        if crew is not None:
+        if crew is not None and process.has_threads():
             crew.close()
 
     def _crew(self) -> _Crew:
@@ -329,13 +339,12 @@ class Calls:
             raise
         return pending.take()
 
-    # An argument: at the end of the interpreter there may be no module any more.
     def cleanup(
         self,
         function: Callable[..., object],
         *arguments: Any,
         wait: float = 0.0,
-        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+        process: type[_Process] = _Process,
     ) -> None:
         """Have something closed or removed, now or as soon as the backend answers.
 
@@ -350,7 +359,8 @@ class Calls:
         if not self.timeout:
             function(*arguments)
             return
-        if is_finalizing():
+        if not process.has_threads():
+            # The process ends, or it is a child that has collected what its parent had.
             return
         pending = Pending(_logged, (function, *arguments))
         try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 
@@ -64,6 +65,20 @@ class Stuck:
         return self.result
 
 
+def time_out(calls: Calls, stuck: Stuck, dispose: Callable[[Any], object] | None = None) -> None:
+    """Have a call begin and its time pass, however slow the machine."""
+
+    def wait_until_begun(_pending: Pending[Any], _timeout: float) -> bool:
+        wait(stuck.begun)
+        return False
+
+    with (
+        mock.patch.object(Pending, "wait", wait_until_begun),
+        pytest.raises(exceptions.TimeoutError, match=f"after {calls.timeout} seconds"),
+    ):
+        calls.call(stuck, dispose=dispose)
+
+
 @pytest.mark.parametrize("timeout", [0, PATIENCE])
 def test_results_and_errors(make_calls: Callable[..., Calls], timeout: float) -> None:
     calls = make_calls(timeout)
@@ -79,20 +94,17 @@ def test_results_and_errors(make_calls: Callable[..., Calls], timeout: float) ->
 
 
 def test_a_late_result_goes_to_its_disposer(make_calls: Callable[..., Calls]) -> None:
-    calls, stuck, thrown = make_calls(SHORT), Stuck("late"), []
-    with pytest.raises(exceptions.TimeoutError, match=r"after 0\.05 seconds"):
-        calls.call(stuck, dispose=thrown.append)
+    calls, stuck, thrown = make_calls(PATIENCE), Stuck("late"), []
+    time_out(calls, stuck, thrown.append)
     assert thrown == []
     stuck.released.set()
     assert eventually(lambda: thrown == ["late"])
 
 
 def test_a_late_error_goes_nowhere(make_calls: Callable[..., Calls]) -> None:
-    calls, stuck, thrown = make_calls(SHORT), Stuck(error=OSError("stale")), []
-    with pytest.raises(exceptions.TimeoutError):
-        calls.call(stuck, dispose=thrown.append)
+    calls, stuck, thrown = make_calls(PATIENCE), Stuck(error=OSError("stale")), []
+    time_out(calls, stuck, thrown.append)
     stuck.released.set()
-    calls.timeout = PATIENCE
     assert calls.call(int) == 0
     assert thrown == []
 
@@ -100,13 +112,11 @@ def test_a_late_error_goes_nowhere(make_calls: Callable[..., Calls]) -> None:
 def test_a_disposer_that_fails(
     make_calls: Callable[..., Calls], caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls, stuck = make_calls(SHORT), Stuck(OSError("still stale"))
-    with pytest.raises(exceptions.TimeoutError):
-        calls.call(stuck, dispose=fail)
+    calls, stuck = make_calls(PATIENCE), Stuck(OSError("still stale"))
+    time_out(calls, stuck, fail)
     stuck.released.set()
     assert eventually(lambda: "still stale" in caplog.text)
     # The thread lives on.
-    calls.timeout = PATIENCE
     assert calls.call(int) == 0
 
 
@@ -128,12 +138,12 @@ def test_a_result_of_the_last_moment_counts(
 
 def test_a_call_that_nobody_waits_for_is_not_made(make_calls: Callable[..., Calls]) -> None:
     """And what it was to be called with, a block of an image perhaps, is let go of at once."""
-    calls, stuck = make_calls(SHORT), Stuck()
+    calls, stuck = make_calls(PATIENCE), Stuck()
     called: list[object] = []
     block = threading.Event()
     known = weakref.ref(block)
-    with pytest.raises(exceptions.TimeoutError):
-        calls.call(stuck)
+    time_out(calls, stuck)
+    calls.timeout = SHORT
     with pytest.raises(exceptions.TimeoutError):
         calls.call(called.append, block)
     del block
@@ -146,9 +156,8 @@ def test_a_call_that_nobody_waits_for_is_not_made(make_calls: Callable[..., Call
 
 
 def test_clean_up_does_not_need_the_pool(make_calls: Callable[..., Calls]) -> None:
-    calls, stuck, cleaned = make_calls(SHORT), Stuck(), threading.Event()
-    with pytest.raises(exceptions.TimeoutError):
-        calls.call(stuck)
+    calls, stuck, cleaned = make_calls(PATIENCE), Stuck(), threading.Event()
+    time_out(calls, stuck)
     calls.cleanup(cleaned.set)
     wait(cleaned)
     stuck.released.set()
@@ -347,6 +356,44 @@ def test_a_child_does_not_do_what_its_parent_has_queued(make_calls: Callable[...
     in_a_child(child)
     stuck.released.set()
     assert eventually(lambda: cleaned == ["parent's"])
+
+
+def test_the_collector_runs_before_a_child_knows_that_it_is_one() -> None:
+    """Then the locks of its parent's threads are still in its way."""
+    done = run(
+        """
+        import os, threading
+        from glance_store.transfer import threads
+
+        calls = [threads.Calls(60, 1, "parent")]
+        calls[0].call(int)
+        calls[0].cleanup(int, wait=60)
+        crews = [workers._crew() for workers in (calls[0]._workers, calls[0]._cleaners)]
+        held, forked = threading.Event(), threading.Event()
+
+        def hold():
+            with crews[0].lock, crews[1].lock:
+                held.set()
+                forked.wait()
+
+        def collect():
+            calls[0].cleanup(print, "not the child's")
+            calls.clear()
+
+        # As in a hook that runs before that of the library.
+        threads._Process.forked.__func__.__code__ = (lambda cls: None).__code__
+        os.register_at_fork(after_in_child=collect)
+        threading.Thread(target=hold).start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            print("over", flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        forked.set()
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:

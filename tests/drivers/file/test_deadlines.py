@@ -165,8 +165,8 @@ def descriptors(folder: Path) -> list[str]:
 
 def nothing_is_left(store: Store, folder: Path) -> None:
     """No image, no file on its way to be one, no descriptor, and nobody at work: soon."""
-    for workers in (store._guard._workers, store._guard._cleaners):
-        wait_for(lambda crew=workers._crew(): not crew.working and not crew.tasks)
+    crews = [workers._crew() for workers in (store._guard._workers, store._guard._cleaners)]
+    wait_for(lambda: not any(crew.working or crew.tasks for crew in crews))
     wait_for(lambda: not listing(folder))
     wait_for(lambda: not descriptors(folder))
 
