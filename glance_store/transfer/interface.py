@@ -72,11 +72,16 @@ class GrowingWriter(ImageWriter, Protocol):
 
 
 class BoundedWriter(ImageWriter, Protocol):
-    """A writer that says how many blocks may be in memory; else they are `concurrency` + 2."""
+    """A writer that says how many blocks an upload may hold in memory.
+
+    Other writers get `concurrency` + 2 blocks, or as many as fit 8 MiB if these are more. The bound
+    is bytes: that many times `block_size`, for each upload. It does not count a portion of the
+    source that is longer than was asked for, nor copies that the writer makes.
+    """
 
     @property
     def blocks_held(self) -> int:
-        """Blocks in memory at most, those that are written included; at least 2."""
+        """Maximum blocks in memory, from before they are read until written; at least 2."""
         ...
 
 
@@ -91,7 +96,10 @@ class ImageReader(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many `read_at` calls are worth having in flight; 1: no thread is started."""
+        """How many `read_at` calls are worth having in flight; 1: no thread is started.
+
+        A download holds so many chunks in memory, and the one that the consumer has.
+        """
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -134,7 +142,7 @@ class StreamingReader(ImageReader, Protocol):
 
     @property
     def range_size(self) -> int:
-        """Bytes of the ranges that are asked for side by side; so many are held for each."""
+        """Bytes of the ranges that are asked for side by side; `concurrency` of them are held."""
         ...
 
     def open_stream(self, offset: int, length: int) -> Stream:

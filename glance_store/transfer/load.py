@@ -8,7 +8,6 @@ busy already, they only cost switches between threads.
 from __future__ import annotations
 
 import os
-import threading
 
 
 def cores() -> int:
@@ -17,30 +16,27 @@ def cores() -> int:
 
 
 class Load:
-    """Counts the transfers that have data in hand; one that waits for its source has none."""
+    """Knows the transfers that have data in hand; one that waits for its source has none."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._at_work = 0
+        # No count: an interrupt may make a transfer leave twice.
+        self._at_work: set[object] = set()
 
-    def enter(self) -> None:
-        """Count a transfer in: it has data to work on."""
-        with self._lock:
-            self._at_work += 1
+    def enter(self, transfer: object) -> None:
+        """Take note that a transfer has data to work on."""
+        self._at_work.add(transfer)
 
-    def leave(self) -> None:
-        """Count a transfer out: its data is worked off."""
-        with self._lock:
-            self._at_work -= 1
+    def leave(self, transfer: object) -> None:
+        """Take note that its data is worked off."""
+        self._at_work.discard(transfer)
 
     def has_spare_core(self) -> bool:
         """Tell whether one more transfer can use more than one core."""
-        return self._at_work < max(1, cores() - 1)
+        return len(self._at_work) < max(1, cores() - 1)
 
     def forget(self) -> None:
         """Begin anew, in a forked process: the threads that were at work are not there."""
-        self._lock = threading.Lock()
-        self._at_work = 0
+        self._at_work = set()
 
 
 LOAD = Load()

@@ -69,10 +69,11 @@ def upload(
         total = _transfer(_SizedSource(source, _block_sizes(writer), size), writer, digests, budget)
         result = UploadResult(total, digests.checksum, digests.multihash)
         writer.commit(total)
+        # Inside: an interrupt that comes when all is done still finds somebody to abort it.
+        return result
     except BaseException:
         _abort(writer)
         raise
-    return result
 
 
 def _block_sizes(writer: ImageWriter) -> Callable[[int], int]:
@@ -172,13 +173,13 @@ def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests)
     """Do all that a block needs in the caller's thread."""
     if not block:
         return
-    LOAD.enter()
     try:
+        LOAD.enter(digests)
         for consumer in digests.consumers:
             consumer.update(block)
         _write(writer, offset, block)
     finally:
-        LOAD.leave()
+        LOAD.leave(digests)
 
 
 def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[Buffer], offset: int) -> None:
@@ -226,7 +227,7 @@ class _Item:
 class _Lane:
     """A queue of blocks in order, and the wake-up of the threads that empty it."""
 
-    def __init__(self, lock: threading.Lock, handle: Callable[[int, Buffer], None]) -> None:
+    def __init__(self, lock: threading.RLock, handle: Callable[[int, Buffer], None]) -> None:
         self.items: deque[_Item] = deque()
         self.ready = threading.Condition(lock)
         self.handle = handle
@@ -236,7 +237,8 @@ class _Lanes:
     """Feeds every block to every lane; at most `budget` bytes are on their way, or one block."""
 
     def __init__(self, budget: int) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: only then does an interrupted wait() of a condition hold its lock at its end.
+        self._lock = threading.RLock()
         self._space = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._budget = self._free = budget
@@ -279,7 +281,7 @@ class _Lanes:
         with self._lock:
             self._in_flight += 1
             if self._in_flight == 1:
-                LOAD.enter()
+                LOAD.enter(self)
             item = _Item(offset, block, room, len(self._lanes))
             for lane in self._lanes:
                 lane.items.append(item)
@@ -298,22 +300,35 @@ class _Lanes:
         """Drop the blocks that wait, and wait for those that are worked on.
 
         :returns: what a lane had raised before
+        :raises BaseException: the first interrupt meanwhile, and not before the wait is over:
+            abort() would meet a write that still runs
         """
+        # What a block in hand raises from now on is not the first error.
+        error = self.error
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                self._drain()
+                break
+            except BaseException as exc:  # noqa: BLE001 - it is raised below
+                interrupt = interrupt or exc
+        if interrupt is not None:
+            raise interrupt
+        return error
+
+    def _drain(self) -> None:
         with self._lock:
-            # What a block in hand raises from now on is not the first error.
-            error = self.error
             self._stopped = True
             for lane in self._lanes:
                 lane.items.clear()
             self._wake_all()
             # Not by join() alone: before Python 3.13 a join() that an interrupt has broken off
-            # takes the thread for dead, and abort() would meet a write that still runs.
+            # takes the thread for dead.
             while self._busy:
                 self._idle.wait()
         self._join()
         with self._lock:
             self._landed(self._in_flight)
-        return error
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -337,9 +352,9 @@ class _Lanes:
 
     def _landed(self, blocks: int) -> None:
         if blocks:
+            if blocks == self._in_flight:
+                LOAD.leave(self)
             self._in_flight -= blocks
-            if not self._in_flight:
-                LOAD.leave()
 
     def _put_down(self) -> None:
         self._busy -= 1

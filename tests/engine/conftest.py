@@ -17,4 +17,4 @@ def _no_thread_left() -> Iterator[None]:
     assert engine_threads() == []
     yield
     assert engine_threads() == []
-    assert LOAD._at_work == 0
+    assert not LOAD._at_work

@@ -14,6 +14,9 @@ from glance_store.transfer.upload import upload
 
 from .memory import BLOCK, MemoryWriter, Source, engine_threads, pattern
 
+# A transfer of somebody else.
+OTHER = object()
+
 
 @pytest.fixture
 def one_spare(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +67,7 @@ def test_an_upload_beside_another_takes_no_threads(one_spare: None) -> None:
 
 def test_an_upload_takes_threads_once_the_other_is_done(one_spare: None) -> None:
     data = pattern(6 * BLOCK)
-    load.LOAD.enter()
+    load.LOAD.enter(OTHER)
 
     class UntilTheThirdRead(Source):
         reads = 0
@@ -72,7 +75,7 @@ def test_an_upload_takes_threads_once_the_other_is_done(one_spare: None) -> None
         def read(self, size: int) -> bytes:
             self.reads += 1
             if self.reads == 4:
-                load.LOAD.leave()
+                load.LOAD.leave(OTHER)
             return super().read(size)
 
     writer = Watching()
@@ -83,13 +86,13 @@ def test_an_upload_takes_threads_once_the_other_is_done(one_spare: None) -> None
 
 
 def test_writers_with_many_requests_in_flight_keep_their_threads(one_spare: None) -> None:
-    load.LOAD.enter()
+    load.LOAD.enter(OTHER)
     try:
         writer = Watching()
         writer.concurrency = 3
         upload(Source(pattern(6 * BLOCK)), writer, Digests("sha512"))
     finally:
-        load.LOAD.leave()
+        load.LOAD.leave(OTHER)
     assert min(writer.threads) > 0
 
 
@@ -105,21 +108,21 @@ def test_a_failing_upload_beside_another_is_aborted(one_spare: None, failing_wri
             super().write(offset, block)
 
     writer = Failing()
-    load.LOAD.enter()
+    load.LOAD.enter(OTHER)
     try:
         with pytest.raises(OSError, match="gone"):
             upload(Source(pattern(6 * BLOCK)), writer, Digests("sha512"))
     finally:
-        load.LOAD.leave()
+        load.LOAD.leave(OTHER)
     assert writer.aborts == 1
 
 
 def test_a_forked_process_begins_idle() -> None:
-    load.LOAD.enter()
+    load.LOAD.enter(OTHER)
     child = os.fork()
     if not child:
-        os._exit(load.LOAD._at_work)
-    load.LOAD.leave()
+        os._exit(len(load.LOAD._at_work))
+    load.LOAD.leave(OTHER)
     assert os.waitpid(child, 0)[1] == 0
 
 

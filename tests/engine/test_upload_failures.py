@@ -204,8 +204,12 @@ def test_a_failed_write_ends_the_reading() -> None:
     writer.check_aborted()
 
 
-def test_an_interrupt_while_writes_are_waited_for() -> None:
-    """Ctrl-C when all is read: the write in flight ends, nothing more is written, then abort."""
+@pytest.mark.parametrize("interrupts", [1, 2, 5])
+def test_interrupts_while_writes_are_waited_for(interrupts: int) -> None:
+    """Ctrl-C when all is read: the write in flight ends, nothing more is written, then abort.
+
+    However impatient: abort() must not run beside the write.
+    """
     caller = CallerBlocks()
     interrupted = threading.Event()
     main = threading.main_thread()
@@ -217,17 +221,20 @@ def test_an_interrupt_while_writes_are_waited_for() -> None:
 
     def on_write(number: int) -> None:
         assert number == 0
-        # The caller waits for this very write, whatever by, and is interrupted.
-        assert eventually(
-            lambda: (
-                isinstance(caller.waits_for, threading.Condition)
-                or caller.waits_for is threading.current_thread()
+        for _interrupt in range(interrupts):
+            # The caller waits for this very write, whatever by, and is interrupted.
+            assert eventually(
+                lambda: (
+                    isinstance(caller.waits_for, threading.Condition)
+                    or caller.waits_for is threading.current_thread()
+                    or bool(writer.aborts)
+                )
             )
-        )
-        signal.pthread_kill(main.ident, signal.SIGINT)
-        wait(interrupted)
-        # It is to wait once more. Should it abort instead, abort() finds this write running.
-        wait(caller.blocked)
+            interrupted.clear()
+            signal.pthread_kill(main.ident, signal.SIGINT)
+            wait(interrupted)
+            # It is to wait once more. Should it abort instead, abort() finds this write running.
+            wait(caller.blocked)
 
     writer = MemoryWriter(on_write=on_write, on_abort=caller.blocked.set)
     previous = signal.signal(signal.SIGINT, on_signal)

@@ -56,14 +56,15 @@ class Claim:
     :param name: of the file
     """
 
-    __slots__ = ("_datadir", "_identity", "_name", "_partial", "_won")
+    __slots__ = ("_datadir", "_identity", "_name", "_partial", "_withdrawn", "_won")
 
     def __init__(self, datadir: DataDir, name: str) -> None:
         self._datadir = datadir
         self._name = name
         self._partial: str | None = None  # what the file is called before it has its name
         self._identity: tuple[int, int] | None = None  # of the file, once it may have its name
-        self._won = False
+        self._won: list[None] = []  # whoever takes it out need not look whose the name is
+        self._withdrawn = False
 
     def create(self, unnamed: bool = True) -> NewFile:
         """Open the data directory and a new file in it.
@@ -135,7 +136,10 @@ class Claim:
                 if self._partial is None and exc.errno in _NO_UNNAMED_LINKS:
                     raise UnlinkableError(exc.errno, exc.strerror) from exc
                 raise
-        self._won = True
+        self._won.append(None)
+        if self._withdrawn:
+            # Under a name that was withdrawn before this answer there may be another's file by now.
+            self._won.clear()
         if self._partial is not None:
             self._drop_partial(directory, self._partial)
 
@@ -208,14 +212,23 @@ class Claim:
         :param directory: descriptor; None looks by path
         :raises OSError: it cannot be removed
         """
+        self._withdrawn = True
         names = [] if self._partial is None else [self._partial]
         # By path another file system may be met: the inode alone counts there.
-        if (self._won and directory is not None) or self._is_ours(directory):
+        if (directory is not None and self._take_win()) or self._is_ours(directory):
             names.insert(0, self._name)
         for name in names:
             path = name if directory is not None else self._datadir.file(name)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path, dir_fd=directory)
+
+    def _take_win(self) -> bool:
+        """Tell whether the name is known to be ours; to one caller, once."""
+        try:
+            self._won.pop()
+        except IndexError:
+            return False
+        return True
 
 
 def _exists(directory: int, name: str) -> bool:

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.filesystem import syscalls
-from glance_store._drivers.filesystem.guard import CallGuard
 from glance_store._drivers.filesystem.mounts import MountGuard
 from glance_store.i18n import _
+from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ class DataDirs:
     :param guard: bounds the time of calls
     """
 
-    def __init__(self, directories: list[DataDir], guard: CallGuard) -> None:
+    def __init__(self, directories: list[DataDir], guard: Calls) -> None:
         self.all = sorted(directories, key=lambda directory: -directory.priority)
         self._guard = guard
 

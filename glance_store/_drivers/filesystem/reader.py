@@ -10,20 +10,21 @@ from collections.abc import Iterator
 
 from glance_store import exceptions
 from glance_store._drivers.filesystem import syscalls
-from glance_store._drivers.filesystem.guard import CallGuard, GuardedFile
+from glance_store._drivers.filesystem.openfile import GuardedFile
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
+from glance_store.transfer.threads import Calls
 
 
-def _open(path: str) -> int:
+def _open(path: str, calls: Calls) -> GuardedFile:
     flags = os.O_RDONLY | os.O_CLOEXEC
     try:
         # Without O_NONBLOCK, opening a pipe that somebody put there would wait for ever.
-        return os.open(path, flags | os.O_NONBLOCK)
+        return GuardedFile(calls, os.open(path, flags | os.O_NONBLOCK))
     except BlockingIOError:
         # A file server has a lease on the file, and is being asked to give it back.
         check_is_file(os.stat(path), path)
-        return os.open(path, flags)
+        return GuardedFile(calls, os.open(path, flags))
 
 
 def check_is_file(status: os.stat_result, path: str) -> None:
@@ -43,7 +44,7 @@ class FileReader:
     """An `ImageReader` of a file; the file may be deleted while it is read.
 
     :param path: the file
-    :param guard: bounds the time of calls
+    :param calls: bounds the time of calls
     :param chunk_size: bytes that are worth a read; a shorter hole is read like data
     :raises NotFound: there is no such file
     :raises Forbidden: no permission
@@ -54,12 +55,12 @@ class FileReader:
     # One read at a time is the fastest on a local file: the kernel reads ahead.
     concurrency = 1
 
-    def __init__(self, path: str, guard: CallGuard, chunk_size: int) -> None:
+    def __init__(self, path: str, calls: Calls, chunk_size: int) -> None:
         self._path = path
         self._chunk_size = chunk_size
         try:
             # A file that is opened too late belongs to nobody: close it again.
-            self._file = GuardedFile(guard, guard.call(_open, path, late=os.close))
+            self._file = calls.call(_open, path, calls, dispose=GuardedFile.drop)
         except OSError as exc:
             syscalls.raise_reading_error(exc, path)
         try:
@@ -126,5 +127,5 @@ class FileReader:
         return self.size
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; with a timeout, soon."""
+        self._file.drop()

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
 from typing import Any
 
 from oslo_config import cfg
 
-from glance_store import capabilities, exceptions, store_options
+from glance_store import capabilities, exceptions
 from glance_store import driver as store_driver
 from glance_store._drivers.filesystem import datadirs, metadata, syscalls
 from glance_store._drivers.filesystem.claim import PARTIAL_SUFFIX, prove_room, prove_writable
-from glance_store._drivers.filesystem.guard import CallGuard
 from glance_store._drivers.filesystem.location import SCHEMES, StoreLocation, is_encodable
 from glance_store._drivers.filesystem.mounts import is_within
 from glance_store._drivers.filesystem.options import OPTIONS
@@ -21,8 +22,12 @@ from glance_store._drivers.filesystem.reader import FileReader, check_is_file
 from glance_store._drivers.filesystem.writer import FileWriter, WriteSettings
 from glance_store.i18n import _
 from glance_store.location import Location
+from glance_store.store_options import DEFAULT_GROUP
+from glance_store.transfer.threads import Calls
 
 __all__ = ["Store", "StoreLocation"]
+
+LOG = logging.getLogger(__name__)
 
 # Below these the cost of a step, from thread to thread or into the kernel, outweighs that of its
 # bytes: a smaller filesystem_store_chunk_size is rounded up.
@@ -56,7 +61,7 @@ class Store(store_driver.Store):
         self._metadata: list[metadata.Entry] = []
         self._file_perm = 0
         self._fsync = True
-        self._call_guard: CallGuard | None = None
+        self._call_guard: Calls | None = None
 
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
@@ -65,14 +70,16 @@ class Store(store_driver.Store):
     # -- configuration
 
     @property
-    def _guard(self) -> CallGuard:
+    def _guard(self) -> Calls:
         if self._call_guard is None:
             options = self.store_conf
-            self._call_guard = CallGuard(
+            threads = options.filesystem_store_thread_pool_size
+            busy = threads * options.filesystem_store_threadpool_threshold / 100
+            self._call_guard = Calls(
                 options.filesystem_store_timeout,
-                options.filesystem_store_thread_pool_size,
-                options.filesystem_store_threadpool_threshold,
-                self.name,
+                threads,
+                "glance_store-file",
+                functools.partial(_warn_when_busy, self.name, threads, busy),
             )
         return self._call_guard
 
@@ -155,7 +162,7 @@ class Store(store_driver.Store):
                 return datadirs.parse(several)
             datadirs.check_path("filesystem_store_datadir", single)
         except ValueError as exc:
-            group = self.backend_group or store_options.DEFAULT_GROUP
+            group = self.backend_group or DEFAULT_GROUP
             raise self._misconfigured(f"[{group}] {exc}") from exc
         return {single: 0}
 
@@ -371,6 +378,17 @@ def _health_of(directory: datadirs.DataDir) -> str:
     if free is None:
         return f"unknown space free in {directory.path}"
     return f"{free / 2**30:.1f} GiB free in {directory.path}"
+
+
+def _warn_when_busy(name: str, threads: int, busy: float, calls: int) -> None:
+    if calls >= busy:
+        LOG.warning(
+            "Store %s: %d calls wait for the file system, which the pool of %d threads serves; "
+            "is it slow or gone? See filesystem_store_thread_pool_size",
+            name,
+            calls,
+            threads,
+        )
 
 
 # Nearly all ids are of this kind, which needs no closer look.

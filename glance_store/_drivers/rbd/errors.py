@@ -6,12 +6,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from glance_store import exceptions
 from glance_store.i18n import _
+from glance_store.transfer.threads import Calls
 
 _T = TypeVar("_T")
 
@@ -123,38 +123,32 @@ def translated(
         raise _translate(exc, action, link, image, denied) from exc
 
 
-def bounded(call: Callable[[], _T], action: str, link: Link) -> _T:
-    """Call a function that may take several operations in the time of one.
+def bounded_calls(link: Link, threads: int) -> Calls:
+    """Return what bounds calls that may take several operations to the time of one.
 
     Ceph's time-outs are for each operation, and a write to a lost cluster may have to wait for a
-    dozen of them, one after the other. A call that is late goes on in a thread of its own, and
-    nobody takes notice of its end.
+    dozen of them, one after the other.
 
-    :param call: the function
+    :param link: the connection
+    :param threads: maximum number of calls at once
+    """
+    return Calls(link.timeout and link.timeout + _GRACE, threads, "glance_store-rbd-call")
+
+
+def bounded(calls: Calls, call: Callable[[], _T], action: str, link: Link) -> _T:
+    """Call a function in time; nobody takes notice of the end of one that is late.
+
+    :param calls: bounds the time
+    :param call: the function, which raises errors of the bindings
     :param action: what is tried: the beginning of the error's text
     :param link: the connection, which is retired when the time is over
     :raises TimeoutError: the time is over
     """
-    if not link.timeout:
-        return call()
-    done = threading.Event()
-    results: list[_T] = []
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(call())
-        except BaseException as exc:  # noqa: BLE001 - it is raised in the caller's thread
-            failures.append(exc)
-        done.set()
-
-    threading.Thread(target=work, name="glance_store-rbd-call", daemon=True).start()
-    if not done.wait(link.timeout + _GRACE):
+    try:
+        return calls.call(call)
+    except exceptions.TimeoutError:
         link.retire()
-        raise _timed_out(action, link)
-    if failures:
-        raise failures[0]
-    return results[0]
+        raise _timed_out(action, link) from None
 
 
 def _timed_out(action: str, link: Link) -> exceptions.BackendUnavailable:

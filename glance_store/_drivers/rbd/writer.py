@@ -101,6 +101,7 @@ class RBDWriter:
         self._allocated = size
         self._step = 2 * settings.chunk_size
         self._lost = False
+        self._calls = errors.bounded_calls(lease.connection, settings.depth)
         self.metadata = {}
         self.block_size = settings.block_size
         self.concurrency = settings.depth
@@ -224,7 +225,9 @@ class RBDWriter:
     def _run(self, action: str, call: Callable[[], _T]) -> _T:
         try:
             with self._translated(action):
-                return errors.bounded(call, action % self._name, self._lease.connection)
+                return errors.bounded(
+                    self._calls, call, action % self._name, self._lease.connection
+                )
         except (exceptions.TimeoutError, errors.NotAvailable):
             self._lost = True
             raise

@@ -14,7 +14,7 @@ from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Client
 from glance_store.i18n import _
 from glance_store.transfer.retry import retrying
-from glance_store.transfer.workers import Workers
+from glance_store.transfer.threads import Workers
 
 # Further tries of a request that Swift turns down because it is in conflict with another.
 _CONFLICTS = 3

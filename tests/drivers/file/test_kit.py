@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conformance kit on the filesystem driver, with and without holes."""
+"""The conformance kit on the filesystem driver, with and without holes, with a time limit."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,18 @@ class TestFileWithHoles(TestFile):
 
     def allocated(self, uri: str) -> int:
         return Path(uri.removeprefix("file://")).stat().st_blocks * 512
+
+
+class TestFileWithTimeout(TestFile):
+    """One thread for calls, and one for clean-up, which is queued."""
+
+    def make_store(self) -> Store:
+        store = super().make_store()
+        for name, value in {"timeout": 60, "thread_pool_size": 1}.items():
+            store.conf.set_override(f"filesystem_store_{name}", value, group="files")
+        store.configure(re_raise_bsc=True)
+        return store
+
+    def held(self) -> Counter[str]:
+        self.store._guard.cleanup(bool, wait=60)
+        return super().held()

@@ -21,8 +21,10 @@ from typing import Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.filesystem import Store, guard
-from glance_store.transfer import workers
+from glance_store._drivers.filesystem import Store
+from glance_store._drivers.filesystem.openfile import GuardedFile
+from glance_store.transfer import threads
+from glance_store.transfer.threads import Calls
 from tests.drivers.file.conftest import MakeStore, listing, locate, need, put, unavailable
 
 MIB = 1024 * 1024
@@ -187,26 +189,31 @@ def test_one_of_several_directories_that_hangs_takes_itself_out(
     assert put(store, "back", b"data") == f"file://{share.path}/back"
 
 
-def test_busy_threads_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    calls = guard.CallGuard(timeout=30, threads=4, threshold=75, name="files")
-    release = threading.Event()
-    waiting = [threading.Thread(target=calls.call, args=(release.wait,)) for _number in range(3)]
+def test_busy_threads_are_reported(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    store = make_store(timeout=30, thread_pool_size=4, threadpool_threshold=75)
+    calls = store._guard
+    begun, release = threading.Semaphore(0), threading.Event()
+
+    def hang() -> None:
+        begun.release()
+        release.wait()
+
+    waiting = [threading.Thread(target=calls.call, args=(hang,)) for _number in range(3)]
     with caplog.at_level(logging.WARNING):
-        for number, thread in enumerate(waiting):
-            assert ("wait for the file system" in caplog.text) == (number > 2)
+        for thread in waiting:
+            assert "wait for the file system" not in caplog.text
             thread.start()
-            wait_for(lambda wanted=number + 1: calls._busy == wanted)
+            assert begun.acquire(timeout=20)
     wait_for(lambda: "Store files: 3 calls" in caplog.text)
     release.set()
     for thread in waiting:
         thread.join()
-    wait_for(lambda: calls._busy == 0)
     calls.close()
 
 
 def test_calls_that_never_start_touch_nothing() -> None:
     """With all threads stuck, a call times out in the queue and is not made later on."""
-    calls = guard.CallGuard(timeout=1, threads=1, threshold=100, name="files")
+    calls = Calls(timeout=1, threads=1, name="files")
     begun, release = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -221,7 +228,7 @@ def test_calls_that_never_start_touch_nothing() -> None:
     stuck.start()
     assert begun.wait(20)
     read, write = os.pipe()
-    file = guard.GuardedFile(calls, write)
+    file = GuardedFile(calls, write)
     with pytest.raises(exceptions.TimeoutError):
         file.call(os.write, b"late")
     release.set()
@@ -236,43 +243,17 @@ def test_calls_that_never_start_touch_nothing() -> None:
     calls.close()
 
 
-def test_a_call_that_comes_back_at_the_last_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call may end between the timeout and the look at what has become of it."""
-    calls = guard.CallGuard(timeout=30, threads=1, threshold=100, name="files")
-    result = guard.futures.Future.result
-
-    def late(future: Any, timeout: float | None = None) -> Any:
-        value = result(future)
-        if timeout is not None:
-            raise guard.futures.TimeoutError
-        return value
-
-    monkeypatch.setattr(guard.futures.Future, "result", late)
-    assert calls.call(lambda: "done") == "done"
-    calls.close()
-
-
-def test_an_error_of_the_call_is_no_timeout() -> None:
-    calls = guard.CallGuard(timeout=30, threads=1, threshold=100, name="files")
-
-    def fail() -> None:
-        raise TimeoutError("of its own")
-
-    with pytest.raises(TimeoutError, match="of its own"):
-        calls.call(fail)
-    calls.close()
-
-
 def test_r64_the_pool_ends_with_a_new_configuration(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not because its threads have been idle for a while.
-    monkeypatch.setattr(workers, "_IDLE", 600.0)
+    monkeypatch.setattr(threads, "_IDLE", 600.0)
     before = set(threading.enumerate())
     store = make_store(timeout=30)
     put(store, "one", b"data")
     pools = set(threading.enumerate()) - before
-    assert {thread.name for thread in pools} == {"glance_store-file"}
+    assert {thread.name for thread in pools} <= {"glance_store-file", "glance_store-file-cleanup"}
+    assert pools
     store.configure()
     for thread in pools:
         thread.join(20)

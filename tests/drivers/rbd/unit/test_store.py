@@ -222,17 +222,19 @@ def test_other_errors_pass(link):
 def test_calls_in_time_and_late(link):
     import threading
 
-    assert errors.bounded(lambda: 5, "Doing it", link) == 5
+    calls = errors.bounded_calls(link, 1)
+    assert errors.bounded(calls, lambda: 5, "Doing it", link) == 5
     with pytest.raises(Error):
-        errors.bounded(mock.Mock(side_effect=Error(1)), "Doing it", link)
+        errors.bounded(calls, mock.Mock(side_effect=Error(1)), "Doing it", link)
     never = threading.Event()
-    link.timeout = 0.05
-    with pytest.raises(exceptions.TimeoutError, match=r"0\.05 seconds"):
-        errors.bounded(never.wait, "Doing it", link)
+    calls.timeout = link.timeout = 0.05
+    with pytest.raises(exceptions.TimeoutError, match=r"Doing it: .* 0\.05 seconds"):
+        errors.bounded(calls, never.wait, "Doing it", link)
     assert link.retire.called
     never.set()
     link.timeout = 0
-    here = errors.bounded(threading.current_thread, "Doing it", link)
+    calls = errors.bounded_calls(link, 1)
+    here = errors.bounded(calls, threading.current_thread, "Doing it", link)
     assert here is threading.current_thread()
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from glance_store.testing.concurrency import in_a_child
-from glance_store.transfer import workers
-from glance_store.transfer.workers import Workers
+from glance_store.transfer import threads
+from glance_store.transfer.threads import Workers
 
 from .memory import eventually
 
@@ -31,7 +31,7 @@ def alive() -> int:
 @pytest.fixture(autouse=True)
 def never_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads end because they are told to, not because the test waits so long."""
-    monkeypatch.setattr(workers, "_IDLE", 600.0)
+    monkeypatch.setattr(threads, "_IDLE", 600.0)
 
 
 @pytest.fixture
@@ -79,12 +79,12 @@ def test_so_many_at_a_time_and_not_more(pool: Workers) -> None:
 def test_an_idle_thread_is_used_again(pool: Workers) -> None:
     for _number in range(20):
         pool.submit(int).result(PATIENCE)
-        assert eventually(lambda: pool._queue.idle == 1)
+        assert eventually(lambda: len(pool._crew().idle) == 1)
     assert alive() == 1
 
 
 def test_idle_threads_end_and_others_follow(pool: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_IDLE", 0.01)
+    monkeypatch.setattr(threads, "_IDLE", 0.01)
     assert pool.submit(int, 1).result(PATIENCE) == 1
     assert eventually(lambda: not alive())
     assert pool.submit(int, 2).result(PATIENCE) == 2
@@ -92,7 +92,7 @@ def test_idle_threads_end_and_others_follow(pool: Workers, monkeypatch: pytest.M
 
 def test_calls_meet_threads_that_end(pool: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """No call is lost between a thread that is about to end and one that is not started for it."""
-    monkeypatch.setattr(workers, "_IDLE", 0.0005)
+    monkeypatch.setattr(threads, "_IDLE", 0.0005)
     for number in range(300):
         assert pool.submit(int, number).result(PATIENCE) == number
         threading.Event().wait(0.0005)
@@ -141,9 +141,9 @@ def test_no_thread_can_be_started(pool: Workers, monkeypatch: pytest.MonkeyPatch
 
 def test_threads_end_with_their_owner() -> None:
     pool = Workers(2, NAME)
-    queue = pool._queue
+    crew = pool._crew()
     assert pool.submit(int, 1).result(PATIENCE) == 1
-    assert eventually(lambda: queue.idle == 1)
+    assert eventually(lambda: len(crew.idle) == 1)
     del pool
     gc.collect()
     assert eventually(lambda: not alive())
@@ -163,11 +163,11 @@ def test_what_nobody_owns_any_more_is_carried_out() -> None:
 def test_a_forked_child_lets_go_of_what_it_has_inherited(pool: Workers) -> None:
     """A thread that is not there holds the lock."""
     inherited = [Workers(1, NAME)]
-    changed = inherited[0]._queue.changed
+    lock = inherited[0]._crew().lock
     held, forked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with changed:
+        with lock:
             held.set()
             forked.wait(PATIENCE)
 
@@ -192,7 +192,7 @@ def test_nothing_is_kept_by_an_idle_thread(pool: Workers) -> None:
     known = weakref.ref(large)
     assert pool.submit(lambda given: given, large).result(PATIENCE) is large
     del large
-    assert eventually(lambda: pool._queue.idle == 1)
+    assert eventually(lambda: len(pool._crew().idle) == 1)
     gc.collect()
     assert known() is None
 
@@ -205,7 +205,7 @@ def test_calls_are_taken_when_the_main_thread_has_ended() -> None:
     done = run(
         """
         import threading
-        from glance_store.transfer.workers import Workers
+        from glance_store.transfer.threads import Workers
 
         def work():
             threading.main_thread().join()
@@ -222,7 +222,7 @@ def test_a_call_that_never_returns_does_not_keep_the_process() -> None:
     done = run(
         """
         import threading
-        from glance_store.transfer.workers import Workers
+        from glance_store.transfer.threads import Workers
 
         begun = threading.Event()
 
