@@ -130,7 +130,7 @@ report() {
         log=$cache/pythons-$name.log
         read -r outcome seconds <"$log.result" || fail "$name ended without a result, see $log"
         if [[ $outcome == passed ]]; then
-            notes+=("$name: passed in $seconds s, $(grep -oE '[0-9]+ passed[^=]* in ' "$log" | tail -n 1)")
+            notes+=("$name: passed in $seconds s, $(grep -oE '[0-9]+ passed[^=]* in [0-9.]+s' "$log" | tail -n 1)")
         else
             worst=1
             say "$name"

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
-
 import pytest
 
 from glance_store import exceptions
@@ -15,9 +12,6 @@ from glance_store._drivers.s3.endpoint import parse
 from glance_store._drivers.s3.errors import guarded
 from glance_store.testing import image
 from tests.drivers.stalling import Server, authority, server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["authority", "server"]
 
@@ -33,10 +27,7 @@ def trusted(authority, tmp_path) -> str:
     return str(path)
 
 
-@contextmanager
-def client_of(
-    server: Server, trusted: str, connecting: float, reading: float
-) -> Iterator[clients.Client]:
+def client_of(server: Server, trusted: str, connecting: float, reading: float) -> clients.Client:
     settings = clients.Settings(
         place=parse(f"{server.scheme}://127.0.0.1:{server.port}", "us-east-1"),
         access_key="access",
@@ -52,9 +43,7 @@ def client_of(
         proxies={},
         concurrency=1,
     )
-    client = clients.make_client(settings)
-    with closing(client.s3):
-        yield client
+    return clients.make_client(settings)
 
 
 def put(sender: clients.Client, name: str) -> int:
@@ -73,18 +62,16 @@ STALLS = "stalls"
 @pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
 def test_service_that_takes_no_data_for_a_while(server, trusted, reused):
     """The limit for connecting says nothing about the data."""
-    with client_of(server, trusted, CONNECTING, 60) as sender:
-        if reused:
-            assert put(sender, "before") == 201
-        assert server.stalling(lambda: put(sender, STALLS), 1.5 * CONNECTING) == 201
+    sender = client_of(server, trusted, CONNECTING, 60)
+    if reused:
+        assert put(sender, "before") == 201
+    assert server.stalling(lambda: put(sender, STALLS), 1.5 * CONNECTING) == 201
     assert server.received == (1 + reused) * SIZE
 
 
 def test_service_that_never_takes_the_data(server, trusted):
     """It is given up after the time for reading, however long connecting may take."""
-    with (
-        client_of(server, trusted, 3600, 0.2) as sender,
-        pytest.raises(exceptions.RemoteServiceUnavailable, match="time"),
-    ):
+    sender = client_of(server, trusted, 3600, 0.2)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="time"):
         put(sender, STALLS)
     assert not server.go_on.is_set()

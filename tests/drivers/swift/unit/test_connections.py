@@ -3,18 +3,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import pytest
 
 from glance_store import exceptions
 from glance_store._drivers.swift import client, connections
 from glance_store.testing import image
 from tests.drivers.stalling import Server, authority, server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["authority", "server"]
 
@@ -45,15 +39,10 @@ class Account:
         """Nothing is open."""
 
 
-@contextmanager
-def client_of(server: Server, connecting: float, reading: float) -> Iterator[client.Client]:
+def client_of(server: Server, connecting: float, reading: float) -> client.Client:
     settings = connections.Settings(True, None, connecting, reading, 0, 1)
     account = Account(f"{server.scheme}://127.0.0.1:{server.port}/v1/AUTH_x")
-    pools = connections.Connections()
-    try:
-        yield client.Client(pools, settings, account)
-    finally:
-        pools.pool(account.url, settings).clear()
+    return client.Client(connections.Connections(), settings, account)
 
 
 def put(sender: client.Client, name: str) -> int:
@@ -73,19 +62,17 @@ def put(sender: client.Client, name: str) -> int:
 @pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
 def test_server_that_takes_no_data_for_a_while(server, reused):
     """The limit for connecting says nothing about the data."""
-    with client_of(server, CONNECTING, 60) as sender:
-        if reused:
-            assert put(sender, "before") == 201
-        assert server.stalling(lambda: put(sender, "stalls"), 1.5 * CONNECTING) == 201
+    sender = client_of(server, CONNECTING, 60)
+    if reused:
+        assert put(sender, "before") == 201
+    assert server.stalling(lambda: put(sender, "stalls"), 1.5 * CONNECTING) == 201
     assert server.received == (1 + reused) * SIZE
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_server_that_never_takes_the_data(server):
     """It is given up after the time for reading, however long connecting may take."""
-    with (
-        client_of(server, 3600, 0.2) as sender,
-        pytest.raises(exceptions.RemoteServiceUnavailable, match="swift_store_read_timeout"),
-    ):
+    sender = client_of(server, 3600, 0.2)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="swift_store_read_timeout"):
         put(sender, "stalls")
     assert not server.go_on.is_set()
