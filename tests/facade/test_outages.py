@@ -176,7 +176,7 @@ GONE = [
 @pytest.mark.parametrize("failure", GONE, ids=str)
 @pytest.mark.parametrize("mode", ["multi", "single"])
 def test_file_system_that_is_mounted_late(mode, failure, create_multi, create_single, conf):
-    def gone(_directories):
+    def gone(_directory):
         raise failure
 
     def add():
@@ -186,7 +186,7 @@ def test_file_system_that_is_mounted_late(mode, failure, create_multi, create_si
         return glance_store.add_to_backend(conf, "image", source, 3, "file")[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datadirs.DataDirs, "check_mounts", gone)
+        patch.setattr(datadirs.DataDir, "prepare", gone)
         if mode == "multi":
             assert create_multi({"files": "file"}) == 2
         else:
