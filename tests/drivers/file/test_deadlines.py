@@ -267,8 +267,14 @@ MODULES = [writer, draft, openfile, threads, upload]
 @NAMED
 @pytest.mark.parametrize("more", [(), (7,)], ids=str)
 def test_an_interrupt_at_every_line(
-    store: Store, tmp_path: Path, named: str, more: tuple[int, ...]
+    store: Store,
+    tmp_path: Path,
+    named: str,
+    more: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A thread whose wake-up was interrupted looks for itself when it has been idle for so long.
+    monkeypatch.setattr(threads, "_IDLE", 0.1)
     number = 0
     while True:
         stored = None
