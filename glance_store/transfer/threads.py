@@ -9,6 +9,7 @@ taken by `with` (one bytecode), and what a count could lose is looked up where i
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import os
 import sys
@@ -57,7 +58,7 @@ class _Crew:
     def __init__(self, limit: int, name: str) -> None:
         self.lock = threading.RLock()
         self.tasks: deque[Callable[[], object]] = deque()
-        self.threads: set[threading.Thread] = set()
+        self.threads: set[threading.Thread] = set()  # from their first task on
         self.idle: list[threading.Lock] = []  # released to wake a thread
         self.working = 0  # threads with a task
         self.closed = False
@@ -66,29 +67,33 @@ class _Crew:
 
     def add(self, task: Callable[[], object]) -> int:
         """Have a task carried out; return how many wait or run."""
+        # The collector may call this where this thread has the lock, and see to threads after it.
+        nested = self.lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
         with self.lock:
             self.tasks.append(task)
+            load = len(self.tasks) + self.working
+        if not nested:
+            self._staff()
+        return load
+
+    def _staff(self) -> None:
+        """Wake or start a thread if a task waits."""
+        with self.lock:
+            if not self.tasks:
+                return
             if self.idle:
                 self.idle.pop().release()
-            elif len(self.running()) < self._limit:
-                self._start()
-            return len(self.tasks) + self.working
-
-    def running(self) -> list[threading.Thread]:
-        """Return the threads; one without an identity was never started: an interrupt."""
-        return [thread for thread in self.threads if thread.ident is not None]
-
-    def _start(self) -> None:
+                return
+            if len(self.threads) >= self._limit:
+                return
         if sys.is_finalizing():
             raise RuntimeError("no thread can be started while the interpreter ends")
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        self.threads.add(thread)
         try:
-            thread.start()
+            # Without the lock: this waits for the new thread, in which the collector may want it.
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except RuntimeError:
-            self.threads.discard(thread)
             # Another thread takes the task when it is done with its own.
-            if not self.running():
+            if not self.threads:
                 raise
 
     def _work(self) -> None:
@@ -100,6 +105,9 @@ class _Crew:
                 del task
                 with self.lock:
                     self.working -= 1
+        with contextlib.suppress(RuntimeError):
+            # The collector may have added a task after the last look.
+            self._staff()
 
     def _next(self) -> Callable[[], object] | None:
         this = threading.current_thread()
@@ -110,15 +118,14 @@ class _Crew:
                 if wake in self.idle:
                     self.idle.remove(wake)
                 # First this, then the look: a task that comes after the look starts a thread.
-                ending = self.closed or not told
-                if ending:
+                if self.closed or not told:
                     self.threads.discard(this)
-                if self.tasks:
-                    # Also when its starter was interrupted before it could take note of it.
+                if self.tasks and len(self.threads - {this}) < self._limit:
                     self.threads.add(this)
                     self.working += 1
                     return self.tasks.popleft()
-                if ending:
+                if this not in self.threads:
+                    # It is to end, or others were started at the same time.
                     return None
             wake.acquire(blocking=False)
             self.idle.append(wake)
@@ -207,7 +214,7 @@ class Workers:
         crew = self._crew()
         crew.close()
         if wait:
-            for thread in crew.running():
+            for thread in list(crew.threads):
                 thread.join()
 
 

@@ -317,6 +317,26 @@ def test_the_collector_cleans_up_in_a_thread_that_submits(
     assert eventually(lambda: len(cleaned) == 600)
 
 
+def test_the_collector_runs_in_a_thread_that_is_being_started(
+    make_calls: Callable[..., Calls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """start() waits for that thread, which may need what the starter holds."""
+    calls, cleaned, start = make_calls(PATIENCE), [], threading.Thread.start
+    collectors: list[threading.Thread] = []
+
+    def collecting(thread: threading.Thread) -> None:
+        if not collectors:
+            collectors.append(threading.Thread(target=calls.cleanup, args=(cleaned.append, 1)))
+            start(collectors[0])
+            collectors[0].join(PATIENCE)
+            assert not collectors[0].is_alive(), "it waits for the thread that waits for it"
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", collecting)
+    calls.cleanup(cleaned.append, 2)
+    assert eventually(lambda: sorted(cleaned) == [1, 2])
+
+
 @pytest.mark.parametrize("rounds", [20])
 def test_a_fork_while_another_thread_submits(make_calls: Callable[..., Calls], rounds: int) -> None:
     calls, over = make_calls(PATIENCE, 2), threading.Event()

@@ -121,10 +121,10 @@ class FileWriter:
                 self._set_space_aside(size)
         self._datadir.put_back()
 
-    def _give_up(self, draft: Draft) -> None:
+    def _give_up(self, draft: Draft, wait: bool = True) -> None:
         """Leave nothing of a file that is not to be the image."""
         try:
-            draft.give_up()
+            draft.give_up(wait)
         except OSError as exc:
             LOG.warning("What is left of %s could not be removed: %s", self.path, exc)
 
@@ -208,7 +208,8 @@ class FileWriter:
                     self.write(offset + start, memoryview(block)[start:end])
             self._complete(size)
         finally:
-            self._give_up(unnamed)
+            # No upload that goes on waits for clean-up.
+            self._give_up(unnamed, wait=False)
 
     def _set_permissions(self) -> None:
         try:

@@ -204,6 +204,26 @@ def test_a_timeout_at_every_call(
 
 
 @NAMED
+def test_an_answer_that_comes_when_another_has_the_name(
+    server: Server, store: Store, tmp_path: Path, named: str
+) -> None:
+    """What the late call finds under the name is the image of the next try."""
+    calls_of_an_upload(server, store)
+    links = [number for number, name in enumerate(server.names) if name == "link"]
+    server.arm(links[-1], True, server.hang)
+    with pytest.raises(exceptions.TimeoutError):
+        put(store, "image", DATA)
+    wait_for(lambda: not listing(tmp_path / "images"))
+    server.hanging.clear()
+    server.at = None
+    uri = put(store, "image", DATA[::-1])
+    server.release()
+    wait_for(lambda: not store._guard._workers._crew().working)
+    assert fetch(store, uri) == DATA[::-1]
+    store.delete(locate(store, uri))
+
+
+@NAMED
 @AFTER
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 def test_an_interrupt_at_every_call(
@@ -247,8 +267,14 @@ MODULES = [writer, draft, openfile, threads, upload]
 @NAMED
 @pytest.mark.parametrize("more", [(), (7,)], ids=str)
 def test_an_interrupt_at_every_line(
-    store: Store, tmp_path: Path, named: str, more: tuple[int, ...]
+    store: Store,
+    tmp_path: Path,
+    named: str,
+    more: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A thread whose wake-up was interrupted looks for itself when it has been idle for so long.
+    monkeypatch.setattr(threads, "_IDLE", 0.1)
     number = 0
     while True:
         stored = None
