@@ -64,8 +64,9 @@ check() {
 }
 
 run_tests() {
-    check "tests" "$venv/bin/python" -m pytest -o cache_dir="$cache/pytest-$name" \
-        "${unit_tests[@]}" "$@"
+    local pytest=("$venv/bin/python" -m pytest -o cache_dir="$cache/pytest-$name")
+    check "tests" "${pytest[@]}" "${unit_tests[@]}"
+    [[ $# == 0 ]] || check "tests on servers" "${pytest[@]}" "$@"
 }
 
 check_python() {

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interrupts of the calling thread, before any line of some modules."""
+"""Interrupts of the calling thread before any line of some modules, and of the main thread."""
 
 from __future__ import annotations
 
 import linecache
+import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any
+
+from .memory import PATIENCE
 
 
 class Interrupts:
@@ -68,3 +74,47 @@ class Interrupts:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+class Signals:
+    """Interrupts the main thread from others, one interrupt at a time.
+
+    :param before: called in the main thread before each of them
+    """
+
+    def __init__(self, before: Callable[[], object] = bool) -> None:
+        self._before = before
+        self._asked: list[None] = []
+        self._arrived = threading.Semaphore(0)
+        # Of two signals that come at once, the process sees one.
+        self._alone = threading.Lock()
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        try:
+            self._asked.pop()
+        except IndexError:
+            # Sent once more than was necessary.
+            return
+        self._before()
+        self._arrived.release()
+        raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Have KeyboardInterrupt raised in the main thread, and wait until it is."""
+        main = threading.main_thread().ident
+        assert main is not None
+        deadline = time.monotonic() + PATIENCE
+        with self._alone:
+            self._asked.append(None)
+            signal.pthread_kill(main, signal.SIGINT)
+            # A signal that comes just before the system call of a lock does not interrupt it.
+            while not self._arrived.acquire(timeout=0.05):
+                assert time.monotonic() < deadline, "the main thread was never interrupted"
+                signal.pthread_kill(main, signal.SIGINT)
+
+    def __enter__(self) -> Signals:  # noqa: PYI034 - typing.Self came with Python 3.11
+        self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -13,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -24,7 +22,7 @@ from glance_store.testing.concurrency import in_a_child
 from glance_store.transfer import threads
 from glance_store.transfer.threads import Calls, Pending, Workers
 
-from .interrupts import Interrupts
+from .interrupts import Interrupts, Signals
 from .memory import PATIENCE, eventually, wait
 
 NAME = "glance_store-of-a-test"
@@ -266,23 +264,17 @@ def test_interrupts_at_every_line(make_calls: Callable[..., Calls], more: tuple[
 
 def test_an_interrupt_while_the_caller_waits(make_calls: Callable[..., Calls]) -> None:
     calls, stuck, thrown = make_calls(PATIENCE), Stuck("nobody's"), []
+    with Signals() as signals:
 
-    def interrupted(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        def interrupt() -> None:
+            wait(stuck.begun)
+            signals.interrupt()
 
-    def interrupt() -> None:
-        wait(stuck.begun)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    previous = signal.signal(signal.SIGINT, interrupted)
-    helper = threading.Thread(target=interrupt)
-    try:
+        helper = threading.Thread(target=interrupt)
         helper.start()
         with pytest.raises(KeyboardInterrupt):
             calls.call(stuck, dispose=thrown.append)
-    finally:
         helper.join()
-        signal.signal(signal.SIGINT, previous)
     stuck.released.set()
     assert eventually(lambda: thrown == ["nobody's"])
 

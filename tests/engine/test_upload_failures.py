@@ -6,9 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import signal
 import threading
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from glance_store.transfer.upload import upload
 
 from . import checks
 from .checks import BackendError, SourceError
+from .interrupts import Signals
 from .memory import (
     BLOCK,
     CallerBlocks,
@@ -211,13 +210,7 @@ def test_interrupts_while_writes_are_waited_for(interrupts: int) -> None:
     However impatient: abort() must not run beside the write.
     """
     caller = CallerBlocks()
-    interrupted = threading.Event()
-    main = threading.main_thread()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        caller.blocked.clear()
-        interrupted.set()
-        raise KeyboardInterrupt
+    signals = Signals(before=caller.blocked.clear)
 
     def on_write(number: int) -> None:
         assert number == 0
@@ -230,19 +223,13 @@ def test_interrupts_while_writes_are_waited_for(interrupts: int) -> None:
                     or bool(writer.aborts)
                 )
             )
-            interrupted.clear()
-            signal.pthread_kill(main.ident, signal.SIGINT)
-            wait(interrupted)
+            signals.interrupt()
             # It is to wait once more. Should it abort instead, abort() finds this write running.
             wait(caller.blocked)
 
     writer = MemoryWriter(on_write=on_write, on_abort=caller.blocked.set)
-    previous = signal.signal(signal.SIGINT, on_signal)
-    try:
-        with caller.watch(), pytest.raises(KeyboardInterrupt):
-            upload(io.BytesIO(DATA), writer, Digests("md5"), budget=BLOCKS + 1)
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    with signals, caller.watch(), pytest.raises(KeyboardInterrupt):
+        upload(io.BytesIO(DATA), writer, Digests("md5"), budget=BLOCKS + 1)
     assert len(writer.writes) == 1
     writer.check_aborted()
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tests.services.ceph import Ceph
     from tests.services.radosgw import Radosgw
 
+# Also the release itself is a peer that has to be installed.
+pytestmark = pytest.mark.services
+
 REFERENCE = "glance_store==5.7.0"
 REPOSITORY = Path(__file__).resolve().parents[2]
 DRIVERS = ("filesystem", "http", "rbd", "s3")

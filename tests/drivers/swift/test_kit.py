@@ -18,6 +18,7 @@ from glance_store._drivers.swift import Store
 from glance_store.testing import StoreConformance, image
 from tests.drivers.swift.account import Account, Context
 from tests.faults.proxy import FaultProxy
+from tests.services.sharing import process_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.services
 
-CONTAINER = "conformance"
+# The gateway has one namespace of containers for all accounts.
+CONTAINER = f"conformance-{process_name()}"
 # The smallest segment that can be configured.
 SEGMENT = 1000 * 1024
 
