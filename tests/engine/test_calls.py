@@ -374,9 +374,11 @@ def test_the_collector_runs_before_a_child_knows_that_it_is_one() -> None:
     """Then the locks of its parent's threads are still in its way."""
     done = run(
         """
-        import os, threading
+        import os, threading, warnings
         from glance_store.transfer import threads
 
+        # Later releases of Python warn of forks with threads, as there are here on purpose.
+        warnings.simplefilter("ignore", DeprecationWarning)
         calls = [threads.Calls(60, 1, "parent")]
         calls[0].call(int)
         calls[0].cleanup(int, wait=60)
