@@ -28,6 +28,7 @@ FIRST = (
     "glance-",
     "tests/drivers/s3",
     "tests/drivers/rbd",
+    "tests/drivers/file/test_deadlines.py",
     "tests/glance",
     "tests/services",
 )
