@@ -8,6 +8,7 @@ busy already, they only cost switches between threads.
 from __future__ import annotations
 
 import os
+import weakref
 
 
 def cores() -> int:
@@ -19,8 +20,9 @@ class Load:
     """Knows the transfers that have data in hand; one that waits for its source has none."""
 
     def __init__(self) -> None:
-        # No count: an interrupt may make a transfer leave twice.
-        self._at_work: set[object] = set()
+        # No count: an interrupt may make a transfer leave twice. Weak: or never, and it would be
+        # taken for at work as long as the process lives.
+        self._at_work: weakref.WeakSet[object] = weakref.WeakSet()
 
     def enter(self, transfer: object) -> None:
         """Take note that a transfer has data to work on."""
@@ -36,7 +38,7 @@ class Load:
 
     def forget(self) -> None:
         """Begin anew, in a forked process: the threads that were at work are not there."""
-        self._at_work = set()
+        self._at_work = weakref.WeakSet()
 
 
 LOAD = Load()

@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 
 import pytest
 
 from glance_store.transfer import load
+from glance_store.transfer import upload as upload_module
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.upload import upload
 
+from .interrupts import Interrupts
 from .memory import BLOCK, MemoryWriter, Source, engine_threads, pattern
 
-# A transfer of somebody else.
-OTHER = object()
+
+class Other:
+    """A transfer of somebody else."""
+
+
+OTHER = Other()
 
 
 @pytest.fixture
@@ -115,6 +122,24 @@ def test_a_failing_upload_beside_another_is_aborted(one_spare: None, failing_wri
     finally:
         load.LOAD.leave(OTHER)
     assert writer.aborts == 1
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_an_upload_interrupted_at_any_line_is_not_at_work_for_ever(blocks: int) -> None:
+    number = 0
+    while True:
+        with Interrupts([upload_module], number) as interrupts:
+            try:
+                upload(Source(pattern(blocks * BLOCK)), MemoryWriter(), Digests("sha512"))
+            except KeyboardInterrupt:
+                interrupts.stop()
+        if load.LOAD._at_work:
+            gc.collect()
+        assert not load.LOAD._at_work, f"line {number}"
+        if not interrupts.raised:
+            break
+        number += 1
+    assert number > 20
 
 
 def test_a_forked_process_begins_idle() -> None:
