@@ -231,8 +231,9 @@ def test_calls_that_never_start_touch_nothing() -> None:
     file = GuardedFile(calls, write)
     with pytest.raises(exceptions.TimeoutError):
         file.call(os.write, b"late")
-    release.set()
+    # Its time may end later than that of the call above: its thread began to wait at no known time.
     stuck.join()
+    release.set()
     # From here on a slow machine must not look like a slow file system.
     calls.timeout = 30
     file.close()
