@@ -45,9 +45,13 @@ def mount_point(path: str) -> str:
     """
     current = os.path.realpath(path)
     mounted = _mounted()
-    # The walk ends at the root whatever the system says of it.
-    while current != "/" and current not in mounted and not os.path.ismount(current):
-        current = os.path.dirname(current)
+    while current not in mounted and not os.path.ismount(current):
+        above = os.path.dirname(current)
+        if above == current:
+            # The root, whatever the system says of it; or no path at all, as where a program has
+            # put something else in the place of os.path.
+            break
+        current = above
     return current
 
 

@@ -322,6 +322,19 @@ def test_a_walk_ends_at_the_root(
     put(store, "image", b"data")
 
 
+@pytest.mark.parametrize("answer", ["", "images", "."])
+def test_a_walk_ends_where_there_is_no_path(
+    monkeypatch: pytest.MonkeyPatch, answer: str, tmp_path: Path
+) -> None:
+    """One of the image service's tests has os.path.join() return something that is no path."""
+    monkeypatch.setattr(mounts, "MOUNTINFO", "/nonexistent")
+    with monkeypatch.context() as patched:
+        patched.setattr(os.path, "realpath", lambda _path: answer)
+        patched.setattr(os.path, "ismount", lambda _path: False)
+        found = mounts.mount_point(str(tmp_path))
+    assert found in ("", "/")
+
+
 # -- reading
 
 
