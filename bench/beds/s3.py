@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.beds.base import ServerBed
 from bench.beds.swift import PatientSwift
 from bench.contenders import Contender, Workers
 from bench.worker import MIB
+from tests.services.base import free_port
 from tests.services.radosgw import Radosgw
 
 if TYPE_CHECKING:
@@ -27,14 +29,38 @@ THREADS = 10
 PART = 10 * MIB
 
 
+class TlsRadosgw(Radosgw):
+    """A gateway that takes encrypted connections as well, with a certificate of its own."""
+
+    name = "radosgw-tls"
+
+    def frontends(self, folder: Path) -> str:
+        self.tls_port = free_port()
+        self.authority = folder / "certificate.pem"
+        key = folder / "key.pem"
+        subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+        files = ["-keyout", str(key), "-out", str(self.authority)]
+        subprocess.run([*new, *files], check=True, capture_output=True)
+        plain = super().frontends(folder)
+        secure = f"ssl_endpoint=127.0.0.1:{self.tls_port} ssl_private_key={key}"
+        return f"{plain} {secure} ssl_certificate={self.authority}"
+
+
 class S3Bed(ServerBed):
-    """Two servers that speak S3; the scenario's place says which."""
+    """Servers that speak S3; the scenario's place says which."""
 
     driver: ClassVar[str] = "s3"
     clients: ClassVar[tuple[str, ...]] = ("boto3",)
 
     def start(self, scenario: Scenario) -> None:
-        if scenario.place == "swift":
+        self._authority = ""
+        if scenario.place == "radosgw-tls":
+            secure = self.service(TlsRadosgw)
+            self._port, self._bucket = secure.tls_port, secure.bucket
+            self._keys = (secure.access_key, secure.secret_key)
+            self._authority = str(secure.authority)
+        elif scenario.place == "swift":
             swift = self.service(PatientSwift)
             self._port, self._bucket = swift.port, swift.bucket
             self._keys = (swift.s3_access_key, swift.s3_secret_key)
@@ -42,13 +68,15 @@ class S3Bed(ServerBed):
             gateway = self.service(Radosgw)
             self._port, self._bucket = gateway.port, gateway.bucket
             self._keys = (gateway.access_key, gateway.secret_key)
+        self._url = f"{'https' if self._authority else 'http'}://127.0.0.1:{self._port}"
 
     def port(self, scenario: Scenario) -> int:
         return self._port
 
     def basis(self, scenario: Scenario, images: Path) -> dict[str, Any]:
         options = {
-            "s3_store_host": f"http://127.0.0.1:{self._port}",
+            "s3_store_host": self._url,
+            "s3_store_cacert": self._authority,
             "s3_store_access_key": self._keys[0],
             "s3_store_secret_key": self._keys[1],
             "s3_store_bucket": self._bucket,

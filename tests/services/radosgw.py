@@ -53,12 +53,20 @@ class Radosgw(Service):
         ceph, self.keystone = lab.get(Ceph), lab.get(Keystone)
         self.port = free_port()
         self._add_entity(ceph, folder)
-        own = {ENTITY: {**_gateway(folder, self.port), **_trusting(self.keystone)}}
+        gateway = {**_gateway(folder), "rgw_frontends": self.frontends(folder)}
+        own = {ENTITY: {**gateway, **_trusting(self.keystone)}}
         self._sections = ceph_conf.merged(ceph.sections, own)
         self.gateway = Daemon(self, ["radosgw", *self._as_gateway(), "-f", "--no-mon-config"])
         self._write_conf()
         self._add_user()
         self.heal()
+
+    def frontends(self, folder: Path) -> str:
+        """Return where it listens, as in the option of that name.
+
+        :param folder: for what it needs
+        """
+        return f"beast endpoint=127.0.0.1:{self.port}"
 
     def heal(self) -> None:
         """Undo what tests did to the gateway, and wait until it answers."""
@@ -169,13 +177,12 @@ def _trusting(keystone: Keystone) -> dict[str, str]:
     }
 
 
-def _gateway(folder: Path, port: int) -> dict[str, str]:
+def _gateway(folder: Path) -> dict[str, str]:
     return {
         "keyring": f"{folder}/ceph.$name.keyring",
         "rgw_data": f"{folder}",
         "log_file": f"{folder}/$name.log",
         "admin_socket": f"{folder}/$name.$pid.asok",
-        "rgw_frontends": f"beast endpoint=127.0.0.1:{port}",
         "rgw_thread_pool_size": "64",
         # Tests of uploads in parts need not send megabytes each.
         "rgw_multipart_min_part_size": "65536",
