@@ -247,7 +247,13 @@ class BackendUnavailable(RemoteServiceUnavailable, TimeoutError):  # noqa: N818 
 
     Image services know two words for that, and answer both with 503 "Service Unavailable": one when
     they read an image, the other when they write or delete one.
+
+    :ivar retry_after: seconds for which the backend wants to be left alone
+    :ivar patience: seconds for which this kind of failure is worth bearing; None: as any other
     """
+
+    retry_after: float = 0.0
+    patience: float | None = None
 
 
 class TruncatedImage(GlanceStoreException):

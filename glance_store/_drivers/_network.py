@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
+from typing import Any
 
 from glance_store.i18n import _
 
@@ -31,3 +33,17 @@ def in_words(root: BaseException) -> str | None:
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     return None
+
+
+def break_off(response: Any) -> None:
+    """End the reading of an answer in another thread: it sees the end of the connection.
+
+    :param response: of urllib3
+    """
+    connection = getattr(response, "connection", None)
+    sock = getattr(connection, "sock", None)
+    if not isinstance(sock, socket.socket):
+        return
+    with contextlib.suppress(OSError):
+        # Not that of a TLS socket, which would go on to read what is encrypted as it comes.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -13,7 +13,12 @@ from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import cast
 
-from glance_store.transfer.interface import Extent, ImageReader, StreamingReader
+from glance_store.transfer.interface import (
+    Extent,
+    ImageReader,
+    InterruptibleReader,
+    StreamingReader,
+)
 from glance_store.transfer.pieces import pieces, read_piece, too_much
 from glance_store.transfer.readahead import ReadAhead
 from glance_store.transfer.streams import Streams
@@ -87,7 +92,7 @@ class Download:
         self._delivered += len(chunk)
         if self._delivered == self.length:
             # Before the last bytes are handed over: whoever has them may go on to remove the image.
-            self.close()
+            self._release(wait=True)
         return chunk
 
     def __enter__(self) -> Download:  # noqa: PYI034 - typing.Self came with Python 3.11
@@ -102,17 +107,24 @@ class Download:
         self.close()
 
     def close(self) -> None:
-        """Stop reading and let go of the image; waits for the reads of its own threads."""
-        self._release(wait=True)
+        """Stop reading and let go of the image; from any thread.
+
+        Reads in other threads are waited for, unless they wait for a server themselves: these are
+        broken off.
+        """
+        self._release(wait=True, interrupt=True)
 
     def __del__(self) -> None:
         # Never wait here: the garbage collector may run in any thread, at any time.
-        self._release(wait=False)
+        self._release(wait=False, interrupt=True)
 
-    def _release(self, wait: bool) -> None:
+    def _release(self, wait: bool, interrupt: bool = False) -> None:
         if self._closed:
             return
         self._closed = True
+        if interrupt and hasattr(self._reader, "interrupt"):
+            cast("InterruptibleReader", self._reader).interrupt()
+            wait = False
         self._chunks = iter(())
         if self._ahead is None:
             self._reader.close()

@@ -9,7 +9,11 @@ reads a range. Errors are exceptions of `glance_store.exceptions`, translated by
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from glance_store.transfer.digest import Digests
+    from glance_store.transfer.memory import Memory
 
 
 class Extent(NamedTuple):
@@ -85,6 +89,32 @@ class BoundedWriter(ImageWriter, Protocol):
         ...
 
 
+class SharingWriter(ImageWriter, Protocol):
+    """A writer whose blocks count against the memory that all transfers of its store share."""
+
+    @property
+    def memory(self) -> Memory:
+        """That of the store."""
+        ...
+
+
+class DigestingWriter(ImageWriter, Protocol):
+    """A writer that can use the digests of the image, such as its md5.
+
+    The engine sets `digests` before the first write. When `commit` is called they are complete.
+    """
+
+    digests: Digests | None
+
+
+class InterruptibleWriter(ImageWriter, Protocol):
+    """A writer whose writes may wait long for their backend."""
+
+    def interrupt(self) -> None:
+        """Have the writes that run in other threads end soon, with an error; `abort` follows."""
+        ...
+
+
 @runtime_checkable
 class ImageReader(Protocol):
     """One stored image. `read_at` is safe from several threads."""
@@ -121,6 +151,14 @@ class ImageReader(Protocol):
         ...
 
 
+class InterruptibleReader(ImageReader, Protocol):
+    """A reader whose reads may wait long for their backend."""
+
+    def interrupt(self) -> None:
+        """Have the reads that run in other threads end soon, with an error; `close` follows."""
+        ...
+
+
 class Stream(Protocol):
     """An answer of a backend that is being read, by one thread."""
 
@@ -137,7 +175,8 @@ class StreamingReader(ImageReader, Protocol):
     """A reader whose backend can send a long range in one go; its images have no holes.
 
     The engine asks for long ranges one after the other, or for some side by side, whatever turns
-    out to be faster. `concurrency` is how many at most.
+    out to be faster. `concurrency` is how many at most; with a `memory` (see `SharingWriter`) fewer
+    where that is in use.
     """
 
     @property

@@ -27,10 +27,10 @@ class ReadAhead:
 
     The threads hold this object, never the `Download`: an iterator that is thrown away is noticed.
 
-    :param reader: the image; as many threads read as its `concurrency` says, and as many pieces are
-        in memory at most
+    :param reader: the image
     :param pieces: in order
     :param read: yields exactly the bytes of a piece
+    :param threads: that read, and pieces in memory at most; None: the reader's `concurrency`
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class ReadAhead:
         reader: ImageReader,
         pieces: Iterator[Extent],
         read: Callable[[Extent], Generator[bytes, None, None]],
+        threads: int | None = None,
     ) -> None:
         self._reader = reader
         self._pieces = pieces
@@ -46,7 +47,7 @@ class ReadAhead:
         self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)  # the consumer has a whole piece
         self._more = threading.Condition(self._lock)  # a chunk has been read
-        self._window = reader.concurrency
+        self._window = reader.concurrency if threads is None else threads
         self._taken = 0  # pieces given to threads
         self._delivered = 0  # pieces of which the consumer has all
         self._total: int | None = None  # number of pieces, once known

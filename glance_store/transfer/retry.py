@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Further tries where a backend failed for a passing reason."""
+"""Further tries where a backend failed for a passing reason: the one loop of all drivers.
+
+Patience is measured in seconds, not in tries: a proxy that restarts takes as long for one request
+as for another. Whoever ends a transfer ends its pauses, too.
+"""
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import logging
+import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -15,62 +23,162 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Seconds before the first further try; doubled each time.
-FIRST_PAUSE = 0.2
+# Statuses of HTTP that another request may cure: too early, too many, the server is not well, or
+# (520 and above) a proxy has trouble with the server behind it.
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 530})
+# Seconds for which a passing failure is borne, unless the operator says otherwise.
+USUAL = 30.0
+
+_FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+# Of many transfers that fail together, not all come again in the same moment.
+_SPREAD = (0.8, 1.2)
 
 
-def retrying(
-    call: Callable[[], _T],
-    retries: int,
-    is_passing: Callable[[Exception], bool],
-    describe: Callable[[Exception], object] = str,
-    pause: float = FIRST_PAUSE,
-) -> _T:
-    """Call a function, again after growing pauses where that may help.
+class Patience:
+    """How long the passing failures of one transfer are borne.
 
-    :param call: the function
-    :param retries: tries after the first one
-    :param is_passing: whether another try may cure an error
-    :param describe: what the log says of an error; without secrets
-    :param pause: seconds before the first further try; doubled each time up to 5
-    :returns: what the function returns
-    :raises Exception: what the last try has raised
+    :param seconds: from the first failure of a request until its last try begins; 0: no further try
+    :param in_all: the seconds are those of all requests together, as for clean-up
+    :param most: further tries of a request, where an operator has counted them; None: no limit
     """
-    tries_left = retries
-    while True:
-        try:
-            return call()
-        except Exception as exc:
-            if tries_left <= 0 or not is_passing(exc):
-                raise
-            LOG.warning(
-                "%s; trying again in %.1f s, %d tries left", describe(exc), pause, tries_left
-            )
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
-        tries_left -= 1
+
+    def __init__(self, seconds: float, in_all: bool = False, most: int | None = None) -> None:
+        self.seconds = seconds
+        self.most = most
+        self._in_all = in_all
+        self.spent = 0.0
+        self._stop = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the transfer is over."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Begin no further try, and end pauses at once; from any thread."""
+        self._stop.set()
+
+    def tries(self, more: float = 0.0) -> Tries:
+        """Return the tries of a request.
+
+        :param more: seconds that it may take besides, such as for work in proportion to its size
+        """
+        account = _Account() if not self._in_all else self
+        return Tries(self, account, self.seconds + more if self.seconds else 0.0)
+
+    def call(
+        self,
+        call: Callable[[], _T],
+        is_passing: Callable[[Exception], bool] | None = None,
+        describe: Callable[[Exception], object] = str,
+    ) -> _T:
+        """Call a function, again after growing pauses where that may help.
+
+        :param call: the function
+        :param is_passing: whether another try may cure an error; None: if it says so itself, as
+            `BackendUnavailable`
+        :param describe: what the log says of an error; without secrets
+        :returns: what the function returns
+        :raises Exception: what the last try has raised
+        """
+        tries = self.tries()
+        while True:
+            try:
+                return call()
+            except Exception as exc:
+                passes = isinstance(exc, exceptions.BackendUnavailable)
+                if is_passing is not None:
+                    passes = is_passing(exc)
+                if not passes or not tries.again(exc, describe):
+                    raise
+
+    def wait(self, seconds: float) -> None:
+        """Wait; at most until the transfer is over."""
+        self._stop.wait(seconds)
+
+
+class _Account:
+    spent = 0.0  # seconds since the first failure
+
+
+class Tries:
+    """The tries of one request. Made by `Patience.tries`."""
+
+    def __init__(self, patience: Patience, account: Patience | _Account, seconds: float) -> None:
+        self._patience = patience
+        self._account = account
+        self._seconds = seconds
+        self._pause = _FIRST_PAUSE
+        self._begun: float | None = None  # when the last try began, unless it was the first
+        self._number = 0
+
+    def again(self, exc: Exception, describe: Callable[[Exception], object] = str) -> bool:
+        """Wait until another try may begin.
+
+        An error may say for how many seconds the backend wants to be left alone (`retry_after`),
+        and for how long one of its kind is worth bearing (`patience`).
+
+        :param exc: what the last try has raised
+        :param describe: what the log says of it; without secrets
+        :returns: False when there may be none: the time is up, or the transfer is over
+        """
+        now = time.monotonic()
+        if self._begun is not None:
+            self._account.spent += now - self._begun
+        lasting = getattr(exc, "patience", None)
+        most = self._seconds if lasting is None else min(self._seconds, lasting)
+        left = most - self._account.spent
+        asked = float(getattr(exc, "retry_after", 0.0))
+        if self._patience.most is not None and self._number >= self._patience.most:
+            return False
+        if left <= 0 or asked > left or self._patience.stopped:
+            return False
+        self._number += 1
+        # The last try begins when the time is up, not some seconds before.
+        pause = min(max(asked, self._pause * random.uniform(*_SPREAD)), left)  # noqa: S311 - no secret
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        LOG.warning("%s; trying again in %.1f s, for %.0f s more", describe(exc), pause, left)
+        self._patience.wait(pause)
+        self._begun = time.monotonic()
+        self._account.spent += self._begun - now
+        return not self._patience.stopped
+
+
+def seconds_asked(text: str | None) -> float:
+    """Return for how long a server wants to be left alone.
+
+    :param text: value of the header Retry-After (RFC 9110, 10.2.3), a number of seconds or a date
+    :returns: seconds; 0 where there is no such header, or nobody understands it
+    """
+    text = (text or "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return max(0.0, (moment - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
 
 
 class ResumingReader:
     """Wraps a reader: a read that fails for a passing reason is asked for again.
 
     :param reader: the reader to wrap; its `read_at` must be able to start at any offset anew
-    :param retries: tries after the first one, for each read
-    :param pause: seconds before the first further try; doubled each time up to 5
+    :param patience: for how long
     :param transient: exceptions that another try may cure
     """
 
     def __init__(
         self,
         reader: ImageReader,
-        retries: int,
-        pause: float = FIRST_PAUSE,
-        transient: tuple[type[Exception], ...] = (exceptions.RemoteServiceUnavailable,),
+        patience: Patience,
+        transient: tuple[type[Exception], ...] = (exceptions.BackendUnavailable,),
     ) -> None:
         self._reader = reader
-        self._retries = retries
-        self._pause = pause
+        self._patience = patience
         self._transient = transient
 
     @property
@@ -88,17 +196,22 @@ class ResumingReader:
         return self._again(lambda: self._reader.read_at(offset, length), offset)
 
     def _again(self, call: Callable[[], _T], offset: int) -> _T:
-        return retrying(
+        return self._patience.call(
             call,
-            self._retries,
             lambda exc: isinstance(exc, self._transient),
             lambda exc: f"Reading an image broke off at byte {offset} ({exc})",
-            self._pause,
         )
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes."""
         return self._reader.extents(offset, length)
+
+    def interrupt(self) -> None:
+        """End pauses and reads that other threads wait in."""
+        self._patience.stop()
+        interrupt = getattr(self._reader, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
 
     def close(self) -> None:
         """Let go of the image."""
@@ -109,8 +222,7 @@ class ResumingStreamingReader(ResumingReader):
     """The same for a reader of streams: a stream that breaks off goes on with another one.
 
     :param reader: the reader
-    :param retries: tries after the first one, for each read
-    :param pause: seconds before the first further try; doubled each time
+    :param patience: for how long
     :param transient: exceptions that may pass
     """
 
@@ -119,11 +231,11 @@ class ResumingStreamingReader(ResumingReader):
     def __init__(
         self,
         reader: StreamingReader,
-        retries: int,
-        pause: float = FIRST_PAUSE,
-        transient: tuple[type[Exception], ...] = (exceptions.RemoteServiceUnavailable,),
+        patience: Patience,
+        transient: tuple[type[Exception], ...] = (exceptions.BackendUnavailable,),
     ) -> None:
-        super().__init__(reader, retries, pause, transient)
+        super().__init__(reader, patience, transient)
+        self._open: set[_ResumingStream] = set()
 
     @property
     def range_size(self) -> int:
@@ -132,7 +244,17 @@ class ResumingStreamingReader(ResumingReader):
 
     def open_stream(self, offset: int, length: int) -> Stream:
         """Ask for bytes at an offset; what breaks off is asked for again."""
-        return _ResumingStream(self._reader, self._again, self._transient, offset, offset + length)
+        stream = _ResumingStream(
+            self._reader, self._again, self._transient, self._open, offset, offset + length
+        )
+        self._open.add(stream)
+        return stream
+
+    def interrupt(self) -> None:
+        """End pauses and reads that other threads wait in."""
+        super().interrupt()
+        for stream in list(self._open):
+            stream.interrupt()
 
 
 class _ResumingStream:
@@ -141,6 +263,7 @@ class _ResumingStream:
     :param reader: that opens them
     :param again: calls a function that reads at an offset, with further tries
     :param transient: exceptions that another try may cure
+    :param others: the streams that are open, this one too until it is closed
     :param position: first byte
     :param stop: the byte behind the last one
     """
@@ -150,15 +273,18 @@ class _ResumingStream:
         reader: StreamingReader,
         again: Callable[[Callable[[], bytes], int], bytes],
         transient: tuple[type[Exception], ...],
+        others: set[_ResumingStream],
         position: int,
         stop: int,
     ) -> None:
         self._reader = reader
         self._again = again
         self._transient = transient
+        self._others = others
         self._position = position
         self._stop = stop
         self._stream: Stream | None = None
+        self._interrupted = False
 
     def read(self, length: int) -> bytes:
         """Return up to `length` of the next bytes."""
@@ -177,16 +303,34 @@ class _ResumingStream:
         except self._transient as exc:
             # No try has failed: this one has brought what precedes.
             LOG.info("Reading an image goes on at byte %d (%s)", self._position, exc)
-            self.close()
+            self._let_go()
             return b""
 
     def _begin(self, length: int) -> bytes:
-        self.close()
+        self._let_go()
+        self._check()
         self._stream = self._reader.open_stream(self._position, self._stop - self._position)
+        # It may have come after the last look, and before there was a stream to end.
+        self._check()
         return self._stream.read(length)
 
-    def close(self) -> None:
-        """Let go of what was not read."""
+    def _check(self) -> None:
+        if self._interrupted:
+            raise exceptions.BackendException("The download was closed while it was read")
+
+    def interrupt(self) -> None:
+        """End what another thread waits for."""
+        self._interrupted = True
+        interrupt = getattr(self._stream, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
+
+    def _let_go(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        self._others.discard(self)
+        self._let_go()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator, Iterator
 
 from glance_store.transfer.interface import Extent, StreamingReader
+from glance_store.transfer.memory import Share
 from glance_store.transfer.pieces import pieces, stream_piece
 from glance_store.transfer.readahead import ReadAhead
 
@@ -91,6 +92,7 @@ class Streams:
         self._alone: Generator[bytes, None, None] | None = None
         self._beside: ReadAhead | None = None
         self._stopped = threading.Event()
+        self._share = Share(getattr(reader, "memory", None))
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in order, from the first one on in the consumer's thread."""
@@ -111,23 +113,30 @@ class Streams:
                     position += len(chunk)
                     yield chunk
             length = min(_GROWTH * length, _LONGEST * size)
-            if alone.is_slow() and self._is_worth_it(position):
-                for chunk in self._side_by_side(position, alone):
+            if alone.is_slow() and (threads := self._threads(position)) > 1:
+                for chunk in self._side_by_side(position, threads, alone):
                     position += len(chunk)
                     yield chunk
+                self._share.close()
                 length = _LONGEST * size
 
-    def _is_worth_it(self, position: int) -> bool:
-        return self._reader.concurrency > 1 and self._end - position > self._reader.range_size
+    def _threads(self, position: int) -> int:
+        """Return how many answers there may be at once, as far as there is memory for them."""
+        threads, size = self._reader.concurrency, self._reader.range_size
+        if self._end - position <= size:
+            return 1
+        while threads > 1 and not self._share.try_take(threads * size):
+            threads //= 2
+        return threads
 
-    def _side_by_side(self, position: int, alone: _Meter) -> Iterator[bytes]:
+    def _side_by_side(self, position: int, threads: int, alone: _Meter) -> Iterator[bytes]:
         """Yield what follows from several answers, as long as that is faster than one."""
         # All threads end at the same time when their ranges are of one size.
-        rest, threads = self._end - position, self._reader.concurrency
+        rest = self._end - position
         rounds = -(-rest // (threads * self._reader.range_size))
         size = -(-rest // (threads * rounds))
         parts = pieces(self._reader, position, self._end, size)
-        self._beside = beside = ReadAhead(self._reader, parts, self._read)
+        self._beside = beside = ReadAhead(self._reader, parts, self._read, threads)
         if self._stopped.is_set():
             return
         meter = _Meter()
@@ -149,6 +158,7 @@ class Streams:
         :param wait: until it has
         """
         self._stopped.set()
+        self._share.close()
         if self._alone is not None:
             # Another thread may be reading: it lets go of its answer when it has what it waits for.
             with contextlib.suppress(ValueError):

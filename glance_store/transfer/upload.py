@@ -21,6 +21,7 @@ from glance_store.transfer import sparse
 from glance_store.transfer.digest import Digests, Updatable
 from glance_store.transfer.interface import ImageWriter
 from glance_store.transfer.load import LOAD
+from glance_store.transfer.memory import Share
 from glance_store.transfer.source import BlockSource, Buffer
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +67,9 @@ def upload(
     :raises Exception: whatever the source, the writer or the verifier raised first
     """
     try:
+        if hasattr(writer, "digests"):
+            # Complete when commit() is called.
+            writer.digests = digests
         total = _transfer(_SizedSource(source, _block_sizes(writer), size), writer, digests, budget)
         result = UploadResult(total, digests.checksum, digests.multihash)
         writer.commit(total)
@@ -81,6 +85,13 @@ def _block_sizes(writer: ImageWriter) -> Callable[[int], int]:
     block_size = writer.block_size
     growing: Callable[[int], int] | None = getattr(writer, "block_size_at", None)
     return growing or (lambda _offset: block_size)
+
+
+def _interrupt(writer: ImageWriter) -> None:
+    """Have writes that wait for their backend end soon."""
+    interrupt: Callable[[], None] | None = getattr(writer, "interrupt", None)
+    if interrupt is not None:
+        interrupt()
 
 
 def _abort(writer: ImageWriter) -> None:
@@ -102,7 +113,10 @@ class _SizedSource:
         self.total = 0
 
     def next_block(self) -> Buffer:
-        """Return the next block, empty at the end; raise Invalid when the size is wrong."""
+        """Return the next block, empty at the end; raise Invalid when the size is wrong.
+
+        Whoever gets the last block of an announced size knows that it is the last one.
+        """
         wanted = self.block_size
         if self._expected:
             # One byte past the announced end tells that there is too much, and costs nothing.
@@ -113,7 +127,9 @@ class _SizedSource:
             self.block_size = self._block_size_at(self.total)
         if not self._expected:
             return block
-        if self.total > self._expected:
+        if self.total > self._expected or (
+            block and self.total == self._expected and self._source.block(1)
+        ):
             raise exceptions.Invalid(
                 _("Size exceeds: expected %(expected)d bytes, the image data has more"),
                 expected=self._expected,
@@ -130,27 +146,60 @@ class _SizedSource:
 def _transfer(
     source: _SizedSource, writer: ImageWriter, digests: Digests, budget: int | None
 ) -> int:
-    wanted = source.block_size
-    first = source.next_block()
-    second = source.next_block() if len(first) == wanted else b""
-    if not second:
-        _work_off(first, 0, writer, digests)
+    share = Share(getattr(writer, "memory", None))
+    try:
+        offset = 0
+        while True:
+            # Here no block is held: who waits keeps nobody waiting.
+            wanted = source.block_size
+            held = share.take(wanted)
+            block = source.next_block()
+            if len(block) == wanted and _has_use_for_threads(writer):
+                more = source.block_size
+                if share.try_take(more):
+                    second = source.next_block()
+                    if second:
+                        break
+                    share.give(more)
+            _work_off(block, offset, writer, digests)
+            if len(block) < wanted:
+                return source.total
+            offset += len(block)
+            share.give(held)
+            del block
+        read_already = [_Read(second, more), _Read(block, held)]
+        # Blocks are counted, and none may live on in a variable.
+        del block, second
+        # Two have been read by now, whatever the budget.
+        blocks = max(2, default_budget(writer) if budget is None else budget)
+        lanes = _Lanes(blocks * writer.block_size, share)
+        _run(lanes, source, read_already, offset, writer, digests)
         return source.total
-    read_already = [second, first]
-    # Blocks are counted, and none may live on in a variable.
-    del first, second
-    offset = 0
-    while writer.concurrency == 1 and not LOAD.has_spare_core():
-        # Threads of its own would only take turns with the uploads that keep all cores busy.
-        block = read_already.pop() if read_already else source.next_block()
-        if not block:
-            return source.total
-        _work_off(block, offset, writer, digests)
-        offset += len(block)
-        del block
-    # Two have been read by now, whatever the budget.
-    blocks = max(2, default_budget(writer) if budget is None else budget)
-    lanes = _Lanes(blocks * writer.block_size)
+    finally:
+        share.close()
+
+
+def _has_use_for_threads(writer: ImageWriter) -> bool:
+    # Threads of its own would only take turns with the uploads that keep all cores busy.
+    return writer.concurrency > 1 or LOAD.has_spare_core()
+
+
+class _Read(NamedTuple):
+    """A block that was read, and the bytes of shared memory that are held for it."""
+
+    block: Buffer
+    held: int
+
+
+def _run(
+    lanes: _Lanes,
+    source: _SizedSource,
+    read_already: list[_Read],
+    offset: int,
+    writer: ImageWriter,
+    digests: Digests,
+) -> None:
+    """Move all that follows an offset over threads."""
     try:
         for consumer in digests.consumers:
             lanes.start(1, functools.partial(_update, consumer))
@@ -158,15 +207,16 @@ def _transfer(
         _feed(lanes, source, read_already, offset)
         lanes.finish()
     except Exception as exc:
+        _interrupt(writer)
         lane_error = lanes.cancel()
         if lane_error is not None and lane_error is not exc:
             # A lane had failed before the source did.
             raise lane_error from exc
         raise
     except BaseException:
+        _interrupt(writer)
         lanes.cancel()
         raise
-    return source.total
 
 
 def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests) -> None:
@@ -182,12 +232,12 @@ def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests)
         LOAD.leave(digests)
 
 
-def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[Buffer], offset: int) -> None:
+def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[_Read], offset: int) -> None:
     while True:
         # Room first, data second: what is being read counts as well.
         if read_already:
-            room = lanes.reserve(len(read_already[-1]))
-            block = read_already.pop()
+            room = lanes.reserve(len(read_already[-1].block), read_already[-1].held)
+            block = read_already.pop().block
         else:
             room = lanes.reserve(source.block_size)
             block = source.next_block()
@@ -212,12 +262,19 @@ def _write(writer: ImageWriter, offset: int, block: Buffer) -> None:
                 writer.write(offset + start, run)
 
 
+class _Room(NamedTuple):
+    """The bytes that are held for a block: of the upload's budget, of the memory of all."""
+
+    own: int
+    shared: int
+
+
 class _Item:
-    """A block, the bytes of the budget that it holds, and how many lanes still need it."""
+    """A block, the bytes that are held for it, and how many lanes still need it."""
 
     __slots__ = ("block", "offset", "pending", "room")
 
-    def __init__(self, offset: int, block: Buffer, room: int, pending: int) -> None:
+    def __init__(self, offset: int, block: Buffer, room: _Room, pending: int) -> None:
         self.offset = offset
         self.block = block
         self.room = room
@@ -236,12 +293,13 @@ class _Lane:
 class _Lanes:
     """Feeds every block to every lane; at most `budget` bytes are on their way, or one block."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, share: Share) -> None:
         # Reentrant: only then does an interrupted wait() of a condition hold its lock at its end.
         self._lock = threading.RLock()
         self._space = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._budget = self._free = budget
+        self._share = share
         self._in_flight = 0  # blocks that some lane still needs
         self._busy = 0  # threads with a block in hand
         self._lanes: list[_Lane] = []
@@ -261,9 +319,11 @@ class _Lanes:
             thread.start()
             self._threads.append(thread)
 
-    def reserve(self, block_size: int) -> int:
+    def reserve(self, block_size: int, held: int | None = None) -> _Room:
         """Wait for room for one block; raise what a lane has raised.
 
+        :param block_size: bytes
+        :param held: bytes of shared memory that are held for it already
         :returns: the bytes that are now held for it
         """
         # A block that is larger than the whole budget passes alone.
@@ -271,12 +331,18 @@ class _Lanes:
         with self._lock:
             while self._free < room and not self._stopped:
                 self._space.wait()
-            if self.error is not None:
-                raise self.error
+            self._check()
             self._free -= room
-        return room
+        if held is None:
+            held = self._share.take(block_size, lambda: self._stopped)
+            self._check()
+        return _Room(room, held)
 
-    def put(self, offset: int, block: Buffer, room: int) -> None:
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def put(self, offset: int, block: Buffer, room: _Room) -> None:
         """Hand a block, for which there is room, to all lanes."""
         with self._lock:
             self._in_flight += 1
@@ -293,8 +359,7 @@ class _Lanes:
             self._closed = True
             self._wake_all()
         self._join()
-        if self.error is not None:
-            raise self.error
+        self._check()
 
     def cancel(self) -> BaseException | None:
         """Drop the blocks that wait, and wait for those that are worked on.
@@ -336,6 +401,7 @@ class _Lanes:
 
     def _wake_all(self) -> None:
         self._space.notify_all()
+        self._share.wake()
         for lane in self._lanes:
             lane.ready.notify_all()
 
@@ -377,7 +443,8 @@ class _Lanes:
                 self._put_down()
                 item.pending -= 1
                 if not item.pending:
-                    self._free += item.room
+                    self._free += item.room.own
+                    self._share.give(item.room.shared)
                     self._space.notify()
                     self._landed(1)
             # Room was given back: the block may not live on while the lane waits for the next.

@@ -22,7 +22,7 @@ NEW = {
     "http": [
         ("http_store_connect_timeout", 10, 1),
         ("http_store_read_timeout", 60, 1),
-        ("http_store_retries", 3, 0),
+        ("http_store_retry_timeout", 30, 0),
         ("http_store_allowed_hosts", [], None),
         ("http_store_disallowed_hosts", [], None),
         ("http_store_allowed_ports", [], None),

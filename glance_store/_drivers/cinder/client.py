@@ -14,9 +14,12 @@ from typing import Any, TypeVar
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
-from glance_store.transfer.retry import retrying
+from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
+
+# Seconds: the operator has counted the tries.
+_LONGEST = 600.0
 
 _T = TypeVar("_T")
 
@@ -279,9 +282,9 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
     :param again: whether there are further tries at all
     """
     try:
-        return retrying(
+        patience = Patience(_LONGEST, most=settings.retries if again else 0)
+        return patience.call(
             function,
-            settings.retries if again else 0,
             errors.is_transient,
             lambda exc: f"{action} has failed ({errors.text_of(exc)})",
         )

@@ -8,6 +8,7 @@ import functools
 import requests
 
 from glance_store import exceptions
+from glance_store._drivers._network import break_off
 from glance_store._drivers.http.errors import TransferInterrupted, guarded
 from glance_store._drivers.http.headers import is_chunked
 from glance_store.i18n import _
@@ -76,6 +77,10 @@ class Body:
         read = functools.partial(self._response.raw.read, length, decode_content=False)
         data: bytes = guarded(read, action, TransferInterrupted)
         return data
+
+    def interrupt(self) -> None:
+        """End a read in another thread."""
+        break_off(self._response.raw)
 
     def close(self) -> None:
         """Let go of the answer; its connection is closed unless the body was read to its end."""

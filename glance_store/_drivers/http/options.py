@@ -90,20 +90,20 @@ Seconds to wait for the next byte from a server.
 
 It limits silence, not the whole download: an image may take hours as long as
 data keeps coming. Raise it for servers that prepare an image before they send
-it. After the limit the download is resumed, as often as ``http_store_retries``
+it. After the limit the download is resumed, as ``http_store_retry_timeout``
 allows.
 """,
     ),
     cfg.IntOpt(
-        "http_store_retries",
-        default=3,
+        "http_store_retry_timeout",
+        default=30,
         min=0,
         help="""
-How often in a row a download that broke off is resumed where it stopped. The
-count starts anew when data arrives again.
+Seconds for which a download that broke off is resumed where it stopped. They
+count from the failure, and anew when data arrives again.
 
-Resuming needs a server that can send a part of a file. After the last try, or
-at once with the value 0, the reader gets an error, never a shortened image.
+Resuming needs a server that can send a part of a file. When the time is over,
+or at once with the value 0, the reader gets an error, never a shortened image.
 """,
     ),
     cfg.ListOpt(

@@ -22,6 +22,7 @@ from glance_store._drivers.http.headers import Version
 from glance_store._drivers.http.location import StoreLocation
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
+from glance_store.transfer.retry import PASSING
 
 LOG = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ LOG = logging.getLogger(__name__)
 COMPLETE = (200, 203)
 _PARTIAL = 206
 _UNSATISFIABLE = 416
-# Answers that a server gives when it is overloaded or restarts.
-_PASSING = (408, 429, 500, 502, 503, 504)
 
 
 class HTTPReader:
@@ -78,6 +77,12 @@ class HTTPReader:
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say that all is data; HTTP knows no holes."""
         yield Extent(offset, length, True)
+
+    def interrupt(self) -> None:
+        """End a read in another thread."""
+        body = self._body
+        if body is not None:
+            body.interrupt()
 
     def close(self) -> None:
         """End the transfer; a connection with unread data on it is closed."""
@@ -203,7 +208,7 @@ class HTTPReader:
         if known.differs(version, mirrored=True):
             answer.response.close()
             answer = fetch(asked, self._server)
-            if answer.response.status_code not in (_PARTIAL, *_PASSING):
+            if answer.response.status_code not in (_PARTIAL, *PASSING):
                 answer.response.close()
                 raise self._changed(offset)
         elif status != _PARTIAL:
@@ -239,7 +244,7 @@ class HTTPReader:
                 return self._complete(answer, offset, asked)
         except ValueError as exc:
             raise self._broken(_("its header %s is missing or wrong") % exc) from None
-        if again and status in _PASSING:
+        if again and status in PASSING:
             raise TransferInterrupted(
                 _("Reading %(uri)s at byte %(offset)d: the answer has the status %(status)d"),
                 uri=self._place.shown,

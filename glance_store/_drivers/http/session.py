@@ -45,7 +45,7 @@ class Settings:
     proxies: dict[str, str]
     connect_timeout: float  # seconds
     read_timeout: float  # seconds
-    retries: int
+    patience: float  # seconds
     targets: TargetFilter
 
     @classmethod
@@ -67,7 +67,7 @@ class Settings:
             },
             connect_timeout=store_conf.http_store_connect_timeout,
             read_timeout=store_conf.http_store_read_timeout,
-            retries=store_conf.http_store_retries,
+            patience=store_conf.http_store_retry_timeout,
             targets=TargetFilter(
                 Hosts.of(store_conf.http_store_allowed_hosts),
                 Hosts.of(store_conf.http_store_disallowed_hosts),

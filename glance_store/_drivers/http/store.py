@@ -15,7 +15,7 @@ from glance_store._drivers.http.options import OPTIONS
 from glance_store._drivers.http.reader import COMPLETE, HTTPReader
 from glance_store._drivers.http.session import Sessions, Settings, check_authorities, is_proxy
 from glance_store.i18n import _
-from glance_store.transfer.retry import ResumingReader
+from glance_store.transfer.retry import Patience, ResumingReader
 
 if TYPE_CHECKING:
     from glance_store.location import Location
@@ -115,7 +115,8 @@ class Store(driver.Store):
         """
         client = self._client()
         reader = HTTPReader(client, _place(location), offset, length)
-        return ResumingReader(reader, client.settings.retries, transient=(TransferInterrupted,))
+        patience = Patience(client.settings.patience)
+        return ResumingReader(reader, patience, transient=(TransferInterrupted,))
 
     def get_size(self, location: Location, context: Any = None) -> int:
         """Return the bytes of an image.

@@ -11,6 +11,7 @@ from glance_store._drivers.s3 import endpoint
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import guarded
 from glance_store.i18n import _
+from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
 
@@ -31,32 +32,34 @@ class Bucket:
         """Look for it again before the next upload."""
         self._seen = False
 
-    def check(self, client: Client) -> str:
+    def check(self, client: Client, patience: Patience) -> str:
         """Say in words where it is.
 
         :param client: sends the requests
+        :param patience: for passing failures
         :raises BadStoreConfiguration: there is none, and it may not be created
         :raises GlanceStoreException: it cannot be reached
         """
-        if self._is_there(client):
+        if self._is_there(client, patience):
             return f"bucket {self._shown(client)}"
         if self.may_create:
             return f"bucket {self._shown(client)} will be created by the first upload"
         raise exceptions.BadStoreConfiguration(self._missing(client))
 
-    def ensure(self, client: Client) -> None:
+    def ensure(self, client: Client, patience: Patience) -> None:
         """Look for it unless it was there before; create it if that is wanted.
 
         :param client: sends the requests
+        :param patience: for passing failures
         :raises BackendException: there is none, and it may not be created
         :raises Forbidden: the service refuses
         """
         if self._seen:
             return
-        if not self._is_there(client):
+        if not self._is_there(client, patience):
             if not self.may_create:
                 raise exceptions.BackendException(self._missing(client))
-            self._create(client)
+            patience.call(lambda: self._create(client))
         self._seen = True
 
     def _shown(self, client: Client) -> str:
@@ -71,10 +74,12 @@ class Bucket:
             % self._shown(client)
         )
 
-    def _is_there(self, client: Client) -> bool:
+    def _is_there(self, client: Client, patience: Patience) -> bool:
         action = _("Looking for the bucket %s") % self._shown(client)
         try:
-            guarded(lambda: client.s3.head_bucket(Bucket=self.name), action, self.name)
+            patience.call(
+                lambda: guarded(lambda: client.s3.head_bucket(Bucket=self.name), action, self.name)
+            )
         except exceptions.NotFound:
             return False
         return True

@@ -20,7 +20,6 @@ from glance_store.i18n import _
 
 if TYPE_CHECKING:
     from glance_store._drivers.s3.endpoint import Endpoint
-    from glance_store._drivers.s3.signing import Conditions
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +28,8 @@ _CHECKSUMS_OFF = "when_required"
 _POOL_SIZE = 64
 # Seconds until credentials are looked for again that were not there.
 _PAUSE = 10.0
+# Uploads that were refused with something and taken without it: one alone proves nothing.
+_PROOFS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Settings:
     authorities: str | None
     request_checksums: str
     response_checksums: str
-    retry_mode: str
-    attempts: int
+    patience: float  # seconds
+    payer: str
     connect_timeout: int  # seconds
     read_timeout: int  # seconds
     proxies: dict[str, str] = dataclasses.field(repr=False)
@@ -75,8 +76,8 @@ class Settings:
             response_checksums=(
                 conf.s3_store_response_checksum_validation if protected else _CHECKSUMS_OFF
             ),
-            retry_mode=conf.s3_store_retry_mode,
-            attempts=conf.s3_store_max_attempts,
+            patience=conf.s3_store_retry_timeout,
+            payer=conf.s3_store_request_payer or "",
             connect_timeout=conf.s3_store_connect_timeout,
             read_timeout=conf.s3_store_read_timeout,
             proxies={
@@ -89,23 +90,19 @@ class Settings:
         )
 
     @property
-    def extra_checksums(self) -> bool:
-        """Whether uploads carry a checksum of the newer kind, beside which no other is needed."""
-        return self.request_checksums != _CHECKSUMS_OFF
-
-    @property
     def verifies_downloads(self) -> bool:
         """Whether the checksum of an object is verified when it is read."""
         return self.response_checksums != _CHECKSUMS_OFF
 
     @property
-    def sends_md5(self) -> bool:
-        """Whether a body is protected by its MD5.
+    def sends_checksum(self) -> bool:
+        """Whether a body has a checksum that the service stores.
 
         Without TLS its SHA-256 is part of the signature instead, which nobody can forge. With TLS
-        nobody can change it on the way, and a checksum that the service stores with suffices.
+        nobody can change it on the way, and a checksum suffices.
         """
-        return self.verifies_parts and self.place.secure and not self.extra_checksums
+        asked = self.request_checksums != _CHECKSUMS_OFF
+        return asked or (self.verifies_parts and self.place.secure)
 
     @property
     def signs_payload(self) -> bool:
@@ -113,14 +110,60 @@ class Settings:
         return self.verifies_parts and not self.place.secure
 
 
-@dataclasses.dataclass(frozen=True)
-class Client:
-    """A client of boto3, and what is known about the service."""
+class Feature:
+    """Something in a request that not every service knows.
 
-    s3: Any
-    conditions: Conditions
-    settings: Settings
-    lacking: str = ""  # why it has no credentials; the client is of no use then
+    :param known: whether it is tried at all
+    :param loss: what it means that the service does not know it, for the log
+    """
+
+    def __init__(self, known: bool, loss: str) -> None:
+        self._proofs = 0 if known else _PROOFS
+        self._loss = loss
+
+    @property
+    def known(self) -> bool:
+        """Whether requests have it."""
+        return self._proofs < _PROOFS
+
+    def is_unknown(self) -> None:
+        """Take note that a request was refused with it, and taken without it."""
+        self._proofs += 1
+        if self._proofs == _PROOFS:
+            LOG.warning("%s", self._loss)
+
+    def give_up(self) -> None:
+        """Send no more requests with it."""
+        if self.known:
+            self._proofs = _PROOFS
+            LOG.warning("%s", self._loss)
+
+
+class Client:
+    """A client of boto3, and what is known about the service.
+
+    :param s3: the client
+    :param settings: the options that it obeys
+    :param lacking: why it has no credentials; the client is of no use then
+    """
+
+    def __init__(self, s3: Any, settings: Settings, lacking: str = "") -> None:
+        self.s3 = s3
+        self.settings = settings
+        self.lacking = lacking
+        self.condition = Feature(
+            True,
+            f"The S3 service at {settings.place.shown} cannot create objects on the condition that "
+            "there is none (If-None-Match): of two uploads of one image by two processes at the "
+            "same moment the later one is stored",
+        )
+        self.checksum = Feature(
+            settings.sends_checksum,
+            f"The S3 service at {settings.place.shown} takes no checksums of the newer kind: "
+            "images are sent with Content-MD5",
+        )
+        # Known from what it has refused.
+        self.wants_md5 = False
 
 
 class _Slot:
@@ -329,7 +372,8 @@ def make_client(settings: Settings) -> Client:
         )
         REDACTION.watch()
         _bear_stalls(s3, settings.read_timeout)
-        return Client(s3, signing.adapt(s3), settings, lacking)
+        signing.adapt(s3, settings.payer)
+        return Client(s3, settings, lacking)
 
     try:
         return errors.guarded(build, "Making the S3 client")
@@ -392,7 +436,8 @@ def _config(settings: Settings) -> Any:
             "payload_signing_enabled": settings.signs_payload,
         },
         "signature_version": "s3v4",
-        "retries": {"mode": settings.retry_mode, "total_max_attempts": settings.attempts},
+        # The engine has the one loop for that: by seconds, and ended with the transfer.
+        "retries": {"mode": "standard", "total_max_attempts": 1},
         "connect_timeout": settings.connect_timeout,
         "read_timeout": settings.read_timeout,
         "max_pool_connections": max(_POOL_SIZE, 2 * settings.concurrency),

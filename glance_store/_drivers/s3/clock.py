@@ -35,15 +35,15 @@ class ServiceClock:
         return earliest, latest
 
 
-def clock_of(headers: dict[str, str], asked: float, answered: float) -> ServiceClock | None:
+def clock_of(text: str, asked: float, answered: float) -> ServiceClock | None:
     """Return the clock of the service; None if its answer does not tell the time.
 
-    :param headers: of the answer, with small letters in their names
+    :param text: value of the header Date
     :param asked: `time.monotonic()` before the request was sent
     :param answered: `time.monotonic()` when the answer had come
     """
     try:
-        date = email.utils.parsedate_to_datetime(headers.get("date", ""))
+        date = email.utils.parsedate_to_datetime(text)
     except (TypeError, ValueError):
         return None
     if date.tzinfo is None:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers._network import in_words
+from glance_store._drivers._objects.errors import DamagedOnTheWay, NameTaken
 from glance_store._drivers.s3.redaction import REDACTION
 from glance_store.i18n import _
+from glance_store.transfer.retry import PASSING, seconds_asked
 
 _T = TypeVar("_T")
 
@@ -50,29 +52,6 @@ _NETWORK = (
 )
 
 
-class TransferInterrupted(exceptions.RemoteServiceUnavailable):
-    """A download broke off at a place where it can be resumed."""
-
-
-class PreconditionFailed(exceptions.BackendException):
-    """An object is there that should not be, or is not the one that it was.
-
-    Who has set a condition knows what that means; to all others it is what its base class says.
-    """
-
-
-class ConflictingRequest(exceptions.BackendUnavailable):
-    """Something else was being done with the object at that moment; asking again may help."""
-
-
-class DamagedOnTheWay(exceptions.BackendException):
-    """What has arrived is not what was sent."""
-
-
-class NotImplementedByService(exceptions.BackendException):
-    """The service does not know what was asked."""
-
-
 class _Rule(NamedTuple):
     """What an answer of the service becomes.
 
@@ -101,8 +80,12 @@ _RULES = (
         (401, 403),
         ": check the credentials, their rights on the bucket, and the clock of this host",
     ),
-    _Rule(PreconditionFailed, ("PreconditionFailed",), (412,)),
-    _Rule(ConflictingRequest, ("ConditionalRequestConflict",), ()),
+    _Rule(NameTaken, ("PreconditionFailed",), (412,)),
+    _Rule(
+        exceptions.BackendException,
+        ("BucketAlreadyExists", "BucketAlreadyOwnedByYou", "InvalidBucketState"),
+        (),
+    ),
     _Rule(
         DamagedOnTheWay,
         ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
@@ -120,7 +103,7 @@ _RULES = (
         ),
         (413, 507),
     ),
-    _Rule(NotImplementedByService, ("NotImplemented",), (501,)),
+    _Rule(exceptions.BackendException, ("NotImplemented",), (501,)),
     _Rule(exceptions.TruncatedImage, ("InvalidRange",), (416,)),
     _Rule(
         exceptions.BackendUnavailable,
@@ -133,9 +116,12 @@ _RULES = (
             "ThrottlingException",
             "TooManyRequests",
         ),
-        (408, 429, *range(500, 600)),
+        # 409: something else was being done with the object at that moment.
+        (409, *PASSING, *range(500, 600)),
     ),
 )
+# What a service may answer that does not know a header; the answer to HEAD has no code but this.
+_UNKNOWN = ("", "400", "BadRequest", "InvalidArgument", "InvalidRequest", "NotImplemented")
 
 
 class Answer(NamedTuple):
@@ -145,7 +131,8 @@ class Answer(NamedTuple):
     code: str
     message: str
     region: str | None
-    retries: int  # how often the request had been sent before
+    date: str = ""  # the service's time
+    wait: float = 0.0  # seconds for which it wants to be left alone
 
     @classmethod
     def of(cls, response: Any) -> Answer:
@@ -161,7 +148,8 @@ class Answer(NamedTuple):
             code=str(error.get("Code") or ""),
             message=str(error.get("Message") or ""),
             region=error.get("Region") or headers.get("x-amz-bucket-region"),
-            retries=int(about.get("RetryAttempts") or 0),
+            date=str(headers.get("date", "")),
+            wait=seconds_asked(headers.get("retry-after")),
         )
 
     @property
@@ -188,25 +176,39 @@ def answer_of(error: BaseException) -> Answer | None:
     return answer
 
 
-def keep_answer(error: BaseException, answer: Answer) -> None:
+def keep_answer(error: Exception, answer: Answer) -> None:
     """Let an exception tell of an answer.
 
     :param error: the exception
     :param answer: what `answer_of` returns for it from now on
     """
     setattr(error, _ANSWER, answer)
+    error.status = answer.status  # type: ignore[attr-defined]
+    if answer.wait:
+        error.retry_after = answer.wait  # type: ignore[attr-defined]
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Tell whether it is certain that the service has not done what it was asked.
-
-    Without an answer, after one of the kind 5xx, or when the request had been sent before, it may
-    have done it, or may still be at it.
+def wants_md5(error: Exception) -> bool:
+    """Tell whether a service wants a checksum with a body, as a bucket with Object Lock does.
 
     :param error: what `guarded` has raised
     """
     answer = answer_of(error)
-    return answer is not None and 400 <= answer.status < 500 and not answer.retries
+    if answer is None or answer.status != 400 or isinstance(error, DamagedOnTheWay):
+        return False
+    text = f"{answer.code} {answer.message}".lower().replace("-", "")
+    return "contentmd5" in text or "xamzchecksum" in text
+
+
+def is_unknown_feature(error: Exception) -> bool:
+    """Tell whether a request may have been refused for a header that the service does not know.
+
+    :param error: what `guarded` has raised
+    """
+    answer = answer_of(error)
+    if answer is None or isinstance(error, DamagedOnTheWay) or wants_md5(error):
+        return False
+    return answer.status in (405, 501) or (answer.status == 400 and answer.code in _UNKNOWN)
 
 
 def guarded(call: Callable[[], _T], action: str, image: str | None = None) -> _T:
@@ -281,6 +283,13 @@ def _exception_for(answer: Answer, action: str, image: str | None) -> Exception:
             text
             + where
             + _(": set s3_store_host and s3_store_region_name to the place of the bucket")
+        )
+    if answer.status == 400 and "progress" in answer.message:
+        # It joins the parts of this object, and has not said so to the first request.
+        return exceptions.BackendUnavailable(text)
+    if answer.status == 400 and answer.code in ("", "400"):
+        return exceptions.BackendException(
+            text + _(": its answer has no reason; check s3_store_region_name, and the clock")
         )
     by_code = (rule for rule in _RULES if answer.code in rule.codes)
     by_status = (rule for rule in _RULES if answer.status in rule.statuses)

@@ -124,10 +124,10 @@ Size in MiB of one part, at least 5 and at most 5120.
 
 S3 allows 10,000 parts: for images that would need more of them the parts are
 made larger, and where the size is not known in advance they grow from the
-900th part on. Every part that is under way is held in memory, so an upload
-takes about this size times two more than ``s3_store_thread_pools``. Larger
-parts are fewer at a time in the same memory, but two where the size of the
-image is known: of 105 MiB each for 1 TiB.
+900th part on. Every part that is under way is held in memory; larger parts are
+fewer at a time, of 105 MiB each for 1 TiB.
+
+Related options: ``s3_store_memory``, ``s3_store_equal_parts``.
 """,
     ),
     cfg.IntOpt(
@@ -175,8 +175,8 @@ Related options: ``s3_store_request_checksum_calculation``,
 When uploads carry an additional checksum: ``when_required`` by the operation,
 or ``when_supported``, which is always where the operation knows one.
 
-It is a CRC-32, sent in a header with each part in place of Content-MD5. It has
-an effect only with ``s3_store_enable_data_integrity_protection``. Choose
+It is a CRC-32 or CRC-32C, sent in a header with each part, also without TLS. It
+has an effect only with ``s3_store_enable_data_integrity_protection``. Choose
 ``when_supported`` only if the service understands it: others ignore it, so
 that nobody notices what is damaged on the way, or refuse uploads.
 """,
@@ -207,10 +207,10 @@ Related options: ``s3_store_read_concurrency``.
         help="""
 Send a hash with each part of an image, which the service checks.
 
-Without TLS it is the SHA-256 of the signature, with TLS Content-MD5, or one of
-the checksums of ``s3_store_enable_data_integrity_protection``. Both sides
-compute it for this purpose alone, which is about a sixth of the time that an
-upload takes of their processors. Set it to False only in a network that is
+Without TLS it is the SHA-256 of the signature, which takes about a sixth of the
+time that an upload takes of the processors on both sides. With TLS it is a
+CRC-32C where the Python library awscrt is installed, otherwise a CRC-32, or
+Content-MD5 where the service knows neither. Set it to False only in a network that is
 trusted: what is damaged or changed on the way to the service is then noticed
 by the first who compares an image with its own hash.
 
@@ -230,31 +230,52 @@ them, so many ranges of 8 MiB are fetched side by side, and held in memory
 until they are read. With 1 that is never done.
 """,
     ),
-    cfg.StrOpt(
-        "s3_store_retry_mode",
-        default="standard",
-        choices=["standard", "adaptive", "legacy"],
+    cfg.IntOpt(
+        "s3_store_memory",
+        default=256,
+        min=16,
         help="""
-How requests are repeated that failed for a passing reason.
+MiB of memory that all uploads and downloads of this store may take together,
+in each process of the service, besides what they always need (about 2 MiB
+each).
 
-``standard`` waits up to 20 seconds, longer after each failure, and stops
-repeating when most requests fail. ``adaptive`` also slows the store down while
-the service asks for fewer requests. ``legacy`` is what older client libraries
-did.
+One upload alone may use all of it. Where there are many they wait for each
+other, part by part, and downloads fetch fewer ranges at a time. A part that is
+larger than this is sent alone.
 
-Related options: ``s3_store_max_attempts``.
+Related options: ``s3_store_large_object_chunk_size``,
+``s3_store_thread_pools``, ``s3_store_read_concurrency``.
+""",
+    ),
+    cfg.BoolOpt(
+        "s3_store_equal_parts",
+        default=False,
+        help="""
+Upload images whose size is not known in advance in parts of one size.
+
+Some services, such as Cloudflare R2, want that. Such an image can be no larger
+than 10,000 parts of ``s3_store_large_object_chunk_size``. When it is off, its
+parts grow when there are many.
 """,
     ),
     cfg.IntOpt(
-        "s3_store_max_attempts",
-        default=5,
-        min=1,
+        "s3_store_retry_timeout",
+        default=30,
+        min=0,
         help="""
-How often a request is sent at most, the first time included.
+Seconds for which requests are repeated that fail for a passing reason, such as
+a proxy that restarts or too many requests. 0: none is repeated.
 
-Only the part that failed is sent or fetched again, not the image.
-
-Related options: ``s3_store_retry_mode``.
+They count from the first failure; a request that is under way when they end is
+waited for. Only the part that failed is sent or fetched again, not the image.
+""",
+    ),
+    cfg.StrOpt(
+        "s3_store_request_payer",
+        default="",
+        choices=["", "requester"],
+        help="""
+Set to ``requester`` for a bucket whose owner lets those pay who use it.
 """,
     ),
     cfg.IntOpt(

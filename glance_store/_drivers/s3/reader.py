@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from glance_store import exceptions
+from glance_store._drivers._network import break_off
+from glance_store._drivers._objects.errors import ERRORS, NameTaken, NoResult
+from glance_store._drivers._objects.ranges import Part, RangeStream, Rest, bare_etag, part_of
 from glance_store._drivers.s3.client import Client
-from glance_store._drivers.s3.errors import PreconditionFailed, TransferInterrupted, guarded
+from glance_store._drivers.s3.errors import guarded, is_unknown_feature
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
+from glance_store.transfer.memory import Memory
+from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
 
@@ -33,44 +38,59 @@ class S3Reader:
     :param key: its name
     :param concurrency: ranges worth having in flight
     :param range_size: bytes of such a range
+    :param memory: that the transfers of the store share
+    :param patience: for passing failures
     :raises NotFound: there is no such object
     :raises Forbidden: the service refuses
-    :raises RemoteServiceUnavailable: the service cannot be reached
+    :raises BackendUnavailable: the service cannot be reached
     """
 
     def __init__(
-        self, client: Client, bucket: str, key: str, concurrency: int, range_size: int
+        self,
+        client: Client,
+        bucket: str,
+        key: str,
+        *,
+        concurrency: int,
+        range_size: int,
+        memory: Memory,
+        patience: Patience,
     ) -> None:
         self._s3 = client.s3
         self._shown = f"{bucket}/{key}"
-        self._arguments: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        self._name: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self.concurrency = concurrency
         self.range_size = range_size
-        verifying = client.settings.verifies_downloads
-        mode = {"ChecksumMode": "ENABLED"} if verifying else {}
-        about = guarded(
-            lambda: self._s3.head_object(**self._arguments, **mode),
-            _("Looking for %s") % self._shown,
-            self._shown,
-        )
+        self.memory = memory
+        self._rest = Rest()
+        self._verifying = client.settings.verifies_downloads
+        about = patience.call(self._head)
         self.size: int = about["ContentLength"]
-        self._verified = verifying and _has_checksum(about)
+        self._verified = self._verifying and _has_checksum(about)
         self._was_whole = False  # whether the answer with the checksum has been asked for
         if self._verified:
             self.range_size = max(range_size, self.size)
-        elif verifying:
+        elif self._verifying:
             LOG.debug("%s has no checksum of the whole object: it cannot be verified", self._shown)
-        if about.get("ETag"):
-            self._arguments["IfMatch"] = about["ETag"]
-        if about.get("VersionId", "null") != "null":
-            self._arguments["VersionId"] = about["VersionId"]
+        self._etag = bare_etag(about.get("ETag"))
+        # That of the bytes, whatever a proxy has made of it: a weak one would never match.
+        self._pin = {"IfMatch": f'"{self._etag}"'} if self._etag else {}
+
+    def _head(self) -> Any:
+        mode = {"ChecksumMode": "ENABLED"} if self._verifying else {}
+        action = _("Looking for %s") % self._shown
+        about = guarded(lambda: self._s3.head_object(**self._name, **mode), action, self._shown)
+        if about.get("ContentLength") is None:
+            raise NoResult(_("%s: the service does not say how large it is") % action)
+        return about
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say that all is data; S3 knows no holes."""
         yield Extent(offset, length, True)
 
     def close(self) -> None:
-        """Do nothing: each range has an answer of its own."""
+        """Let go of an answer that might have been of use."""
+        self._rest.close()
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset.
@@ -78,8 +98,8 @@ class S3Reader:
         :param offset: first byte
         :param length: how many
         :returns: the bytes, none only at the end of the image
-        :raises TransferInterrupted: the answer broke off; calling again may help
-        :raises RemoteServiceUnavailable: the service cannot be reached, or the image was replaced
+        :raises BackendUnavailable: the answer broke off; calling again may help
+        :raises RemoteServiceUnavailable: the image was replaced
         :raises NotFound: the image has been removed
         """
         length = min(length, self.size - offset)
@@ -88,14 +108,18 @@ class S3Reader:
         with contextlib.closing(self.open_stream(offset, length)) as stream:
             return stream.read(length)
 
-    def open_stream(self, offset: int, length: int) -> S3Stream:
+    def open_stream(self, offset: int, length: int) -> RangeStream:
         """Ask for bytes at an offset.
 
         :param offset: first byte
         :param length: how many; the image has them
-        :raises RemoteServiceUnavailable: the service cannot be reached, or the image was replaced
+        :raises BackendUnavailable: the service cannot be reached
+        :raises RemoteServiceUnavailable: the image was replaced
         :raises NotFound: the image has been removed
         """
+        kept = self._rest.take(offset, length)
+        if kept is not None:
+            return kept
         whole = self._verified and length == self.size
         if whole:
             self._was_whole = True
@@ -106,85 +130,108 @@ class S3Reader:
                 "not verified",
                 self._shown,
             )
-        return S3Stream(self._ask(offset, length, whole), self._shown, offset, length, whole)
-
-    def _ask(self, offset: int, length: int, whole: bool) -> Any:
-        """Send the request for a range or for the whole; return the body of the answer."""
-        wanted = {} if whole else {"Range": f"bytes={offset}-{offset + length - 1}"}
+        answer = self._get(
+            {} if whole else {"Range": f"bytes={offset}-{offset + length - 1}"}, offset
+        )
+        body = _Body(answer["Body"], self._action, self._verified and whole, self.size, offset)
         try:
-            answer = guarded(
-                lambda: self._s3.get_object(**self._arguments, **wanted),
-                _("Reading %(name)s at byte %(offset)d") % {"name": self._shown, "offset": offset},
+            part = self._check(answer, offset, length)
+        except ERRORS:
+            body.close()
+            raise
+        if part.stop > offset + length:
+            # More than one at a time would only be sent the same bytes.
+            self.concurrency = 1
+        return RangeStream(body, part, offset, length, self._action, self._rest.keep)
+
+    def _get(self, wanted: dict[str, str], offset: int) -> Any:
+        """Ask for bytes of the version that was opened."""
+
+        def get(pin: dict[str, str]) -> Any:
+            return guarded(
+                lambda: self._s3.get_object(**self._name, **pin, **wanted),
+                self._action(offset),
                 self._shown,
             )
-        except PreconditionFailed:
-            replaced = True
-        else:
-            replaced = False
-        if replaced:
-            raise exceptions.RemoteServiceUnavailable(
-                _(
-                    "The object %(name)s was replaced while it was being read, at byte "
-                    "%(offset)d: what was read so far is of no use, start the download again"
-                ),
-                name=self._shown,
-                offset=offset,
-            )
-        body = answer["Body"]
-        if answer["ResponseMetadata"]["HTTPStatusCode"] != 206 and length != self.size:
-            body.close()
-            raise exceptions.RemoteServiceUnavailable(
-                _("The service sends %(name)s as a whole only, not the range that was asked for"),
-                name=self._shown,
-            )
-        return body
+
+        try:
+            return get(self._pin)
+        except ERRORS as exc:
+            pinned = self._pin and (isinstance(exc, NameTaken) or is_unknown_feature(exc))
+            if not pinned:
+                raise
+        # A service that does not know the condition, or one that compares in another way: whether
+        # it is the same version shows in its answer.
+        answer = get({})
+        if answer.get("ETag") and bare_etag(answer["ETag"]) == self._etag:
+            self._pin = {}
+            return answer
+        answer["Body"].close()
+        raise self._replaced(offset)
+
+    def _check(self, answer: Any, offset: int, length: int) -> Part:
+        about = answer["ResponseMetadata"]
+        part = part_of(
+            about["HTTPStatusCode"],
+            about.get("HTTPHeaders") or {},
+            offset,
+            length,
+            self.size,
+            self._action(offset),
+        )
+        etag = bare_etag(answer.get("ETag"))
+        if etag and self._etag and etag != self._etag:
+            raise self._replaced(offset)
+        return part
+
+    def _replaced(self, offset: int) -> exceptions.RemoteServiceUnavailable:
+        return exceptions.RemoteServiceUnavailable(
+            _(
+                "The object %(name)s was replaced while it was being read, at byte "
+                "%(offset)d: what was read so far is of no use, start the download again"
+            ),
+            name=self._shown,
+            offset=offset,
+        )
+
+    def _action(self, offset: int) -> str:
+        return str(
+            _("Reading %(name)s at byte %(offset)d") % {"name": self._shown, "offset": offset}
+        )
 
 
-class S3Stream:
-    """The answer for a range of an object.
+class _Body:
+    """The body of an answer, with errors of this library.
 
-    :param body: of the answer
-    :param shown: name of the object, for errors
-    :param offset: first byte
-    :param length: bytes of the range
-    :param verified: whether the body knows a checksum, which is compared at its end
+    :param body: as the client library gives it
+    :param action: says what is being read at an offset
+    :param verified: whether it knows a checksum, which is compared at its end
+    :param size: bytes of the object
+    :param position: of its first byte
     """
 
-    def __init__(
-        self, body: Any, shown: str, offset: int, length: int, verified: bool = False
-    ) -> None:
+    def __init__(self, body: Any, action: Any, verified: bool, size: int, position: int) -> None:
         self._body = body
-        self._shown = shown
-        self._offset = offset
-        self._missing = length
+        self._action = action
         self._verified = verified
+        self._size = size
+        self._position = position
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes, none at the end of the range.
+        """Return up to `length` of the next bytes.
 
-        :param length: how many
-        :raises TransferInterrupted: the answer broke off
+        :raises BackendUnavailable: the connection broke
         :raises BackendException: the bytes are not those that the checksum is of; before the last
             ones are returned
         """
-        wanted = min(length, self._missing)
-        if not wanted:
-            return b""
-        # Mostly all of it at once, without a copy.
-        data = self._receive(wanted)
-        if not data:
-            raise TransferInterrupted(
-                _("%(action)s: the answer ended there"), action=self._action()
-            )
-        if self._verified and len(data) == self._missing:
+        data = self._receive(length)
+        self._position += len(data)
+        if self._verified and self._position == self._size:
             # The client library compares the checksum when it is asked for what follows the end.
             self._receive(1)
-        self._offset += len(data)
-        self._missing -= len(data)
         return data
 
     def _receive(self, wanted: int) -> bytes:
-        """Return the next bytes of the body, with errors of this library."""
         import botocore.exceptions
 
         def receive() -> bytes:
@@ -194,22 +241,17 @@ class S3Stream:
                 mismatch = str(exc)
             raise exceptions.BackendException(
                 _(
-                    "Reading %(name)s: the bytes do not have the checksum that the service keeps, "
+                    "%(action)s: the bytes do not have the checksum that the service keeps, "
                     "they were damaged on the way or where they are stored (%(mismatch)s)"
                 )
-                % {"name": self._shown, "mismatch": mismatch}
+                % {"action": self._action(self._position), "mismatch": mismatch}
             )
 
-        try:
-            return guarded(receive, self._action())
-        except exceptions.RemoteServiceUnavailable as exc:
-            raise TransferInterrupted(exc.msg) from None
+        return guarded(receive, self._action(self._position))
 
-    def _action(self) -> str:
-        return str(
-            _("Reading %(name)s broke off at byte %(offset)d")
-            % {"name": self._shown, "offset": self._offset}
-        )
+    def interrupt(self) -> None:
+        """End a read in another thread."""
+        break_off(getattr(self._body, "_raw_stream", None))
 
     def close(self) -> None:
         """Let go of what was not read."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.s3 import endpoint
@@ -19,16 +18,15 @@ from glance_store._drivers.s3.client import (
     load_boto3,
     make_client,
 )
-from glance_store._drivers.s3.clock import ServiceClock, clock_of
-from glance_store._drivers.s3.errors import Answer, TransferInterrupted, guarded
+from glance_store._drivers.s3.errors import guarded
 from glance_store._drivers.s3.location import SCHEMES, StoreLocation
 from glance_store._drivers.s3.options import OPTIONS
-from glance_store._drivers.s3.parts import MAX_PART, MIB, MIN_PART
 from glance_store._drivers.s3.reader import S3Reader
 from glance_store._drivers.s3.upload import Upload
-from glance_store._drivers.s3.writer import S3Writer
 from glance_store.i18n import _
-from glance_store.transfer.retry import ResumingStreamingReader
+from glance_store.transfer.memory import Memory
+from glance_store.transfer.multipart import MIB, EqualParts, GrowingParts, MultipartWriter
+from glance_store.transfer.retry import Patience, ResumingStreamingReader
 
 if TYPE_CHECKING:
     from glance_store.location import Location
@@ -39,6 +37,21 @@ __all__ = ["Store", "StoreLocation"]
 LOG = logging.getLogger(__name__)
 
 _READ_SIZE = 8 * MIB
+MIN_PART = 5 * MIB
+MAX_PART = 5 * 1024 * MIB
+
+
+class _Limits(NamedTuple):
+    """What S3 takes: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html."""
+
+    most: int
+    largest: int
+
+
+_LIMITS = _Limits(10_000, MAX_PART)
+# Where the size is not known parts grow no further: that makes 9,931 of them for 5 TiB when they
+# begin with 5 MiB, and fewer when they begin with more.
+_GROWING = _Limits(10_000, 1024 * MIB)
 
 
 class Store(driver.Store):
@@ -61,6 +74,7 @@ class Store(driver.Store):
         super().__init__(conf, backend)
         self._clients: Clients | None = None
         self._bucket = Bucket("", may_create=False)
+        self._memory = Memory(self.store_conf.s3_store_memory * MIB)
 
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
@@ -90,6 +104,7 @@ class Store(driver.Store):
         self.s3_store_large_object_size = options.s3_store_large_object_size * MIB
         self.s3_store_large_object_chunk_size = options.s3_store_large_object_chunk_size * MIB
         self.s3_store_thread_pools = options.s3_store_thread_pools
+        self._memory = Memory(options.s3_store_memory * MIB)
         load_boto3()
         settings = Settings.of(options)
         bucket = options.s3_store_bucket
@@ -151,7 +166,7 @@ class Store(driver.Store):
         :returns: the bucket and the address of the service
         :raises GlanceStoreException: it cannot be reached
         """
-        return self._bucket.check(self._client())
+        return self._bucket.check(self._client(), Patience(0))
 
     def _client(self) -> Client:
         if self._clients is None:
@@ -161,7 +176,7 @@ class Store(driver.Store):
 
     # -- images
 
-    def open_writer(self, image_id: str, size: int, context: Any = None) -> S3Writer:
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> MultipartWriter:
         """Begin to store an image.
 
         :param image_id: id of the image, which becomes the name of the object
@@ -173,17 +188,21 @@ class Store(driver.Store):
         :raises BackendException: there is no bucket, and it may not be created
         """
         client = self._client()
-        place = client.settings.place
-        location = self._place_for(image_id, place)
-        clock = self._check_absence(client, self._bucket.name, image_id)
-        self._bucket.ensure(client)
-        return S3Writer(
-            Upload(client, self._bucket, image_id, clock),
+        location = self._place_for(image_id, client.settings.place)
+        upload = Upload(client, self._bucket, image_id)
+        upload.check_free()
+        self._bucket.ensure(client, upload.patience)
+        chunk = self.s3_store_large_object_chunk_size
+        return MultipartWriter(
+            upload,
+            EqualParts(chunk, _LIMITS, size)
+            if size or self.store_conf.s3_store_equal_parts
+            else GrowingParts(chunk, _GROWING),
             location.get_uri(),
             size,
-            self.s3_store_large_object_size,
-            self.s3_store_large_object_chunk_size,
+            min(self.s3_store_large_object_size, MAX_PART),
             self.s3_store_thread_pools,
+            self._memory,
         )
 
     def _place_for(self, image_id: str, place: endpoint.Endpoint) -> StoreLocation:
@@ -203,23 +222,6 @@ class Store(driver.Store):
             )
         return location
 
-    def _check_absence(self, client: Client, bucket: str, key: str) -> ServiceClock | None:
-        """Raise Duplicate if there is an object; return the service's time if it says so."""
-        import botocore.exceptions
-
-        def look() -> ServiceClock | None:
-            asked = time.monotonic()
-            try:
-                client.s3.head_object(Bucket=bucket, Key=key)
-            except botocore.exceptions.ClientError as exc:
-                about = exc.response["ResponseMetadata"]
-                if Answer.of(exc.response).status == 404:
-                    return clock_of(about.get("HTTPHeaders") or {}, asked, time.monotonic())
-                raise
-            raise exceptions.Duplicate(_("Image %(image)s already exists"), image=key)
-
-        return guarded(look, _("Looking for %(bucket)s/%(key)s") % {"bucket": bucket, "key": key})
-
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image.
 
@@ -231,17 +233,17 @@ class Store(driver.Store):
         :raises RemoteServiceUnavailable: the service cannot be reached
         """
         client, place = self._client(), _place(location)
+        patience = Patience(client.settings.patience)
         reader = S3Reader(
             client,
             str(place.bucket),
             str(place.key),
-            self.store_conf.s3_store_read_concurrency,
-            self.read_size,
+            concurrency=self.store_conf.s3_store_read_concurrency,
+            range_size=self.read_size,
+            memory=self._memory,
+            patience=patience,
         )
-        # What fails before there is a body has been tried again by the client.
-        return ResumingStreamingReader(
-            reader, client.settings.attempts - 1, transient=(TransferInterrupted,)
-        )
+        return ResumingStreamingReader(reader, patience)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -256,8 +258,9 @@ class Store(driver.Store):
         name = {"Bucket": place.bucket, "Key": place.key}
         shown = f"{place.bucket}/{place.key}"
         action = _("Deleting %s") % shown
-        guarded(lambda: client.s3.head_object(**name), action, shown)
-        guarded(lambda: client.s3.delete_object(**name), action, shown)
+        patience = Patience(client.settings.patience)
+        patience.call(lambda: guarded(lambda: client.s3.head_object(**name), action, shown))
+        patience.call(lambda: guarded(lambda: client.s3.delete_object(**name), action, shown))
         LOG.debug("Store %s: deleted %s", self.name, shown)
 
 

@@ -14,7 +14,7 @@ from glance_store._drivers.swift import containers, deletion, manifest, pieces, 
 from glance_store._drivers.swift.auth import GivenAccount
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.connections import Connections, Settings
-from glance_store._drivers.swift.errors import SwiftDenied, SwiftUnavailable
+from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
 from glance_store._drivers.swift.objects import ObjectWriter, StreamWriter
 from glance_store._drivers.swift.options import OPTIONS
@@ -27,7 +27,7 @@ from glance_store._drivers.swift.writer import (
     StreamedSegmentsWriter,
 )
 from glance_store.i18n import _
-from glance_store.transfer.retry import ResumingStreamingReader
+from glance_store.transfer.retry import Patience, ResumingStreamingReader
 
 if TYPE_CHECKING:
     from glance_store.driver import StoreWriter
@@ -45,6 +45,8 @@ _HELD = 8 * _MIB
 _STREAMED_BLOCK = _MIB
 # Of what a request costs little depends on how much it asks for: 32 MiB.
 _READS_IN_A_RANGE = 8
+# Seconds: the operator has counted the tries.
+_LONGEST = 600.0
 
 
 class _Given(NamedTuple):
@@ -256,7 +258,7 @@ class BaseStore(driver.Store):
             client.account.close()
             raise
         return ResumingStreamingReader(
-            reader, options.swift_store_retry_get_count, transient=(SwiftUnavailable,)
+            reader, Patience(_LONGEST, most=options.swift_store_retry_get_count)
         )
 
     def get_size(self, location: Location, context: Any = None) -> int:

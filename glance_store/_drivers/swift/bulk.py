@@ -12,9 +12,9 @@ from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Client
 from glance_store._drivers.swift.sweep import Place, Sweep
 from glance_store.i18n import _
-from glance_store.transfer.retry import FIRST_PAUSE
 
 _TRIES = 4
+_FIRST_PAUSE = 0.2
 # Seconds of silence that are borne while the cluster removes segments; it shows signs of life.
 _PATIENCE = 120.0
 _DENIED = "403"
@@ -33,7 +33,7 @@ def remove(client: Client, image: Place) -> None:
     """
     action = _("Removing image %s and its segments") % image.name
     failed: dict[Place, None] = {}
-    answer, pause = "409 Conflict", FIRST_PAUSE
+    answer, pause = "409 Conflict", _FIRST_PAUSE
     for number in range(_TRIES):
         if number:
             time.sleep(pause)

@@ -14,12 +14,15 @@ from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.connections import Connections, Settings
 from glance_store.i18n import _
-from glance_store.transfer.retry import retrying
+from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse as Response
 
 LOG = logging.getLogger(__name__)
+
+# Seconds: the operator has counted the tries.
+_LONGEST = 600.0
 
 # A body that can be sent again is bytes, or a function that begins anew; an iterator cannot.
 Body = bytes | memoryview | Callable[[], Iterable[Any]] | Iterator[Any] | None
@@ -128,7 +131,7 @@ class Client:
                 raise error
 
         tries = 0 if once else self.settings.retries if retries is None else retries
-        return retrying(attempt, tries, lambda exc: isinstance(exc, errors.SwiftUnavailable))
+        return Patience(_LONGEST, most=tries).call(attempt)
 
     def _send(
         self,

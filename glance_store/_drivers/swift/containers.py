@@ -12,7 +12,6 @@ from glance_store import exceptions
 from glance_store._drivers.swift import errors, listing
 from glance_store._drivers.swift.client import Client
 from glance_store.i18n import _
-from glance_store.transfer.retry import FIRST_PAUSE
 
 LOG = logging.getLogger(__name__)
 
@@ -22,6 +21,7 @@ WRITE_ACL = "X-Container-Write"
 _EVERYBODY = "*:*"
 # Tries to remove a container; its listing, which decides, is a little late.
 _TRIES = 4
+_FIRST_PAUSE = 0.2
 # Objects in such a listing whose existence is looked at.
 _LOOKED_AT = 10
 
@@ -112,7 +112,7 @@ def remove_if_empty(client: Client, container: str) -> None:
 
 def _remove(client: Client, container: str) -> None:
     action = _("Removing the container %s") % container
-    pause = FIRST_PAUSE
+    pause = _FIRST_PAUSE
     for number in range(_TRIES):
         if number:
             time.sleep(pause)

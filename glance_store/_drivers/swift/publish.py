@@ -21,7 +21,6 @@ from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Client
 from glance_store.common.locks import CREATING
 from glance_store.i18n import _
-from glance_store.transfer.retry import FIRST_PAUSE
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse as Response
@@ -33,6 +32,7 @@ _MARK = "X-Object-Meta-Glance-Upload"
 TAKEN = (409, 412)
 # How often Swift is asked again for the size of an image that it counts by a listing: 20 seconds.
 _SIZE_TRIES = 8
+_FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
 
@@ -144,7 +144,7 @@ class Name:
         :raises SwiftUnavailable: Swift does not find all of the segments
         """
         tries_left = self.client.settings.retries if repeatable else 0
-        pause = FIRST_PAUSE
+        pause = _FIRST_PAUSE
         while True:
             created, error = _outcome(put)
             try:
@@ -189,7 +189,7 @@ class Name:
 
         :raises SwiftUnavailable: the listing is not complete in time
         """
-        pause = FIRST_PAUSE
+        pause = _FIRST_PAUSE
         tries_left = _SIZE_TRIES
         while found.size != size:
             if not tries_left:

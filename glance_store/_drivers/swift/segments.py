@@ -19,9 +19,11 @@ from glance_store._drivers.swift.sizes import Plan
 from glance_store._drivers.swift.stream import StreamedPut, check_etag
 from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
-from glance_store.transfer.retry import retrying
+from glance_store.transfer.retry import Patience
 
 _FILE_PIECE = 1024 * 1024
+# Seconds: the operator has counted the tries.
+_LONGEST = 600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -55,10 +57,8 @@ def send_segment(
         )
         check_etag(response, etag(), action)
 
-    retrying(
-        lambda: upload.into_container(send),
-        client.settings.retries,
-        lambda exc: isinstance(exc, errors.DamagedError),
+    Patience(_LONGEST, most=client.settings.retries).call(
+        lambda: upload.into_container(send), lambda exc: isinstance(exc, errors.DamagedError)
     )
     manifest.stored(number, etag(), size)
 
@@ -167,11 +167,7 @@ class Streamed(InOrder):
         assert stream is not None
         retries = self._upload.name.client.settings.retries if stream.repeatable else 0
         try:
-            retrying(
-                lambda: self._send(stream),
-                retries,
-                lambda exc: isinstance(exc, errors.SwiftUnavailable),
-            )
+            Patience(_LONGEST, most=retries).call(lambda: self._send(stream))
         except BaseException:
             stream.cancel()
             raise

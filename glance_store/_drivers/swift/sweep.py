@@ -13,7 +13,7 @@ from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Client
 from glance_store.i18n import _
-from glance_store.transfer.retry import retrying
+from glance_store.transfer.retry import Patience
 from glance_store.transfer.threads import Workers
 
 # Further tries of a request that Swift turns down because it is in conflict with another.
@@ -52,7 +52,9 @@ def remove_object(client: Client, place: Place, action: str, retries: int | None
         if answer.status == 409:
             raise ConflictError(_("%(action)s: Swift answers that it is in use"), action=action)
 
-    retrying(remove, _CONFLICTS, lambda exc: isinstance(exc, ConflictError))
+    Patience(_BREAK * _CONFLICTS, most=_CONFLICTS).call(
+        remove, lambda exc: isinstance(exc, ConflictError)
+    )
 
 
 class Sweep:

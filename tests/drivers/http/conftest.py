@@ -89,7 +89,7 @@ def http_store(create_single: Callable[..., int]) -> Callable[..., Reading]:
     def create(**options: Any) -> Reading:
         defaults = {
             "https_insecure": False,
-            "http_store_retries": 1,
+            "http_store_retry_timeout": 1,
             "http_store_connect_timeout": 5,
             "http_store_read_timeout": 15,
         }

@@ -52,7 +52,7 @@ def test_r78_a_silent_server(web, http_store):
 
 
 def test_r78_a_server_that_falls_silent(web, http_store):
-    http = http_store(http_store_read_timeout=1, http_store_retries=0)
+    http = http_store(http_store_read_timeout=1, http_store_retry_timeout=0)
     uri = web.serve("/image", cutting(File(IMAGE), 5000, "silence"))
     chunks, _size = http.get(uri)
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="http_store_read_timeout"):
@@ -81,7 +81,7 @@ def test_r79_an_answer_that_is_no_http(web, http):
 
 
 def test_r79_broken_chunks(web, http_store):
-    http = http_store(http_store_retries=0)
+    http = http_store(http_store_retry_timeout=0)
     headers = {"Transfer-Encoding": "chunked"}
     uri = web.serve("/image", Answer(200, b"what is this\r\n", headers, framing="close"))
     chunks, _size = http.get(uri)

@@ -99,7 +99,7 @@ def network(web: WebServer, proxy: FaultProxy, create_single: Callable[..., int]
     web.serve("/moved", redirect("/image"))
     web.serve("/headless", headless)
     options = {
-        "http_store_retries": 2,
+        "http_store_retry_timeout": 2,
         "http_store_connect_timeout": 5,
         "http_store_read_timeout": 1,
         "https_insecure": False,

@@ -39,7 +39,7 @@ def test_in_a_multi_store_configuration_with_shared_options(web, create_multi, c
     glance_store.register_store_opts(conf)
     options = {("web", "https_insecure"): False}
     assert create_multi({"web": "http", "files": "file"}, options=options) == 4
-    conf.set_override("http_store_retries", 0, group="backend_defaults")
+    conf.set_override("http_store_retry_timeout", 0, group="backend_defaults")
     uri = web.serve("/image", IMAGE)
     for backend in ("web", None):
         chunks, size = glance_store.get(uri, backend)

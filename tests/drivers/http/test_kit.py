@@ -34,7 +34,7 @@ class TestHttp(StoreConformance):
     def make_store(self) -> Store:
         conf = cfg.ConfigOpts()
         store = Store(conf, "web")
-        conf.set_override("http_store_retries", 1, group="web")
+        conf.set_override("http_store_retry_timeout", 1, group="web")
         store.configure(re_raise_bsc=True)
         return store
 

@@ -19,7 +19,7 @@ TODAY = "Sat, 21 Nov 2026 08:00:00 GMT"
 @pytest.fixture
 def read(web, other_web, http_store):
     """Read from one mirror until it breaks off, then from where the redirects lead."""
-    http = http_store(http_store_retries=2)
+    http = http_store(http_store_retry_timeout=2)
     http.store.READ_CHUNKSIZE = 10_000
 
     def start(first, second, then=None):

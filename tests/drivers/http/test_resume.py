@@ -85,7 +85,7 @@ def test_it_breaks_off_again_and_again(web, http):
 
 
 def test_the_retries_end(web, http_store):
-    http = http_store(http_store_retries=2)
+    http = http_store(http_store_retry_timeout=2)
     http.store.READ_CHUNKSIZE = 10_000
     file = File(IMAGE)
     uri = web.serve("/image", in_turn(cutting(file, 30_000), Answer(0)))
@@ -97,7 +97,7 @@ def test_the_retries_end(web, http_store):
 
 
 def test_no_retry_is_allowed(web, http_store):
-    http = http_store(http_store_retries=0)
+    http = http_store(http_store_retry_timeout=0)
     http.store.READ_CHUNKSIZE = 10_000
     uri = web.serve("/image", cutting(File(IMAGE), 30_000))
     received, text = broken(uri, http)
@@ -108,7 +108,7 @@ def test_no_retry_is_allowed(web, http_store):
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_an_overloaded_server_is_asked_again(web, http_store, status):
-    http = http_store(http_store_retries=2)
+    http = http_store(http_store_retry_timeout=2)
     file = File(IMAGE)
     uri = web.serve("/image", in_turn(cutting(file, 30_000), Answer(status), file))
     assert http.read(uri) == IMAGE
@@ -210,7 +210,7 @@ def test_a_server_that_only_seems_to_know_ranges(web, http):
 
 
 def test_r87_short_body_raises(web, http_store):
-    http = http_store(http_store_retries=0)
+    http = http_store(http_store_retry_timeout=0)
     file = File(IMAGE, ranges=False, headers={"Content-Length": str(len(IMAGE) + 1)})
     uri = web.serve("/image", cutting(file, len(IMAGE)))
     received, text = broken(uri, http)
@@ -220,14 +220,14 @@ def test_r87_short_body_raises(web, http_store):
 
 
 def test_r87_a_body_cut_between_chunks_raises(web, http_store):
-    http = http_store(http_store_retries=0)
+    http = http_store(http_store_retry_timeout=0)
     uri = web.serve("/image", cutting(File(IMAGE, framing="chunked"), 50_000))
     _received, text = broken(uri, http)
     assert "the connection was closed before the end" in text
 
 
 def test_r87_a_part_shorter_than_announced_raises(web, http_store):
-    http = http_store(http_store_retries=0)
+    http = http_store(http_store_retry_timeout=0)
     part = Answer(206, IMAGE[5:10], {"Content-Range": "bytes 5-14/100000"}, framing="chunked")
     received, text = broken(web.serve("/image", part), http, 5, 10)
     assert "not at byte 15" in text

@@ -213,3 +213,34 @@ except exceptions.BadStoreConfiguration as exc:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'glance_store[s3]'" in done.stdout, done.stderr
+
+
+GIB = 1024**3
+
+
+def configured_with(chunk: int) -> Store:
+    conf = cfg.ConfigOpts()
+    store = Store(conf, "objects")
+    options = {
+        "s3_store_host": "http://127.0.0.1",
+        "s3_store_access_key": "access",
+        "s3_store_secret_key": "secret",
+        "s3_store_bucket": "images",
+        "s3_store_large_object_chunk_size": chunk,
+    }
+    for name, value in options.items():
+        conf.set_override(name, value, group="objects")
+    store.configure(re_raise_bsc=True)
+    return store
+
+
+def test_largest_part_may_be_configured() -> None:
+    pytest.importorskip("boto3")
+    assert configured_with(5120).s3_store_large_object_chunk_size == 5 * GIB
+
+
+@pytest.mark.parametrize("chunk", [5121, 1_000_000])
+def test_part_that_no_service_takes_may_not(chunk: int) -> None:
+    """It would fail at the first large image."""
+    with pytest.raises(exceptions.BadStoreConfiguration, match=f"{chunk} MiB.*at most 5120 MiB"):
+        configured_with(chunk)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from glance_store._drivers.s3.body import Body
 
 from glance_store import exceptions
 from glance_store._drivers.s3 import client as clients
-from glance_store._drivers.s3.body import Body
 from glance_store._drivers.s3.endpoint import parse
 from glance_store._drivers.s3.errors import guarded
 from glance_store.testing import image

@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 import pytest
+from glance_store._drivers.s3.body import Body
 
 from glance_store import exceptions
-from glance_store._drivers.s3.body import Body
 from glance_store._drivers.s3.errors import (
     ConflictingRequest,
     DamagedOnTheWay,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from glance_store._drivers.s3.body import Body
+from glance_store._drivers._objects.body import Body
 from tests.drivers.s3.loopback import BUCKET, Recorder, close, store_at
 from tests.services.http_server import Answer
 

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The name of an image, and whose object is under it.
+
+An answer can be lost after the service has done what was asked, an error does not mean that nothing
+happened, and of two uploads of a name both may be told that they have succeeded. So every upload
+marks its object with a random text of its own: whose object is there can be told for certain, and
+no other one is ever removed.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Hashable, Iterator
+from typing import NamedTuple
+
+from glance_store import exceptions
+from glance_store._drivers._objects.errors import (
+    ERRORS,
+    DamagedOnTheWay,
+    NameTaken,
+    is_refusal,
+)
+from glance_store.common.locks import CREATING
+from glance_store.i18n import _
+from glance_store.transfer.retry import Patience
+
+LOG = logging.getLogger(__name__)
+
+# Looks for an object whose request has got no answer, and seconds between them.
+_LATE = (0.5, 1.0, 2.0)
+
+
+class Found(NamedTuple):
+    """What is in place under a name."""
+
+    mark: str  # empty for an object of somebody else
+    etag: str = ""  # without quotes; empty if the service does not say
+    size: int | None = None  # bytes; None if the service does not say
+    version: str | None = None
+
+
+class Expected(NamedTuple):
+    """What the object of an image has to be."""
+
+    size: int  # bytes
+    etag: str | None = None  # None: it is not compared
+
+
+class Claim(abc.ABC):
+    """The name that an upload is after.
+
+    :param identity: of the name among all names of the process
+    :param shown: the name, for errors
+    :param seconds: for which passing failures are borne
+    """
+
+    def __init__(self, identity: Hashable, shown: str, seconds: float) -> None:
+        self.shown = shown
+        self.mark = secrets.token_hex(8)
+        self.patience = Patience(seconds)
+        self._identity = identity
+        # Whether a request may have put the object there, or may still do it.
+        self.uncertain = False
+
+    @abc.abstractmethod
+    def look(self) -> Found | None:
+        """Return what is in place; None if there is nothing.
+
+        :raises GlanceStoreException: that cannot be found out
+        """
+
+    @abc.abstractmethod
+    def remove(self, found: Found) -> None:
+        """Remove the object of this upload; that it is not there any more is no error."""
+
+    def settle(self, found: Found, expected: Expected) -> None:  # noqa: B027 - most need not
+        """Wait until all of an object of this upload that is in place can be read.
+
+        :raises BackendUnavailable: it cannot in time
+        """
+
+    def duplicate(self) -> exceptions.Duplicate:
+        """Return the error for a name that is taken, ready to raise."""
+        return exceptions.Duplicate(_("Image %(image)s already exists"), image=self.shown)
+
+    def check_free(self) -> None:
+        """Look whether the name is free.
+
+        :raises Duplicate: another upload has it
+        """
+        found = self.look()
+        if found is not None and found.mark != self.mark:
+            raise self.duplicate()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the other uploads of this process waiting that are after the same name.
+
+        :raises Duplicate: the name is taken
+        """
+        with CREATING.holding(self._identity):
+            # Also where the service knows a condition: not all that ignore it say so.
+            self.check_free()
+            yield
+
+    def publish(
+        self,
+        send: Callable[[], object],
+        expected: Expected,
+        *,
+        repeatable: bool = True,
+        confirm: bool = True,
+        more: float = 0.0,
+    ) -> None:
+        """Create the object; when this returns it is in place, and undamaged.
+
+        :param send: sends the one request; raises `NameTaken` where the name is not free
+        :param expected: what has to be in place
+        :param repeatable: whether `send` may be called again
+        :param confirm: look also after a success, as the service lets several uploads of a name
+            succeed
+        :param more: seconds that the service may need besides
+        :raises Duplicate: another upload was first
+        :raises Exception: the last error of `send`, if it has not created the object
+        """
+        tries = self.patience.tries(more)
+        while True:
+            error = self._send(send)
+            if error is None and not confirm:
+                return
+            try:
+                found = self.look()
+            except ERRORS:
+                if error is None:
+                    # The answer counts, also when the token has ended with it.
+                    return
+                # What it was looked for tells more than that it cannot be looked for.
+                raise error from None
+            if found is None and error is None:
+                # It counts as well where the next request meets a server that lags behind.
+                return
+            if found is not None and found.mark != self.mark:
+                raise self.duplicate()
+            if found is not None:
+                error = error if isinstance(error, DamagedOnTheWay) else None
+                error = error or self._damage(found, expected)
+                if error is None:
+                    self.settle(found, expected)
+                    return
+            assert error is not None
+            passes = isinstance(error, (exceptions.BackendUnavailable, NameTaken))
+            if not repeatable or not passes or not tries.again(error):
+                # It was free a moment ago: another upload has come and gone.
+                raise self.duplicate() if isinstance(error, NameTaken) else error
+            if found is not None:
+                self.remove(found)
+
+    def _send(self, send: Callable[[], object]) -> Exception | None:
+        try:
+            send()
+        except ERRORS as exc:
+            self.uncertain = self.uncertain or not is_refusal(exc)
+            return exc
+        except BaseException:
+            self.uncertain = True
+            raise
+        # From here on it is there: what fails later has to remove it.
+        self.uncertain = True
+        return None
+
+    def _damage(self, found: Found, expected: Expected) -> DamagedOnTheWay | None:
+        if not found.etag or expected.etag is None or found.etag == expected.etag:
+            return None
+        return damaged(_("Storing %s") % self.shown, found.etag, expected.etag)
+
+    def withdraw(self) -> None:
+        """Remove the object if this upload has put it there, also if it appears a little later.
+
+        :raises GlanceStoreException: that cannot be found out, or it cannot be removed
+        """
+        if not self.uncertain:
+            return
+        found = self.look()
+        for pause in _LATE:
+            if found is not None:
+                break
+            self.patience.wait(pause)
+            found = self.look()
+        if found is None:
+            LOG.warning(
+                "%s: the service has not said whether it is stored; it is not there, and should it "
+                "appear later, no image refers to it",
+                self.shown,
+            )
+        elif found.mark == self.mark:
+            self.remove(found)
+        self.uncertain = False
+
+
+def damaged(action: str, stored: str, sent: str) -> DamagedOnTheWay:
+    """Return the error for data that has changed on its way, ready to raise.
+
+    :param action: what was tried
+    :param stored: what the service says of the data, in hexadecimal
+    :param sent: what it has to say
+    """
+    return DamagedOnTheWay(
+        _("%(action)s: the data was damaged on its way (MD5 %(stored)s instead of %(sent)s)"),
+        action=action,
+        stored=stored,
+        sent=sent,
+    )
