@@ -358,8 +358,11 @@ class _Lanes:
         with self._lock:
             self._closed = True
             self._wake_all()
-        self._join()
+            # Not by join(): whoever works on may be waiting for what only the caller can end.
+            while self._in_flight and not self._stopped:
+                self._space.wait()
         self._check()
+        self._join()
 
     def cancel(self) -> BaseException | None:
         """Drop the blocks that wait, and wait for those that are worked on.

@@ -14,7 +14,7 @@ from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB, EqualParts, GrowingParts, MultipartWriter
 from glance_store.transfer.upload import default_budget, upload
 
-from .memory import pattern, wait
+from .memory import PATIENCE, pattern, wait
 
 GIB = 1024 * MIB
 TIB = 1024 * GIB
@@ -211,15 +211,18 @@ def test_all_bytes_arrive(size: int, known: bool) -> None:
         assert b"".join(sent.data[number] for number in sorted(sent.data)) == data
 
 
-def test_a_part_that_fails_breaks_off_the_others() -> None:
+# All parts are on their way, or many are still to be read.
+@pytest.mark.parametrize("size", [20, 100])
+def test_a_part_that_fails_breaks_off_the_others(size: int) -> None:
     """Those that wait for their backend would otherwise wait for as long as it has patience."""
-    writer, sent = writer_of(100, large=10, chunk=10, threads=2)
+    writer, sent = writer_of(size, large=10, chunk=10, threads=2)
     waiting, over = threading.Event(), threading.Event()
+    broken_off = []
 
     def put_part(number: int, block: memoryview) -> None:
         if number == 1:
             waiting.set()
-            wait(over)
+            broken_off.append(over.wait(PATIENCE))
             raise OSError("broken off")
         wait(waiting)
         raise OSError("the first error")
@@ -227,7 +230,8 @@ def test_a_part_that_fails_breaks_off_the_others() -> None:
     sent.put_part = put_part  # type: ignore[method-assign]
     sent.interrupt = over.set  # type: ignore[method-assign]
     with pytest.raises(OSError, match="the first error"):
-        upload([pattern(100)], writer, Digests("sha256"), 100)
+        upload([pattern(size)], writer, Digests("sha256"), size)
+    assert broken_off == [True]
     assert sent.requests == [("abort", 0)]
 
 
