@@ -35,8 +35,10 @@ NEW = {
     "s3": [
         ("s3_store_verify_parts", True, None),
         ("s3_store_read_concurrency", 10, 1),
-        ("s3_store_retry_mode", "standard", None),
-        ("s3_store_max_attempts", 5, 1),
+        ("s3_store_memory", 256, 16),
+        ("s3_store_equal_parts", False, None),
+        ("s3_store_retry_timeout", 30.0, 0),
+        ("s3_store_request_payer", "", None),
         ("s3_store_connect_timeout", 10, 1),
         ("s3_store_read_timeout", 60, 1),
         ("s3_store_proxies", {}, None),
@@ -136,7 +138,13 @@ def test_option_is_as_the_facts_say(driver, fact):
 def test_new_option(driver, name, default, minimum):
     opt = option_of(driver, name)
     assert (opt.default, getattr(opt.type, "min", None)) == (default, minimum)
-    kinds = {bool: types.Boolean, int: types.Integer, dict: types.Dict, list: types.List}
+    kinds = {
+        bool: types.Boolean,
+        int: types.Integer,
+        float: types.Float,
+        dict: types.Dict,
+        list: types.List,
+    }
     assert isinstance(opt.type, kinds.get(type(default), types.String))
 
 

@@ -210,9 +210,9 @@ Send a hash with each part of an image, which the service checks.
 Without TLS it is the SHA-256 of the signature, which takes about a sixth of the
 time that an upload takes of the processors on both sides. With TLS it is a
 CRC-32C where the Python library awscrt is installed, otherwise a CRC-32, or
-Content-MD5 where the service knows neither. Set it to False only in a network that is
-trusted: what is damaged or changed on the way to the service is then noticed
-by the first who compares an image with its own hash.
+Content-MD5 where the service knows neither. Set it to False only in a network
+that is trusted: what is damaged or changed on the way to the service is then
+noticed by the first who compares an image with its own hash.
 
 Related options: ``s3_store_enable_data_integrity_protection``.
 """,
@@ -258,9 +258,9 @@ than 10,000 parts of ``s3_store_large_object_chunk_size``. When it is off, its
 parts grow when there are many.
 """,
     ),
-    cfg.IntOpt(
+    cfg.FloatOpt(
         "s3_store_retry_timeout",
-        default=30,
+        default=30.0,
         min=0,
         help="""
 Seconds for which requests are repeated that fail for a passing reason, such as

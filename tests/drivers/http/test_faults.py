@@ -226,8 +226,9 @@ def test_each_request_fails_for_good(
         else:
             # The image was there: this is the server's fault, and not the location's.
             assert isinstance(error, exceptions.RemoteServiceUnavailable)
-        # Those before; then a request and two tries more, each on a second connection as well.
-        assert len(network.proxy.requests) <= number - 1 + 6
+        # Those before; then a request and four tries more, after pauses of 0.2, 0.4 and 0.8 s and
+        # at the end of the two seconds, each on a second connection as well.
+        assert len(network.proxy.requests) <= number - 1 + 10
         network.proxy.clear()
         assert attempt(network, download) is None
 

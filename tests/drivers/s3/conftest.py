@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from glance_store._drivers.s3 import Store
 from glance_store.location import Location
-from tests.drivers.s3.service import BUCKET, Service, serving, without_pauses
+from tests.drivers.s3.service import BUCKET, Service, serving, without_pauses, without_waiting
 from tests.faults.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed requests come again at once; for stores with much patience."""
+    without_waiting(monkeypatch)
 
 
 class Images:

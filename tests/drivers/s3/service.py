@@ -7,7 +7,9 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from glance_store._drivers._objects import claim
 from glance_store._drivers.s3 import upload
+from glance_store.transfer import retry
 from tests.services.fixtures import client_module
 from tests.services.swift import Swift
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 # Of this process alone: another run of the tests may use the same server.
 BUCKET = f"tests-{os.getpid()}"
+# Seconds of patience: less than the first pause takes, so that each request gets one more try.
+ONCE_MORE = 0.1
+# More than any test takes, for faults that end.
+PATIENT = 300
 
 
 class Service:
@@ -58,7 +64,7 @@ class Service:
             "s3_store_large_object_size": 5,
             "s3_store_large_object_chunk_size": 5,
             "s3_store_thread_pools": 3,
-            "s3_store_max_attempts": 2,
+            "s3_store_retry_timeout": ONCE_MORE,
             "s3_store_connect_timeout": 5,
             "s3_store_read_timeout": 15,
         }
@@ -98,8 +104,14 @@ def serving(server: Radosgw | Swift) -> Iterator[Service]:
 
 
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait between two tries: it takes long, and tests nothing."""
+    """Let nobody wait for an object that comes late: it takes long, and tests nothing."""
     client_module("boto3", "s3")
-    pause = "botocore.retries.standard.ExponentialBackoff.delay_amount"
-    monkeypatch.setattr(pause, lambda self, context: 0)
-    monkeypatch.setattr(upload, "_PAUSE", 0.01)
+    monkeypatch.setattr(claim, "_LATE", (0.01, 0.01, 0.01))
+    # Nor may a service that joins parts take a moment longer: tries could not be counted.
+    monkeypatch.setattr(upload, "_PER_PART", 0)
+
+
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait between two tries; a request has more than one with any patience then."""
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "_LONGEST_PAUSE", 0.01)

@@ -16,6 +16,7 @@ import pytest
 from glance_store import exceptions
 from glance_store.testing.inputs import check_bytes, image
 from tests.drivers.s3.loopback import BUCKET, close, store_at
+from tests.drivers.s3.service import PATIENT
 from tests.services.http_server import Answer, File, Request, WebServer, cutting, in_turn
 
 if TYPE_CHECKING:
@@ -110,12 +111,14 @@ def test_wrong_checksum(reading: Callable[..., tuple[Images, str]], size: int) -
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_damaged_image_is_not_asked_for_again(
     web: WebServer, reading: Callable[..., tuple[Images, str]]
 ) -> None:
     """Its first bytes are with the caller, it is of no use to go on."""
     images, uri = reading(
-        Summed(image(1000), {"x-amz-checksum-crc32": crc32(b"other")}), s3_store_max_attempts=5
+        Summed(image(1000), {"x-amz-checksum-crc32": crc32(b"other")}),
+        s3_store_retry_timeout=PATIENT,
     )
     with pytest.raises(exceptions.BackendException, match="checksum"):
         images.read(uri)

@@ -106,7 +106,9 @@ def sent() -> Iterator[Recorder]:
 
     def answer(request: Request, _body: bytes) -> Answer:
         headers = {"ETag": '"1"', "Content-Length": "4"}
-        return Answer(200 if request.method == "HEAD" else 206, b"data", headers)
+        if request.method == "HEAD":
+            return Answer(200, b"", headers)
+        return Answer(206, b"data", {**headers, "Content-Range": "bytes 0-3/4"})
 
     with Recorder(answer) as server:
         yield server

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.s3 import body, parts
+from glance_store._drivers._objects import body
+from glance_store._drivers.s3 import store as module
 from glance_store.testing.inputs import Source, SourceError, check_bytes, image
+from tests.drivers.s3.service import PATIENT
 from tests.faults.conftest import eventually
 from tests.faults.http import How
 from tests.faults.proxy import FaultProxy
@@ -106,10 +108,11 @@ def test_r213_no_more_parts_in_flight_than_threads(
 
 
 def test_parts_larger_than_configured_are_fewer_in_memory(
-    images: Images, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Images], proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is what the options make it, not what the size of the image does."""
-    monkeypatch.setattr(parts, "MAX_PARTS", 6)
+    monkeypatch.setattr(module, "_LIMITS", module._LIMITS._replace(most=6))
+    images = make(s3_store_memory=25)
     ahead = []
     data = image(60 * MIB)
     proxy.inject(bandwidth=40 * MIB)
@@ -134,10 +137,11 @@ def test_r216_failed_part_is_no_logging_error(
     assert "Logging error" not in caplog.text
 
 
+@pytest.mark.usefixtures("brisk")
 def test_a_part_that_is_sent_again_is_neither_read_nor_hashed_again(
     make: Callable[..., Images], proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = make(s3_store_max_attempts=3)
+    images = make(s3_store_retry_timeout=PATIENT)
     hashed: list[int] = []
 
     def sha256(data: Any) -> Any:
@@ -181,8 +185,12 @@ def test_parts_are_hashed_for_the_service_unless_configured(
     assert images.read(small) == b"data"
 
 
-def test_removal_is_tried_again(images: Images, service: Service, proxy: FaultProxy) -> None:
+@pytest.mark.usefixtures("brisk")
+def test_removal_is_tried_again(
+    make: Callable[..., Images], service: Service, proxy: FaultProxy
+) -> None:
     """The abort of an upload fails as well, at first."""
+    images = make(s3_store_retry_timeout=PATIENT)
     images.add("other", b"data")
     before = service.listing()
     proxy.clear()
@@ -245,9 +253,12 @@ def test_r222_small_object_of_somebody_else_is_not_replaced(
 # -- downloads
 
 
+@pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize("how", [How.RESET, How.TRUNCATE])
-def test_download_is_resumed(images: Images, proxy: FaultProxy, how: How) -> None:
+def test_download_is_resumed(make: Callable[..., Images], proxy: FaultProxy, how: How) -> None:
     """A body that breaks off is asked for from there on."""
+    # Whoever is reset loses what has come: two failures in a row.
+    images = make(s3_store_retry_timeout=PATIENT)
     data = image(3 * PART)
     uri = images.add("resumed", data)
     proxy.clear()
@@ -315,7 +326,7 @@ def test_r223_download_that_is_given_up_leaves_no_connection(
     [
         (403, exceptions.Forbidden),
         (404, exceptions.NotFound),
-        (409, exceptions.BackendException),
+        (409, exceptions.RemoteServiceUnavailable),
         (412, exceptions.RemoteServiceUnavailable),
         (416, exceptions.TruncatedImage),
         (429, exceptions.RemoteServiceUnavailable),

@@ -64,7 +64,10 @@ class Elsewhere:
             return Answer(200, b"", headers)
         if request.method == "DELETE":
             return Answer(204)
-        return Answer(206 if "range" in request.headers else 200, data, headers)
+        if "range" in request.headers:
+            headers["Content-Range"] = f"bytes 0-{len(data) - 1}/{len(data)}"
+            return Answer(206, data, headers)
+        return Answer(200, data, headers)
 
     def regions(self, method: str) -> list[str]:
         """Return for which regions requests have come."""

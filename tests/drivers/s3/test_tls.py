@@ -15,8 +15,9 @@ import pytest
 import trustme
 
 from glance_store import exceptions
-from glance_store._drivers.s3 import body
+from glance_store._drivers._objects import body
 from glance_store.testing.inputs import check_bytes, image
+from tests.drivers.s3.service import PATIENT
 from tests.faults.http import How
 from tests.services.http_server import Proxy
 
@@ -128,11 +129,12 @@ def test_r203_private_authority(tls: Callable[..., Images], front: TlsFront) -> 
 
 
 def test_payload_is_not_hashed_twice(tls: Callable[..., Images], front: TlsFront) -> None:
-    """Bodies carry their MD5, and their SHA-256 is not signed."""
+    """Bodies carry a fast checksum, and their SHA-256 is not signed."""
     tls().add("hashed", image(PART + 3))
     parts = [head for head in bytes(front.sent).split(b"\n\n") if b"partnumber" in head]
     heads = bytes(front.sent)
-    assert heads.count(b"content-md5: ") == 2
+    assert heads.count(b"x-amz-checksum-%b: " % body.crc_name().lower().encode()) == 2
+    assert b"content-md5" not in heads
     assert heads.count(b"unsigned-payload") >= 2
     assert b"expect:" not in heads
     assert parts
@@ -164,10 +166,17 @@ CHECKSUMS = {
 }
 
 
+@pytest.fixture
+def crc32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without the library for CRC-32C."""
+    monkeypatch.setattr(body, "_crc32c", lambda: None)
+
+
 def crc32(data: bytes) -> bytes:
     return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).lower()
 
 
+@pytest.mark.usefixtures("crc32_alone")
 @pytest.mark.parametrize("size", [1000, PART + 3], ids=["put", "parts"])
 def test_r206_checksum_is_a_header(tls: Callable[..., Images], front: TlsFront, size: int) -> None:
     """Not a trailer behind a chunked body, which services refuse that know neither."""
@@ -185,10 +194,11 @@ def test_r206_checksum_is_a_header(tls: Callable[..., Images], front: TlsFront, 
     assert heads.count(b"x-amz-checksum-algorithm: crc32") == (size > PART)
 
 
+@pytest.mark.usefixtures("crc32_alone", "brisk")
 def test_checksum_is_computed_once_for_all_tries(
     tls: Callable[..., Images], proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = tls(**CHECKSUMS, s3_store_max_attempts=3)
+    images = tls(**CHECKSUMS, s3_store_retry_timeout=PATIENT)
     summed: list[int] = []
 
     def counting(data: Any, *start: int) -> int:
@@ -215,7 +225,7 @@ def test_checksum_is_verified_by_the_service(
     tls: Callable[..., Images], service: Service, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """Bytes that change on the way are not stored."""
-    monkeypatch.setattr(body.Body, "crc32", lambda self: "AAAAAA==")
+    monkeypatch.setattr(body.Body, "crc", ("CRC32", "AAAAAA=="))
     with pytest.raises(exceptions.BackendException, match=r"BadDigest|checksum"):
         tls(**CHECKSUMS).add("damaged", image(size))
     assert service.listing() == []

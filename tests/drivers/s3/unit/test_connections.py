@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import pytest
-from glance_store._drivers.s3.body import Body
 
 from glance_store import exceptions
+from glance_store._drivers._objects.body import Body
 from glance_store._drivers.s3 import client as clients
 from glance_store._drivers.s3.endpoint import parse
 from glance_store._drivers.s3.errors import guarded
 from glance_store.testing import image
+from glance_store.transfer.retry import Patience
 from tests.drivers.stalling import Server, authority, server
 
 __all__ = ["authority", "server"]
@@ -36,8 +37,8 @@ def client_of(server: Server, trusted: str, connecting: float, reading: float) -
         authorities=trusted,
         request_checksums="when_required",
         response_checksums="when_required",
-        retry_mode="standard",
-        attempts=1,
+        patience=0,
+        payer="",
         connect_timeout=connecting,
         read_timeout=reading,
         proxies={},
@@ -47,7 +48,7 @@ def client_of(server: Server, trusted: str, connecting: float, reading: float) -
 
 
 def put(sender: clients.Client, name: str) -> int:
-    body = Body(image(SIZE))
+    body = Body(image(SIZE), Patience(0))
     answer = guarded(
         lambda: sender.s3.put_object(Bucket="bucket", Key=name, Body=body, ContentLength=SIZE),
         "Storing",

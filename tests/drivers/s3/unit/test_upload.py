@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from glance_store import exceptions
+from glance_store._drivers._objects import claim
 from glance_store._drivers.s3 import upload as upload_module
 from glance_store._drivers.s3.bucket import Bucket
-from glance_store._drivers.s3.client import Client
+from glance_store._drivers.s3.client import Client, Settings
 from glance_store._drivers.s3.clock import ServiceClock, clock_of
+from glance_store._drivers.s3.endpoint import parse
 from glance_store._drivers.s3.upload import Upload
+from glance_store.transfer import retry
 
 botocore_exceptions = pytest.importorskip("botocore.exceptions")
 
@@ -23,10 +26,10 @@ KEY = "image"
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
 
 
-def error(code: str, status: int, retries: int = 0) -> Exception:
+def error(code: str, status: int, **headers: str) -> Exception:
     answer = {
         "Error": {"Code": code, "Message": "words"},
-        "ResponseMetadata": {"HTTPStatusCode": status, "RetryAttempts": retries},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
     }
     made: Exception = botocore_exceptions.ClientError(answer, "Operation")
     return made
@@ -48,8 +51,8 @@ class FakeS3:
             "head_bucket": {},
             "create_multipart_upload": {"UploadId": "ours", "ResponseMetadata": {}},
             "upload_part": {"ETag": "etag"},
-            "complete_multipart_upload": {},
-            "put_object": {},
+            "complete_multipart_upload": {"ETag": "etag"},
+            "put_object": {"ETag": "etag"},
             "abort_multipart_upload": {},
             "list_parts": error("NoSuchUpload", 404),
             "list_multipart_uploads": {},
@@ -88,7 +91,8 @@ class FakeS3:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_module, "_PAUSE", 0)
+    monkeypatch.setattr(claim, "_LATE", (0, 0, 0))
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0)
 
 
 @pytest.fixture
@@ -96,12 +100,33 @@ def s3() -> FakeS3:
     return FakeS3()
 
 
-def upload_to(s3: FakeS3, clock: ServiceClock | None = None, **settings: Any) -> Upload:
-    place = types.SimpleNamespace(host="x", shown="http://x", region="")
-    known = types.SimpleNamespace(place=place, sends_md5=False, attempts=3, **settings)
-    conditions: Any = types.SimpleNamespace(supported=True)
-    client = Client(s3, conditions, known)  # type: ignore[arg-type]
-    return Upload(client, Bucket("bucket", may_create=False), KEY, clock)
+def client_of(s3: FakeS3, **settings: Any) -> Client:
+    """Return a client that tries everything once, unless it is told otherwise."""
+    usual: dict[str, Any] = {
+        "place": parse("http://x", ""),
+        "access_key": None,
+        "secret_key": None,
+        "addressing": "path",
+        "authorities": None,
+        "request_checksums": "when_required",
+        "response_checksums": "when_required",
+        "patience": 0,
+        "payer": "",
+        "connect_timeout": 1,
+        "read_timeout": 1,
+        "proxies": {},
+        "concurrency": 1,
+    }
+    return Client(s3, Settings(**{**usual, **settings}))
+
+
+def upload_to(s3: FakeS3, **settings: Any) -> Upload:
+    return Upload(client_of(s3, **settings), Bucket("bucket", may_create=False), KEY)
+
+
+def put_part(upload: Upload, number: int = 1) -> None:
+    upload.begin()
+    upload.put_part(number, memoryview(b"data"))
 
 
 # -- beginning
@@ -124,7 +149,7 @@ def test_all_threads_tell_why_the_upload_could_not_begin(
     texts = []
     for number in (1, 2, 3):
         with pytest.raises(expected, match="Beginning the upload") as caught:
-            upload.part(number, memoryview(b"data"))
+            put_part(upload, number)
         texts.append(str(caught.value))
     assert len(set(texts)) == 1
     assert s3.names() == ["create_multipart_upload"]
@@ -134,8 +159,8 @@ def test_nothing_is_looked_for_after_a_refused_beginning(s3: FakeS3) -> None:
     s3.tell("create_multipart_upload", error("AccessDenied", 403))
     upload = upload_to(s3)
     with pytest.raises(exceptions.Forbidden):
-        upload.part(1, memoryview(b"data"))
-    upload.discard()
+        put_part(upload)
+    upload.abort()
     assert s3.names() == ["create_multipart_upload"]
 
 
@@ -145,17 +170,17 @@ def test_nothing_is_looked_for_after_a_refused_beginning(s3: FakeS3) -> None:
 def test_part_that_outlives_the_abort_is_removed(s3: FakeS3) -> None:
     """The service was still taking it in when it was asked to abort."""
     upload = upload_to(s3)
-    upload.part(1, memoryview(b"data"))
+    put_part(upload)
     s3.tell("list_parts", {"Parts": [{"PartNumber": 1}]})
-    upload.discard()
+    upload.abort()
     assert s3.names()[2:] == ["abort_multipart_upload", "list_parts", "abort_multipart_upload"]
     assert s3.aborted() == ["ours", "ours"]
 
 
 def test_abort_without_late_parts_is_one_request(s3: FakeS3) -> None:
     upload = upload_to(s3)
-    upload.part(1, memoryview(b"data"))
-    upload.discard()
+    put_part(upload)
+    upload.abort()
     assert s3.aborted() == ["ours"]
 
 
@@ -165,13 +190,13 @@ def test_abort_without_late_parts_is_one_request(s3: FakeS3) -> None:
 def test_object_that_comes_late_is_removed_after_the_parts(s3: FakeS3) -> None:
     """Aborting first: what is aborted is not joined any more."""
     upload = upload_to(s3)
-    upload.part(1, memoryview(b"data"))
+    put_part(upload)
     s3.tell("complete_multipart_upload", timeout())
     with pytest.raises(exceptions.RemoteServiceUnavailable):
-        upload.complete()
+        upload.complete(4)
     mark = s3.calls[0][1]["Metadata"]
     s3.tell("head_object", error("404", 404), {"Metadata": mark, "VersionId": "7"})
-    upload.discard()
+    upload.abort()
     names = s3.names()
     assert names.index("abort_multipart_upload") < names.index("delete_object")
     assert s3.calls[-1] == (
@@ -184,33 +209,49 @@ def test_late_object_of_somebody_else_stays(s3: FakeS3) -> None:
     upload = upload_to(s3)
     s3.tell("put_object", timeout())
     with pytest.raises(exceptions.RemoteServiceUnavailable):
-        upload.put(b"data")
+        upload.put_whole(b"data")
     s3.tell("head_object", {"Metadata": {}})
-    upload.discard()
+    upload.abort()
     assert "delete_object" not in s3.names()
 
 
 def test_refusal_of_a_later_try_says_nothing_of_the_first(s3: FakeS3) -> None:
-    upload = upload_to(s3)
-    s3.tell("put_object", error("AccessDenied", 403, retries=1))
+    upload = upload_to(s3, patience=30)
+    s3.tell("put_object", timeout(), error("AccessDenied", 403))
     with pytest.raises(exceptions.Forbidden):
-        upload.put(b"data")
+        upload.put_whole(b"data")
     before = len(s3.calls)
-    upload.discard()
-    assert s3.names()[before:] == ["head_object"] * 3
+    upload.abort()
+    assert s3.names()[before:] == ["head_object"] * 4
 
 
-def test_join_that_cannot_be_repeated_after_a_conflict(s3: FakeS3) -> None:
-    """Some services have thrown the parts away by then."""
-    upload = upload_to(s3)
-    upload.part(1, memoryview(b"data"))
+def test_join_that_cannot_be_repeated_after_a_conflict(
+    s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some services have thrown the parts away by then; others are at it."""
+    monkeypatch.setattr(upload_module, "_PER_PART", 0)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 1)
+    upload = upload_to(s3, patience=0.1)
+    put_part(upload)
     s3.tell(
         "complete_multipart_upload",
         error("ConditionalRequestConflict", 409),
         error("NoSuchUpload", 404),
     )
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="ConditionalRequestConflict"):
-        upload.complete()
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match=r"NoSuchUpload.*under way"):
+        upload.complete(4)
+    assert s3.names().count("complete_multipart_upload") == 2
+
+
+def test_join_of_parts_that_were_never_there(s3: FakeS3) -> None:
+    """Without a request before it that may be under way the answer is believed."""
+    upload = upload_to(s3, patience=30)
+    put_part(upload)
+    s3.tell("complete_multipart_upload", error("NoSuchUpload", 404))
+    with pytest.raises(exceptions.BackendException, match="404 NoSuchUpload") as caught:
+        upload.complete(4)
+    assert not isinstance(caught.value, exceptions.RemoteServiceUnavailable)
+    assert s3.names().count("complete_multipart_upload") == 1
 
 
 # -- the sweep
@@ -219,7 +260,7 @@ def test_join_that_cannot_be_repeated_after_a_conflict(s3: FakeS3) -> None:
 def unknown(upload: Upload) -> None:
     """Let the answer to the beginning be lost."""
     with pytest.raises(exceptions.RemoteServiceUnavailable):
-        upload.part(1, memoryview(b"data"))
+        put_part(upload)
 
 
 def listed(*ids: str, **more: Any) -> dict[str, Any]:
@@ -236,10 +277,10 @@ def test_listing_that_repeats_itself_ends(s3: FakeS3, pages: int) -> None:
     for marker in markers * 100:
         s3.tell("list_multipart_uploads", listed("stray", IsTruncated=True, **marker))
     with pytest.raises(exceptions.BackendException, match="perhaps an unfinished multipart") as e:
-        upload.discard()
+        upload.abort()
     assert KEY in str(e.value)
     assert set(s3.aborted()) == {"stray"}
-    assert s3.names().count("list_multipart_uploads") == 3 * (pages + 1)
+    assert s3.names().count("list_multipart_uploads") == pages + 1
 
 
 def test_repeated_listing_is_logged(s3: FakeS3, caplog: pytest.LogCaptureFixture) -> None:
@@ -248,7 +289,8 @@ def test_repeated_listing_is_logged(s3: FakeS3, caplog: pytest.LogCaptureFixture
     unknown(upload)
     page = listed(IsTruncated=True, NextKeyMarker=KEY)
     s3.tell("list_multipart_uploads", page, page, {})
-    upload.discard()
+    with pytest.raises(exceptions.BackendException, match="perhaps an unfinished multipart"):
+        upload.abort()
     assert "the service repeats itself" in caplog.text
 
 
@@ -263,7 +305,7 @@ def test_all_pages_of_a_listing_are_swept(s3: FakeS3) -> None:
         {**other, "IsTruncated": True, "NextKeyMarker": f"{KEY}-2"},
         listed("c"),
     )
-    upload.discard()
+    upload.abort()
     assert s3.aborted() == ["a", "b", "c"]
 
 
@@ -276,7 +318,8 @@ def test_uploads_begun_at_another_time_are_left_alone(
         upload_module, "time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=None)
     )
     # At noon of the service it was 100 here; the upload begins a minute later and takes a minute.
-    upload = upload_to(s3, ServiceClock(NOON, 99.5, 100.0))
+    upload = upload_to(s3)
+    upload._clock = ServiceClock(NOON, 99.5, 100.0)
     now[0] += 60
 
     def lose(**_arguments: Any) -> Any:
@@ -292,7 +335,7 @@ def test_uploads_begun_at_another_time_are_left_alone(
         for name, seconds in ids.items()
     ]
     s3.tell("list_multipart_uploads", {"Uploads": uploads})
-    upload.discard()
+    upload.abort()
     assert s3.aborted() == ["first", "ours", "last"]
 
 
@@ -302,7 +345,7 @@ def test_uploads_with_parts_are_left_alone(s3: FakeS3) -> None:
     unknown(upload)
     s3.tell("list_multipart_uploads", listed("busy", "idle"))
     s3.tell("list_parts", {"Parts": [{"PartNumber": 1}]})
-    upload.discard()
+    upload.abort()
     assert s3.aborted() == ["idle"]
 
 
@@ -311,12 +354,21 @@ def test_uploads_with_parts_are_left_alone(s3: FakeS3) -> None:
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
 def test_time_of_an_answer(zone: str) -> None:
-    clock = clock_of({"date": f"Thu, 01 Jan 2026 12:00:00 {zone}"}, 10.0, 11.0)
+    clock = clock_of(f"Thu, 01 Jan 2026 12:00:00 {zone}", 10.0, 11.0)
     assert clock is not None
     second = datetime.timedelta(seconds=1)
     assert clock.span(11.0, 20.0) == (NOON - second, NOON + 12 * second)
 
 
-@pytest.mark.parametrize("headers", [{}, {"date": ""}, {"date": "noon"}])
-def test_answer_without_a_time(headers: dict[str, str]) -> None:
-    assert clock_of(headers, 1.0, 2.0) is None
+@pytest.mark.parametrize("date", ["", "noon"])
+def test_answer_without_a_time(date: str) -> None:
+    assert clock_of(date, 1.0, 2.0) is None
+
+
+def test_time_is_that_of_the_answer_to_the_first_look(s3: FakeS3) -> None:
+    s3.tell("head_object", error("404", 404, date="Thu, 01 Jan 2026 12:00:00 GMT"))
+    upload = upload_to(s3)
+    upload.check_free()
+    assert upload._clock is not None
+    earliest, latest = upload._clock.span(upload._clock._answered, upload._clock._answered)
+    assert earliest < NOON < latest
