@@ -28,7 +28,7 @@ _CHECKSUMS_OFF = "when_required"
 _POOL_SIZE = 64
 # Seconds until credentials are looked for again that were not there.
 _PAUSE = 10.0
-# Uploads that were refused with something and taken without it: one alone proves nothing.
+# Uploads in a row that were refused with something and taken without it: one alone proves nothing.
 _PROOFS = 2
 
 
@@ -125,6 +125,11 @@ class Feature:
     def known(self) -> bool:
         """Whether requests have it."""
         return self._proofs < _PROOFS
+
+    def is_known(self) -> None:
+        """Take note that a request was taken with it: refusals before had another reason."""
+        if self.known:
+            self._proofs = 0
 
     def is_unknown(self) -> None:
         """Take note that a request was refused with it, and taken without it."""

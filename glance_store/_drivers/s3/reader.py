@@ -133,12 +133,12 @@ class S3Reader:
         answer = self._get(
             {} if whole else {"Range": f"bytes={offset}-{offset + length - 1}"}, offset
         )
-        body = _Body(answer["Body"], self._action, self._verified and whole, self.size, offset)
         try:
             part = self._check(answer, offset, length)
         except ERRORS:
-            body.close()
+            answer["Body"].close()
             raise
+        body = _Body(answer["Body"], self._action, self._verified and whole, self.size, part.start)
         if part.stop > offset + length:
             # More than one at a time would only be sent the same bytes.
             self.concurrency = 1
@@ -162,7 +162,11 @@ class S3Reader:
                 raise
         # A service that does not know the condition, or one that compares in another way: whether
         # it is the same version shows in its answer.
-        answer = get({})
+        try:
+            answer = get({})
+        except NameTaken:
+            # Whatever it compares, the object is not what it was.
+            raise self._replaced(offset) from None
         if answer.get("ETag") and bare_etag(answer["ETag"]) == self._etag:
             self._pin = {}
             return answer
