@@ -124,6 +124,9 @@ BOTO3_HASHING = "boto3 + hashes"
 UNVERIFIED = {"parts not verified": {"s3_store_verify_parts": False}}
 NOT_SLOWER = Goal("speed", 1.0, against=BOTO3)
 S3_PEAK = Goal("peak", 250 * MIB)
+TLS = "radosgw-tls"
+# MiB that the transfers of a store share, unless configured.
+MEMORY = 256
 
 
 def _s3(name: str, title: str, task: Task, *goals: Goal, **more: object) -> Scenario:
@@ -136,10 +139,34 @@ S3 = (
         "add",
         "add 1 GiB, random",
         Task("add", GIB),
-        Goal("speed", 1.3),
+        Goal("speed", 1.1),
         NOT_SLOWER,
         rivals=(BOTO3, BOTO3_HASHING),
         options=UNVERIFIED,
+    ),
+    _s3(
+        "add-network",
+        "add 1 GiB, 64 KiB reads",
+        Task("add", GIB, source="network"),
+        Goal("speed", 2.0),
+    ),
+    _s3("add-tls", "add 1 GiB over TLS", Task("add", GIB), Goal("speed", 1.15), place=TLS),
+    _s3(
+        "add-tls-network",
+        "add 1 GiB over TLS, 64 KiB reads",
+        Task("add", GIB, source="network"),
+        Goal("speed", 1.15),
+        place=TLS,
+    ),
+    _s3("get-tls", "get 1 GiB over TLS", Task("read", GIB), place=TLS),
+    _s3(
+        "add-eight",
+        "add 8 images of 1 GiB at once",
+        Task("add", GIB, count=8, threads=8, source="generated"),
+        Goal("peak", (MEMORY + 100) * MIB),
+        at_most=1,
+        warm=False,
+        alone=True,
     ),
     _s3("get", "get 1 GiB", Task("read", GIB), Goal("speed", 1.0), NOT_SLOWER, rivals=(BOTO3,)),
     _s3(
@@ -249,6 +276,7 @@ FOUR = {
         "swift_store_read_concurrency": THREADS,
     }
 }
+UNVERIFIED_SEGMENTS = {"segments not verified": {"swift_store_verify_segments": False}}
 # The option for memory says how much an upload may take for segments; 256 MiB unless set.
 HOLDING = {CURRENT: {**FOUR[CURRENT], "swift_store_upload_memory": 1200}}
 # What a process takes that has loaded the library and its client.
@@ -273,6 +301,39 @@ SWIFT = (
         Task("add", 32 * SEGMENT, options=SEGMENTS_32),
         Goal("speed", 1.4),
         rivals=("SwiftService",),
+    ),
+    _swift(
+        "add-default",
+        "add 1000 MiB, random, as configured by default",
+        Task("add", 32 * SEGMENT),
+        Goal("speed", 1.4),
+        options={},
+    ),
+    _swift(
+        "add-default-network",
+        "add 1000 MiB by default, 64 KiB reads",
+        Task("add", 32 * SEGMENT, source="network"),
+        Goal("speed", 1.4),
+        options=UNVERIFIED_SEGMENTS,
+    ),
+    _swift("get-default", "get 1000 MiB by default", Task("read", 32 * SEGMENT), options={}),
+    _swift(
+        "add-default-far",
+        "add 1000 MiB by default, 20 ms, 40 MiB/s a connection",
+        Task("add", 32 * SEGMENT),
+        Goal("speed", 3.0),
+        options={},
+        link="far",
+        at_most=2,
+        warm=False,
+    ),
+    _swift(
+        "add-five",
+        "add 5 images of 200 MiB at once, by default",
+        Task("add", 200 * MIB, count=5, threads=5, source="generated"),
+        Goal("peak", 400 * MIB),
+        options={},
+        unit=MIB,
     ),
     _swift(
         "get",
