@@ -33,6 +33,14 @@ class TlsRadosgw(Radosgw):
     """A gateway that takes encrypted connections as well, with a certificate of its own."""
 
     name = "radosgw-tls"
+    bucket = "images-tls"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Both gateways are of one cluster, which knows the user of the other one.
+        self.user = "glance-tls"
+        self.swift_user = f"{self.user}:swift"
+        self.access_key = "glance-tls-access"
 
     def frontends(self, folder: Path) -> str:
         self.tls_port = free_port()

@@ -8,12 +8,18 @@ come back when it is collected.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 
+# Blocks from this size on have buffers in pages of their own. What the allocator gets back from
+# many threads it keeps, a heap for each of them: a process would take a multiple of what is in use.
+# And pages that are used again need not be fetched from the system, which takes nearly as long as
+# hashing them.
+_LARGE = 4 * 1024 * 1024
 # Seconds after which somebody who waits looks whether a transfer has been collected meanwhile.
 _LOOK = 1.0
 
@@ -34,6 +40,8 @@ class Memory:
         self._changed = threading.Condition(threading.RLock())
         self._held: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         self._queue: deque[object] = deque()
+        self._idle: dict[int, list[mmap.mmap]] = {}  # by their bytes
+        self._buffers: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # those in use, too
 
     def _free(self) -> int:
         return self.size - sum(list(self._held.values()))
@@ -90,7 +98,42 @@ class Memory:
         """Give back what a transfer holds."""
         with self._changed:
             self._held.pop(holder, None)
+            self._let_go()
             self._changed.notify_all()
+
+    def buffer(self, length: int) -> mmap.mmap | None:
+        """Return a buffer for a block whose bytes are held; None where it needs none.
+
+        :param length: its bytes
+        """
+        if length < _LARGE:
+            return None
+        with self._changed:
+            idle = self._idle.get(length)
+            if idle:
+                return idle.pop()
+            # Those of other sizes make room.
+            for others in self._idle.values():
+                while others and sum(map(len, self._buffers)) + length > self.size:
+                    others.pop()
+            made = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._buffers.add(made)
+            return made
+
+    def recycle(self, block: object) -> None:
+        """Take back the buffer of a block that nobody uses any more.
+
+        :param block: of any kind
+        """
+        buffer = block.obj if isinstance(block, memoryview) else None
+        if isinstance(buffer, mmap.mmap):
+            with self._changed:
+                self._idle.setdefault(len(buffer), []).append(buffer)
+
+    def _let_go(self) -> None:
+        """Give the pages back to the system when no transfer holds anything."""
+        if not any(self._held.values()):
+            self._idle.clear()
 
     def wake(self) -> None:
         """Have those who wait look whether it is over."""
@@ -139,6 +182,15 @@ class Share:
         """Give bytes back."""
         if self._memory is not None and held:
             self._memory.give(self, held)
+
+    def buffer(self, length: int) -> mmap.mmap | None:
+        """Return a buffer for a block whose bytes are held; None where it needs none."""
+        return None if self._memory is None else self._memory.buffer(length)
+
+    def recycle(self, block: object) -> None:
+        """Take back the buffer of a block that nobody uses any more."""
+        if self._memory is not None:
+            self._memory.recycle(block)
 
     def wake(self) -> None:
         """Have whoever waits look whether it is over."""

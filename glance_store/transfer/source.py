@@ -4,12 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from glance_store import exceptions
 from glance_store.i18n import _
 
-Buffer = bytes | bytearray
+if TYPE_CHECKING:
+    import mmap
+
+Buffer = bytes | bytearray | memoryview
+
+# What is asked for at once where a block is put together in a buffer: the copy comes from the cache
+# of the processor.
+_PORTION = 1024 * 1024
+
+
+class Buffers(Protocol):
+    """Where large blocks are put together."""
+
+    def buffer(self, length: int) -> mmap.mmap | None:
+        """Return a buffer of so many bytes; None: for blocks of this size there are none."""
+        ...
 
 
 def _as_bytes(part: Any) -> bytes:
@@ -55,11 +70,13 @@ class BlockSource:
     """Cuts a source into blocks, whatever portions it delivers.
 
     :param source: an object with ``read(n)``, or an iterable of bytes-like objects
+    :param buffers: where large blocks are put together; None: wherever there is memory
     :raises Invalid: it is neither
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, buffers: Buffers | None = None) -> None:
         self._read = _reader_of(source)
+        self._buffers = buffers
         self._rest = b""
         self._position = 0  # in _rest; slicing the rest off anew for each block would be quadratic
         self._at_end = False
@@ -82,12 +99,18 @@ class BlockSource:
             portion = portion[:length]
         return portion
 
-    def block(self, length: int) -> Buffer:
+    def block(self, length: int, usual: int = 0) -> Buffer:
         """Return the next `length` bytes; fewer only at the end of the data.
 
         :param length: bytes, at least 1
+        :param usual: bytes of the blocks of which this may be the last one
         :raises Invalid: the source delivered something that is not bytes
         """
+        buffer = None
+        if self._buffers is not None:
+            buffer = self._buffers.buffer(max(length, usual))
+        if buffer is not None:
+            return self._fill(buffer, length)
         first = self._portion(length)
         if len(first) == length or not first:
             return first
@@ -100,6 +123,14 @@ class BlockSource:
             block += portion
             portion = self._portion(length - len(block)) if len(block) < length else b""
         return block
+
+    def _fill(self, buffer: mmap.mmap, length: int) -> memoryview:
+        """Put a block together in a buffer, which may be larger than it is."""
+        end = 0
+        while end < length and (portion := self._portion(min(_PORTION, length - end))):
+            buffer[end : end + len(portion)] = portion
+            end += len(portion)
+        return memoryview(buffer)[:end]
 
 
 def bytes_of(block: memoryview) -> bytes:

@@ -70,7 +70,14 @@ def upload(
         if hasattr(writer, "digests"):
             # Complete when commit() is called.
             writer.digests = digests
-        total = _transfer(_SizedSource(source, _block_sizes(writer), size), writer, digests, budget)
+        share = Share(getattr(writer, "memory", None))
+        # Zeros are looked for in blocks that are bytes.
+        buffers = None if writer.holes else share
+        blocks = _SizedSource(source, _block_sizes(writer), size, buffers)
+        try:
+            total = _transfer(blocks, writer, digests, budget, share)
+        finally:
+            share.close()
         result = UploadResult(total, digests.checksum, digests.multihash)
         writer.commit(total)
         # Inside: an interrupt that comes when all is done still finds somebody to abort it.
@@ -105,8 +112,14 @@ def _abort(writer: ImageWriter) -> None:
 class _SizedSource:
     """The blocks of a source that must have exactly `expected` bytes (0: any number)."""
 
-    def __init__(self, source: Any, block_size_at: Callable[[int], int], expected: int) -> None:
-        self._source = BlockSource(source)
+    def __init__(
+        self,
+        source: Any,
+        block_size_at: Callable[[int], int],
+        expected: int,
+        buffers: Share | None,
+    ) -> None:
+        self._source = BlockSource(source, buffers)
         self._block_size_at = block_size_at
         self._expected = expected
         self.block_size = block_size_at(0)  # of the block that is next
@@ -121,7 +134,7 @@ class _SizedSource:
         if self._expected:
             # One byte past the announced end tells that there is too much, and costs nothing.
             wanted = min(wanted, self._expected - self.total + 1)
-        block = self._source.block(wanted)
+        block = self._source.block(wanted, self.block_size)
         self.total += len(block)
         if len(block) == self.block_size:
             self.block_size = self._block_size_at(self.total)
@@ -144,39 +157,40 @@ class _SizedSource:
 
 
 def _transfer(
-    source: _SizedSource, writer: ImageWriter, digests: Digests, budget: int | None
+    source: _SizedSource,
+    writer: ImageWriter,
+    digests: Digests,
+    budget: int | None,
+    share: Share,
 ) -> int:
-    share = Share(getattr(writer, "memory", None))
-    try:
-        offset = 0
-        while True:
-            # Here no block is held: who waits keeps nobody waiting.
-            wanted = source.block_size
-            held = share.take(wanted)
-            block = source.next_block()
-            if len(block) == wanted and _has_use_for_threads(writer):
-                more = source.block_size
-                if share.try_take(more):
-                    second = source.next_block()
-                    if second:
-                        break
-                    share.give(more)
-            _work_off(block, offset, writer, digests)
-            if len(block) < wanted:
-                return source.total
-            offset += len(block)
-            share.give(held)
-            del block
-        read_already = [_Read(second, more), _Read(block, held)]
-        # Blocks are counted, and none may live on in a variable.
-        del block, second
-        # Two have been read by now, whatever the budget.
-        blocks = max(2, default_budget(writer) if budget is None else budget)
-        lanes = _Lanes(blocks * writer.block_size, share)
-        _run(lanes, source, read_already, offset, writer, digests)
-        return source.total
-    finally:
-        share.close()
+    offset = 0
+    while True:
+        # Here no block is held: who waits keeps nobody waiting.
+        wanted = source.block_size
+        held = share.take(wanted)
+        block = source.next_block()
+        if len(block) == wanted and _has_use_for_threads(writer):
+            more = source.block_size
+            if share.try_take(more):
+                second = source.next_block()
+                if second:
+                    break
+                share.give(more)
+        _work_off(block, offset, writer, digests)
+        if len(block) < wanted:
+            return source.total
+        offset += len(block)
+        share.recycle(block)
+        share.give(held)
+        del block
+    read_already = [_Read(second, more), _Read(block, held)]
+    # Blocks are counted, and none may live on in a variable.
+    del block, second
+    # Two have been read by now, whatever the budget.
+    blocks = max(2, default_budget(writer) if budget is None else budget)
+    lanes = _Lanes(blocks * writer.block_size, share)
+    _run(lanes, source, read_already, offset, writer, digests)
+    return source.total
 
 
 def _has_use_for_threads(writer: ImageWriter) -> bool:
@@ -254,7 +268,7 @@ def _update(consumer: Updatable, _offset: int, block: Buffer) -> None:
 
 def _write(writer: ImageWriter, offset: int, block: Buffer) -> None:
     with memoryview(block) as view:
-        if not writer.holes:
+        if not writer.holes or isinstance(block, memoryview):
             writer.write(offset, view)
             return
         for start, end in sparse.data_runs(block):
@@ -447,6 +461,7 @@ class _Lanes:
                 item.pending -= 1
                 if not item.pending:
                     self._free += item.room.own
+                    self._share.recycle(item.block)
                     self._share.give(item.room.shared)
                     self._space.notify()
                     self._landed(1)

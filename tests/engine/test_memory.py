@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -201,6 +202,77 @@ def test_a_slow_source_keeps_no_other_upload_waiting() -> None:
     go_on.set()
     thread.join(PATIENCE)
     assert held(memory) == 0
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of the tests are large enough for buffers."""
+    monkeypatch.setattr(memory_module, "_LARGE", BLOCK)
+
+
+@pytest.mark.usefixtures("large")
+def test_buffers_are_used_again() -> None:
+    memory = Memory(10 * BLOCK)
+    share = Share(memory)
+    share.take(BLOCK)
+    first = share.buffer(BLOCK)
+    assert first is not None
+    share.recycle(memoryview(first)[:5])
+    assert share.buffer(BLOCK) is first
+    assert share.buffer(BLOCK) is not first
+    assert share.buffer(BLOCK - 1) is None
+    # What is none of them is left alone.
+    share.recycle(b"data")
+    share.recycle(memoryview(b"data"))
+    assert Share(None).buffer(BLOCK) is None
+
+
+@pytest.mark.usefixtures("large")
+def test_idle_buffers_make_room_for_those_of_another_size() -> None:
+    memory = Memory(10 * BLOCK)
+    share = Share(memory)
+    share.take(BLOCK)
+    buffers = [share.buffer(BLOCK) for _number in range(8)]
+    while buffers:
+        share.recycle(memoryview(buffers.pop()))  # type: ignore[arg-type]
+    assert sum(map(len, memory._buffers)) == 8 * BLOCK
+    large = share.buffer(5 * BLOCK)
+    assert large is not None
+    assert sum(map(len, memory._buffers)) <= 10 * BLOCK
+
+
+@pytest.mark.usefixtures("large")
+def test_pages_go_back_when_nothing_is_on_its_way() -> None:
+    memory = Memory(10 * BLOCK)
+    one, two = Share(memory), Share(memory)
+    one.take(BLOCK)
+    two.take(BLOCK)
+    one.recycle(memoryview(one.buffer(BLOCK)))  # type: ignore[arg-type]
+    one.close()
+    assert len(memory._buffers) == 1
+    two.close()
+    assert len(memory._buffers) == 0
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("portion", [1, 7, BLOCK, 10 * BLOCK])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_blocks_in_buffers_have_the_bytes_of_the_source(portion: int, concurrency: int) -> None:
+    """Also when a buffer is used again while other blocks are on their way."""
+    memory = Memory(5 * BLOCK)
+    data = pattern(40 * BLOCK + 3)
+    kept: list[bool] = []
+
+    def look(_number: int) -> None:
+        kept.append(len(memory._buffers) <= 5)
+
+    writer = SharingWriter(memory, concurrency=concurrency, on_write=look)
+    source = (data[at : at + portion] for at in range(0, len(data), portion))
+    result = upload(source, writer, Digests("sha256"), len(data))
+    assert b"".join(each.data for each in sorted(writer.writes, key=lambda w: w.offset)) == data
+    assert result.multihash == hashlib.sha256(data).hexdigest()
+    assert all(kept)
+    assert not memory._buffers
 
 
 class SharingReader(StreamingMemoryReader):
