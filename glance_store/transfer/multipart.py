@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from glance_store import exceptions
 from glance_store.i18n import _
+from glance_store.transfer.digest import Digests
 from glance_store.transfer.memory import Memory
 
 MIB = 1024 * 1024
@@ -130,9 +131,11 @@ def too_large(limits: Limits) -> exceptions.StorageFull:
 class Parts(Protocol):
     """What a backend does with the parts of one image; safe from several threads."""
 
-    def put_whole(self, block: memoryview | bytes) -> None:
+    def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
         """Make the image from all of its bytes, in one request.
 
+        :param block: the bytes
+        :param md5: of them, in hexadecimal, where it is known
         :raises Duplicate: there is such an image
         """
         ...
@@ -196,6 +199,7 @@ class MultipartWriter:
     ) -> None:
         self.uri = uri
         self.metadata: dict[str, Any] = {}
+        self.digests: Digests | None = None
         self.memory = memory
         self._parts = parts
         self._plan = plan
@@ -222,7 +226,7 @@ class MultipartWriter:
         """
         is_all = self._whole or (self._may_be_whole and len(block) < self.block_size)
         if is_all and offset == 0:
-            self._parts.put_whole(block)
+            self._put_whole(block)
             self._stored = "whole"
             return
         self._stored = "parts"
@@ -239,7 +243,11 @@ class MultipartWriter:
             self._parts.complete(size)
         elif self._stored is None:
             # An image without a byte has no part.
-            self._parts.put_whole(b"")
+            self._put_whole(b"")
+
+    def _put_whole(self, block: memoryview | bytes) -> None:
+        # An image of one block is hashed before it is written.
+        self._parts.put_whole(block, None if self.digests is None else self.digests.checksum)
 
     def interrupt(self) -> None:
         """Have the parts that are on their way end soon."""

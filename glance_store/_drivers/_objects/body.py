@@ -25,11 +25,17 @@ class Body:
 
     :param block: the bytes; they may not change as long as this object is in use
     :param patience: of the upload; when that is stopped no more is sent
+    :param hashing: compute the MD5 while the bytes are sent
     """
 
-    def __init__(self, block: memoryview | bytes, patience: Patience) -> None:
+    def __init__(
+        self, block: memoryview | bytes, patience: Patience, hashing: bool = False
+    ) -> None:
         self._view = memoryview(block)
         self._patience = patience
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._hashing = hashing
+        self._hashed = 0  # bytes, from the beginning
         self._position = 0
 
     def __len__(self) -> int:
@@ -47,6 +53,9 @@ class Body:
         """
         if self._patience.stopped:
             raise exceptions.BackendException("The upload was broken off")
+        # Behind the sending, not before it: the kernel has something to send meanwhile.
+        if self._hashing:
+            self._hash(self._position)
         if length is None or length < 0:
             length = len(self._view)
         part = self._view[self._position : self._position + max(length, _SLICE)]
@@ -59,6 +68,11 @@ class Body:
         self._position = max(0, base + offset)
         return self._position
 
+    def rewound(self) -> Body:
+        """Begin anew; return this object."""
+        self.seek(0)
+        return self
+
     def tell(self) -> int:
         """Return the position."""
         return self._position
@@ -70,8 +84,15 @@ class Body:
 
     @functools.cached_property
     def md5(self) -> str:
-        """The hexadecimal MD5."""
-        return hashlib.md5(self._view, usedforsecurity=False).hexdigest()
+        """The hexadecimal MD5 of the whole block, whatever part of it was sent."""
+        self._hash(len(self._view))
+        return self._md5.hexdigest()
+
+    def _hash(self, end: int) -> None:
+        if end > self._hashed:
+            with self._view[self._hashed : end] as part:
+                self._md5.update(part)
+            self._hashed = end
 
     def content_md5(self) -> str:
         """Return the value of the header Content-MD5."""

@@ -54,13 +54,13 @@ class Claim(abc.ABC):
 
     :param identity: of the name among all names of the process
     :param shown: the name, for errors
-    :param seconds: for which passing failures are borne
+    :param patience: for passing failures
     """
 
-    def __init__(self, identity: Hashable, shown: str, seconds: float) -> None:
+    def __init__(self, identity: Hashable, shown: str, patience: Patience) -> None:
         self.shown = shown
         self.mark = secrets.token_hex(8)
-        self.patience = Patience(seconds)
+        self.patience = patience
         self._identity = identity
         # Whether a request may have put the object there, or may still do it.
         self.uncertain = False

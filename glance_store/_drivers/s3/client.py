@@ -17,6 +17,7 @@ from glance_store import exceptions
 from glance_store._drivers.s3 import endpoint
 from glance_store._drivers.s3.redaction import REDACTION
 from glance_store.i18n import _
+from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
     from glance_store._drivers.s3.endpoint import Endpoint
@@ -44,6 +45,7 @@ class Settings:
     request_checksums: str
     response_checksums: str
     patience: float  # seconds
+    attempts: int | None  # at most
     payer: str
     connect_timeout: int  # seconds
     read_timeout: int  # seconds
@@ -77,6 +79,7 @@ class Settings:
                 conf.s3_store_response_checksum_validation if protected else _CHECKSUMS_OFF
             ),
             patience=conf.s3_store_retry_timeout,
+            attempts=conf.s3_store_max_attempts,
             payer=conf.s3_store_request_payer or "",
             connect_timeout=conf.s3_store_connect_timeout,
             read_timeout=conf.s3_store_read_timeout,
@@ -88,6 +91,10 @@ class Settings:
             concurrency=max(conf.s3_store_thread_pools, conf.s3_store_read_concurrency),
             verifies_parts=conf.s3_store_verify_parts,
         )
+
+    def new_patience(self, in_all: bool = False) -> Patience:
+        """Return the patience for a new transfer, or for a clean-up."""
+        return Patience(self.patience, in_all, None if self.attempts is None else self.attempts - 1)
 
     @property
     def verifies_downloads(self) -> bool:

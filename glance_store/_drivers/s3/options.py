@@ -270,6 +270,14 @@ They count from the first failure; a request that is under way when they end is
 waited for. Only the part that failed is sent or fetched again, not the image.
 """,
     ),
+    cfg.IntOpt(
+        "s3_store_max_attempts",
+        min=1,
+        help="""
+How often a request is sent at most, the first time included, within the time
+of ``s3_store_retry_timeout``. When unset, that time alone decides.
+""",
+    ),
     cfg.StrOpt(
         "s3_store_request_payer",
         default="",

@@ -233,7 +233,7 @@ class Store(driver.Store):
         :raises RemoteServiceUnavailable: the service cannot be reached
         """
         client, place = self._client(), _place(location)
-        patience = Patience(client.settings.patience)
+        patience = client.settings.new_patience()
         reader = S3Reader(
             client,
             str(place.bucket),
@@ -258,7 +258,7 @@ class Store(driver.Store):
         name = {"Bucket": place.bucket, "Key": place.key}
         shown = f"{place.bucket}/{place.key}"
         action = _("Deleting %s") % shown
-        patience = Patience(client.settings.patience)
+        patience = client.settings.new_patience()
         patience.call(lambda: guarded(lambda: client.s3.head_object(**name), action, shown))
         patience.call(lambda: guarded(lambda: client.s3.delete_object(**name), action, shown))
         LOG.debug("Store %s: deleted %s", self.name, shown)

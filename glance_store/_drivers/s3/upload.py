@@ -23,7 +23,6 @@ from glance_store._drivers.s3.errors import (
     wants_md5,
 )
 from glance_store.i18n import _
-from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
     import datetime
@@ -57,7 +56,7 @@ class Upload(Claim):
     def __init__(self, client: Client, bucket: Bucket, key: str) -> None:
         settings = client.settings
         super().__init__(
-            (settings.place.host, bucket.name, key), f"{bucket.name}/{key}", settings.patience
+            (settings.place.host, bucket.name, key), f"{bucket.name}/{key}", settings.new_patience()
         )
         self._client = client
         self._s3 = client.s3
@@ -123,10 +122,11 @@ class Upload(Claim):
 
     # -- sending
 
-    def put_whole(self, block: memoryview | bytes) -> None:
+    def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
         """Create the object from all of its bytes.
 
         :param block: the bytes
+        :param md5: of no use here
         :raises Duplicate: there is such an object
         """
         body = Body(block, self.patience)
@@ -366,7 +366,7 @@ class Upload(Claim):
         :raises BackendException: something could not be removed; the text says what
         """
         # What has used up its time, or was interrupted, has nothing left for this.
-        self.patience = Patience(self._client.settings.patience, in_all=True)
+        self.patience = self._client.settings.new_patience(in_all=True)
         left = []
         if self._id is not None and not self._clean(self._abort):
             left.append(f"the unfinished multipart upload {self._id} of {self.shown}")

@@ -4,23 +4,23 @@
 from __future__ import annotations
 
 import importlib
-import logging
+import os
 import threading
-import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.connections import Settings
+from glance_store._drivers.swift.client import Settings
 from glance_store._drivers.swift.references import Reference
 from glance_store.i18n import _
-
-LOG = logging.getLogger(__name__)
+from glance_store.transfer.retry import Patience
 
 _T = TypeVar("_T")
 
-_PAUSE = 0.5
+# Accounts that only locations name, and that are kept besides those of the configuration.
+_KEPT = 32
 
 
 def v3_address(address: str) -> str:
@@ -40,8 +40,11 @@ def session_for(plugin: Any, settings: Settings) -> Any:
     :param plugin: what authenticates
     :param settings: options of the store
     """
-    session = importlib.import_module("keystoneauth1.session")
-    return session.Session(auth=plugin, verify=settings.verify, timeout=settings.read_timeout)
+    module = importlib.import_module("keystoneauth1.session")
+    session = module.Session(auth=plugin, verify=settings.verify)
+    # Its constructor takes one number only; what is below it knows two.
+    session.timeout = settings.timeout
+    return session
 
 
 def plugin_for(reference: Reference, address: str, user: str | None, key: str | None) -> Any:
@@ -81,12 +84,12 @@ def plugin_for(reference: Reference, address: str, user: str | None, key: str | 
     )
 
 
-def ask(call: Callable[[], _T], action: str, retries: int) -> _T:
+def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
     """Call a function that uses the identity service; translate its errors.
 
     :param call: the function
     :param action: what is tried, in words without secrets
-    :param retries: further tries when the service does not answer
+    :param patience: for passing failures
     :raises SwiftUnavailable: the service does not answer
     :raises SwiftError: it refuses
     """
@@ -95,17 +98,16 @@ def ask(call: Callable[[], _T], action: str, retries: int) -> _T:
         importlib.import_module("swiftclient.exceptions").ClientException,
         OSError,
     )
-    while True:
+
+    def attempt() -> _T:
         try:
             return call()
         except failures as exc:
             error = errors.identity_failure(exc, action)
         # Raised out here: the original quotes the request.
-        if retries <= 0 or not isinstance(error, errors.SwiftUnavailable):
-            raise error
-        LOG.warning("%s; trying again, %d tries left", error, retries)
-        retries -= 1
-        time.sleep(_PAUSE)
+        raise error
+
+    return patience.call(attempt)
 
 
 def good_token(session: Any, interval: int, refused: str | None) -> str:
@@ -132,14 +134,18 @@ class SessionAccount:
     :param connection: swiftclient's connection to the account
     :param session: keystoneauth's session, whose token the connection uses
     :param interval: seconds before its end at which a token is replaced
-    :param retries: further tries when the identity service does not answer
+    :param patience: returns a new one, for passing failures
     """
 
-    def __init__(self, connection: Any, session: Any, interval: int, retries: int) -> None:
-        self._connection = connection
+    renewable = True
+
+    def __init__(
+        self, connection: Any, session: Any, interval: int, patience: Callable[[], Patience]
+    ) -> None:
+        self.connection = connection
         self._session = session
         self._interval = interval
-        self._retries = retries
+        self._patience = patience
         self._url: str | None = None
         # keystoneauth locks the fetching of a token only: one that another thread invalidates in
         # the next moment is not there for the thread that has asked for it.
@@ -150,9 +156,9 @@ class SessionAccount:
         """Address of the account."""
         if self._url is None:
             # With an address of its own the catalogue need not have one.
-            url = self._connection.url
+            url = self.connection.url
             if not url:
-                url, _token = ask(self._found, _ACTION, self._retries)
+                url, _token = ask(self._found, _ACTION, self._patience())
             if not url:
                 raise errors.NoEndpointError
             self._url = url.rstrip("/")
@@ -160,7 +166,7 @@ class SessionAccount:
 
     def _found(self) -> Any:
         with self._lock:
-            return self._connection.get_auth()
+            return self.connection.get_auth()
 
     def token(self) -> str:
         """Return a token that does not expire soon."""
@@ -176,13 +182,10 @@ class SessionAccount:
             with self._lock:
                 return good_token(self._session, self._interval, refused)
 
-        return ask(current, _ACTION, self._retries)
+        return ask(current, _ACTION, self._patience())
 
     def prepare(self) -> None:
         """Do nothing: the credentials are known for as long as it takes."""
-
-    def tend(self) -> None:
-        """Do nothing: as `prepare`."""
 
     def close(self) -> None:
         """Keep the token, for the next request of this account."""
@@ -197,11 +200,13 @@ class GivenAccount:
     :param connection: of swiftclient
     """
 
+    renewable = True
+
     def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        self.connection = connection
         url, self._token = connection.url, connection.token
         if not url or not self._token:
-            url, self._token = ask(connection.get_auth, _ACTION, 0)
+            url, self._token = ask(connection.get_auth, _ACTION, Patience(0))
         self.url: str = url.rstrip("/")
         self._lock = threading.Lock()
 
@@ -213,14 +218,56 @@ class GivenAccount:
         """Have the connection authenticate anew."""
         with self._lock:
             if self._token == refused:
-                _url, self._token = ask(self._connection.get_auth, _ACTION, 0)
+                _url, self._token = ask(self.connection.get_auth, _ACTION, Patience(0))
             return str(self._token)
 
     def prepare(self) -> None:
         """Do nothing: the connection is the caller's."""
 
-    def tend(self) -> None:
-        """Do nothing: as `prepare`."""
-
     def close(self) -> None:
         """Leave the connection to the caller."""
+
+
+class Sessions:
+    """The accounts of a store whose credentials are known, of its own in each process.
+
+    Anybody who may add locations can name any number of accounts: of those only the ones that were
+    used last are kept. What is dropped is closed by Python when its last user has let go of it.
+
+    :param kept: accounts outside of the configuration that are kept
+    """
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._kept = kept
+        # By process, each with a lock of its own: a forked child must not use the connections that
+        # it has inherited, and a lock may be held by a thread that it does not have.
+        self._of_process: dict[int, _Accounts] = {}
+
+    def get(self, key: Hashable, stays: bool, make: Callable[[], SessionAccount]) -> SessionAccount:
+        """Return an account.
+
+        :param key: tells it from all others
+        :param stays: it is one of the configuration
+        :param make: makes it, without a request
+        """
+        accounts = self._of_process.setdefault(os.getpid(), _Accounts(self._kept))
+        return accounts.get(key, stays, make)
+
+
+class _Accounts:
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._staying: dict[Hashable, SessionAccount] = {}
+        self._passing: OrderedDict[Hashable, SessionAccount] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, stays: bool, make: Callable[[], SessionAccount]) -> SessionAccount:
+        with self._lock:
+            account = self._staying.get(key) or self._passing.pop(key, None) or make()
+            if stays or key in self._staying:
+                self._staying[key] = account
+            else:
+                self._passing[key] = account
+                if len(self._passing) > self._kept:
+                    self._passing.popitem(last=False)
+            return account

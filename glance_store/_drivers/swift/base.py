@@ -9,24 +9,28 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from oslo_config import cfg
+
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.swift import containers, deletion, manifest, pieces, sizes
+from glance_store._drivers.swift import containers, deleter, large
 from glance_store._drivers.swift.auth import GivenAccount
-from glance_store._drivers.swift.client import Account, Client
-from glance_store._drivers.swift.connections import Connections, Settings
+from glance_store._drivers.swift.client import Account, Client, Settings, Wires
 from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
-from glance_store._drivers.swift.objects import ObjectWriter, StreamWriter
 from glance_store._drivers.swift.options import OPTIONS
-from glance_store._drivers.swift.publish import Name
-from glance_store._drivers.swift.reader import SwiftReader
-from glance_store._drivers.swift.writer import (
-    LEAST_HELD,
-    BufferedSegmentsWriter,
-    SegmentedWriter,
-    StreamedSegmentsWriter,
-)
+from glance_store._drivers.swift.reader import SwiftReader, find
+from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter
+from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
+from glance_store.store_options import DEFAULT_GROUP, SHARED_CONF_GROUP
+from glance_store.transfer.memory import Memory
+from glance_store.transfer.multipart import (
+    MIB,
+    EqualParts,
+    GrowingParts,
+    MultipartWriter,
+    Plan,
+)
 from glance_store.transfer.retry import Patience, ResumingStreamingReader
 
 if TYPE_CHECKING:
@@ -35,18 +39,17 @@ if TYPE_CHECKING:
     from glance_store.transfer.interface import ImageReader
 
 _PACKAGE = __name__.rpartition(".")[0]
-_MIB = 1024 * 1024
 # The unit of the options for sizes, as ever.
 _MB = 1000 * 1024
-# Smaller images are held in memory and sent when they are complete.
-_HELD = 8 * _MIB
+# Images from this size on are in segments of that size, unless the operator has said something.
+_LARGE, _SEGMENT = 64 * MIB, 32 * MIB
+# Smaller images are held in memory, and sent in one request.
+_HELD = 8 * MIB
 # What is sent while it comes in is handed on in blocks of this: Swift ends a request when nothing
 # has come for a minute, and the sources of images can be slow.
-_STREAMED_BLOCK = _MIB
+_STREAMED_BLOCK = MIB
 # Of what a request costs little depends on how much it asks for: 32 MiB.
 _READS_IN_A_RANGE = 8
-# Seconds: the operator has counted the tries.
-_LONGEST = 600.0
 
 
 class _Given(NamedTuple):
@@ -70,7 +73,8 @@ class BaseStore(driver.Store):
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self.store_location_class = StoreLocation
-        self._connections = Connections()
+        self._wires = Wires()
+        self._memory = Memory(self.store_conf.swift_store_memory * MIB)
         # In bytes; other programs read them.
         self.large_object_size = 5 * 1024 * _MB
         self.large_object_chunk_size = 200 * _MB
@@ -96,6 +100,7 @@ class BaseStore(driver.Store):
         options = self.store_conf
         self.large_object_size = options.swift_store_large_object_size * _MB
         self.large_object_chunk_size = options.swift_store_large_object_chunk_size * _MB
+        self._memory = Memory(options.swift_store_memory * MIB)
         try:
             self._check_environment()
         except exceptions.BadStoreConfiguration as exc:
@@ -110,6 +115,11 @@ class BaseStore(driver.Store):
                     "the library swiftclient is missing: install python-swiftclient and "
                     "keystoneauth1, such as by pip install 'glance_store[swift]'"
                 )
+            )
+        authorities = self.store_conf.swift_store_cacert
+        if authorities and not os.path.exists(authorities):
+            raise self._misconfigured(
+                _("swift_store_cacert names %s, which is not there") % authorities
             )
         if not self.store_conf.swift_buffer_on_upload:
             return
@@ -166,9 +176,10 @@ class BaseStore(driver.Store):
             "auth_version": "3",
             "insecure": settings.insecure,
             "cacert": settings.cacert,
-            "timeout": settings.read_timeout,
+            "timeout": settings.timeout,
             "ssl_compression": options.swift_store_ssl_compression,
-            "retries": settings.retries,
+            # The engine has the one loop for that: by seconds, and ended with the transfer.
+            "retries": 0,
             "os_options": {
                 "service_type": options.swift_store_service_type,
                 "endpoint_type": options.swift_store_endpoint_type,
@@ -208,7 +219,7 @@ class BaseStore(driver.Store):
             account: Account = GivenAccount(context.connection)
         else:
             account = self._account_of(place, context)
-        return Client(self._connections, self._settings, account)
+        return Client(self._wires, self._settings, account)
 
     # -- reading
 
@@ -246,20 +257,21 @@ class BaseStore(driver.Store):
         place = _place(location)
         client = self._client(place, context)
         options = self.store_conf
+        patience = client.patience()
         try:
             reader = SwiftReader(
                 client,
                 cast("str", place.container),
                 cast("str", place.obj),
-                options.swift_store_read_concurrency,
-                self.read_size,
+                concurrency=options.swift_store_read_concurrency,
+                range_size=self.read_size,
+                memory=self._memory,
+                patience=patience,
             )
         except BaseException:
             client.account.close()
             raise
-        return ResumingStreamingReader(
-            reader, Patience(_LONGEST, most=options.swift_store_retry_get_count)
-        )
+        return ResumingStreamingReader(reader, patience)
 
     def get_size(self, location: Location, context: Any = None) -> int:
         """Return the bytes of an image.
@@ -277,7 +289,7 @@ class BaseStore(driver.Store):
         obj = cast("str", place.obj)
         action = _("Asking for the size of image %s") % obj
         try:
-            return pieces.find(client, cast("str", place.container), obj, action).size
+            return find(client, cast("str", place.container), obj, action, client.patience()).size
         except exceptions.BackendException as exc:
             if isinstance(exc, SwiftDenied) or not self._is_configured(place):
                 raise exceptions.BadStoreUri(str(exc)) from exc
@@ -296,31 +308,48 @@ class BaseStore(driver.Store):
         """
         account, place = self._account_for(context)
         place.container, place.obj = self._container_for(image_id), image_id
-        client = Client(self._connections, self._settings, account)
+        client = Client(self._wires, self._settings, account)
         container = place.container
         try:
             uri = self._checked_uri(place)
-            name = Name(client, container, image_id)
-            name.check_free()
-            segmented = not size or size >= self.large_object_size
-            if segmented or size > _HELD:
+            upload = Upload(
+                client,
+                container,
+                image_id,
+                lambda: self._ensure(client, container) and self._owns_container,
+                verify=self.store_conf.swift_store_verify_segments,
+            )
+            upload.check_free()
+            if not size or size > _HELD:
                 # The token has to be good when the last byte has come, and a little longer.
                 account.prepare()
             # What does not fit is refused before anything is made for it.
-            plan = self._plan(name, size, manifest.cluster(client)) if segmented else None
-            made = self._ensure(client, container)
-            shared = (
-                name,
-                uri,
-                made and self._owns_container,
-                lambda: self._ensure(client, container) and self._owns_container,
-            )
-            if plan is not None:
-                return self._segmented(shared, size, plan)
-            return self._single(shared, size)
+            large_size, segment = self._sizes(account)
+            plan = self._plan(upload, size, segment) if not size or size >= large_size else None
+            upload.ensure_container()
+            return self._writer(upload, uri, size, plan)
         except BaseException:
             account.close()
             raise
+
+    def _sizes(self, account: Account) -> tuple[int, int]:
+        """Return from how many bytes on an image is in segments, and bytes of a segment."""
+        set_by_operator = any(
+            self._is_set(f"swift_store_large_object_{name}") for name in ("size", "chunk_size")
+        )
+        if set_by_operator or not account.renewable:
+            # A single request needs a good token at its beginning only.
+            return self.large_object_size, self.large_object_chunk_size
+        return _LARGE, _SEGMENT
+
+    def _is_set(self, name: str) -> bool:
+        """Tell whether the operator has given an option a value."""
+        if self.backend_group and self.conf[self.backend_group][name] is not None:
+            return True
+        found = self.conf.get_location(
+            name, SHARED_CONF_GROUP if self.backend_group else DEFAULT_GROUP
+        )
+        return found is not None and found.location is not cfg.Locations.opt_default
 
     # Whether a container is for one image alone.
     _owns_container = False
@@ -330,7 +359,8 @@ class BaseStore(driver.Store):
 
     def _ensure(self, client: Client, container: str) -> bool:
         create = self.store_conf.swift_store_create_container_on_put
-        return containers.ensure(client, container, create, self._container_headers())
+        headers = self._container_headers()
+        return containers.ensure(client, container, create, headers, client.patience())
 
     def _uri(self, place: StoreLocation) -> str:
         return place.get_uri()
@@ -352,41 +382,38 @@ class BaseStore(driver.Store):
             )
         return uri
 
-    def _single(self, shared: tuple[Any, ...], size: int) -> StoreWriter:
-        if size <= _HELD:
-            return ObjectWriter(*shared, size=size)
-        memory = self.store_conf.swift_store_upload_memory * _MIB
-        return StreamWriter(
-            *shared, size=size, block_size=self._streamed_block, keep=size + _HELD <= memory
-        )
+    def _plan(self, upload: Upload, size: int, segment: int) -> Plan:
+        cluster = large.cluster(upload.client, upload.patience)
+        limits = cluster.limits(upload.names, segment)
+        if size:
+            return EqualParts(segment, limits, size)
+        if 2 * segment <= self._memory.size:
+            # They grow as far as they can be held.
+            limits = limits._replace(largest=min(limits.largest, self._memory.size // 2))
+        return GrowingParts(segment, limits)
 
-    @property
-    def _streamed_block(self) -> int:
-        return min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
-
-    def _plan(self, name: Name, size: int, cluster: manifest.Cluster) -> sizes.Plan:
-        chunk = self.large_object_chunk_size
-        return sizes.plan(size, chunk, cluster.most(name, chunk), cluster.largest)
-
-    def _segmented(self, shared: tuple[Any, ...], size: int, plan: sizes.Plan) -> StoreWriter:
-        options = self.store_conf
-        segment = plan.size_at(0)
+    def _writer(self, upload: Upload, uri: str, size: int, plan: Plan | None) -> StoreWriter:
+        options, memory = self.store_conf, self._memory
+        block = min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
+        if plan is None:
+            if size <= _HELD:
+                return MultipartWriter(
+                    upload,
+                    EqualParts(size, large.USUAL.limits(upload.names, size), size),
+                    uri,
+                    size,
+                    size + 1,
+                    1,
+                    memory,
+                )
+            return StreamedWriter(upload, uri, size, block, None, memory)
         if options.swift_buffer_on_upload:
             folder = options.swift_upload_buffer_dir
-            block = min(self.WRITE_CHUNKSIZE, segment)
-            return BufferedSegmentsWriter(*shared, plan=plan, block_size=block, folder=folder)
-        memory = options.swift_store_upload_memory * _MIB
-        # The engine holds two blocks more than are being written.
-        fitting = memory // segment - LEAST_HELD + 1
-        if fitting < 1:
-            block = min(self._streamed_block, segment)
-            return StreamedSegmentsWriter(
-                *shared, plan=plan, size=size, block_size=block, largest_kept=memory - _HELD
-            )
-        wanted = options.swift_store_thread_pool_size
-        if size:
-            wanted = min(wanted, -(-size // segment))
-        return SegmentedWriter(*shared, plan=plan, threads=min(wanted, fitting), memory=memory)
+            return BufferedWriter(upload, uri, size, block, plan, memory, folder=folder)
+        if 2 * plan.size_at(0) > memory.size:
+            return StreamedWriter(upload, uri, size, block, plan, memory)
+        threads = options.swift_store_thread_pool_size
+        return MultipartWriter(upload, plan, uri, size, 0, threads, memory)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -401,7 +428,7 @@ class BaseStore(driver.Store):
         client = self._client(place, context)
         container = cast("str", place.container)
         try:
-            deletion.remove(client, container, cast("str", place.obj))
+            deleter.remove(client, container, cast("str", place.obj))
             if self._owns_container:
                 containers.remove_if_empty(client, container)
         finally:
@@ -410,7 +437,7 @@ class BaseStore(driver.Store):
     # -- health
 
     def _check_cluster(self, client: Client) -> str:
-        found = manifest.limits(client)
+        found = large.cluster(client, Patience(0)).static
         kind = "dynamic" if found is None else f"static (up to {found.segments} segments)"
         return f"large objects: {kind}"
 

@@ -1,39 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to one account of Swift, repeated when that may help."""
+"""Requests to one account of Swift, over the connection of swiftclient."""
 
 from __future__ import annotations
 
-import logging
+import copy
+import dataclasses
+import os
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
-import urllib3
+import requests
+import requests.adapters
 
 from glance_store import exceptions
+from glance_store._drivers._patience import patient
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.connections import Connections, Settings
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
-if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse as Response
+# Idle connections kept for each server, enough for the threads of a busy service.
+_POOL_SIZE = 64
 
-LOG = logging.getLogger(__name__)
 
-# Seconds: the operator has counted the tries.
-_LONGEST = 600.0
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options that every request obeys."""
 
-# A body that can be sent again is bytes, or a function that begins anew; an iterator cannot.
-Body = bytes | memoryview | Callable[[], Iterable[Any]] | Iterator[Any] | None
+    insecure: bool
+    cacert: str | None  # path of a file or a directory of authorities
+    connect_timeout: float  # seconds
+    read_timeout: float  # seconds
+    patience: float  # seconds
+    retries: int | None  # at most
+    threads: int  # requests of one upload or deletion at a time
+
+    @classmethod
+    def of(cls, store_conf: Any) -> Settings:
+        """Return the settings of a store.
+
+        :param store_conf: its options as attributes
+        """
+        return cls(
+            insecure=store_conf.swift_store_auth_insecure,
+            cacert=store_conf.swift_store_cacert,
+            connect_timeout=store_conf.swift_store_connect_timeout,
+            read_timeout=store_conf.swift_store_read_timeout,
+            patience=store_conf.swift_store_retry_timeout,
+            retries=store_conf.swift_store_retries,
+            threads=store_conf.swift_store_thread_pool_size,
+        )
+
+    @property
+    def verify(self) -> bool | str:
+        """What requests takes: False, True, or the path of authorities."""
+        return False if self.insecure else self.cacert or True
+
+    def new_patience(self, in_all: bool = False) -> Patience:
+        """Return the patience for a new transfer, or for a clean-up."""
+        return Patience(self.patience, in_all, self.retries)
+
+    @property
+    def timeout(self) -> tuple[float, float]:
+        """What requests takes: seconds for connecting, and of silence."""
+        return self.connect_timeout, self.read_timeout
 
 
 class Account(Protocol):
     """Where an account of Swift is, and a token that is good for the next request."""
 
+    connection: Any  # of swiftclient
+
     @property
     def url(self) -> str:
         """Address of the account."""
+        ...
+
+    @property
+    def renewable(self) -> bool:
+        """Whether there will be another token when this one ends."""
         ...
 
     def token(self) -> str:
@@ -48,11 +93,7 @@ class Account(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Get ready for a transfer that may take longer than the token is good for."""
-        ...
-
-    def tend(self) -> None:
-        """Get ready, if the transfer does take long; called again and again while it lasts."""
+        """Get ready for an upload that may take longer than the token is good for."""
         ...
 
     def close(self) -> None:
@@ -60,18 +101,88 @@ class Account(Protocol):
         ...
 
 
+class _Adapter(requests.adapters.HTTPAdapter):
+    """What is under a connection of swiftclient: with a pool for many threads, and patient.
+
+    swiftclient has options for neither: its pool keeps ten connections, and a server that takes no
+    data for longer than connecting may take would lose an upload.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        super().__init__(pool_connections=4, pool_maxsize=_POOL_SIZE)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools."""
+        super().init_poolmanager(*args, **kwargs)
+        self._make_patient(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the pools behind a proxy."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        self._make_patient(manager)
+        return manager
+
+    def _make_patient(self, manager: Any) -> None:
+        manager.pool_classes_by_scheme = {
+            scheme: patient(pool, self._seconds)
+            if not hasattr(pool.ConnectionCls, "patience")
+            else pool
+            for scheme, pool in manager.pool_classes_by_scheme.items()
+        }
+
+
+class Wires:
+    """The connections of a store, of its own in each process, each for all threads.
+
+    A forked child leaves alone what it has inherited: two processes on one connection would get
+    parts of each other's answers.
+    """
+
+    def __init__(self) -> None:
+        # No lock: one that is held while another thread forks stays locked in the child for ever.
+        # A connection too many has not connected yet and costs nothing.
+        self._wires: dict[tuple[object, ...], Any] = {}
+
+    def to(self, url: str, account: Account, settings: Settings) -> Any:
+        """Return the HTTPConnection of swiftclient to a server.
+
+        :param url: on the server
+        :param account: whose connection knows how it is made
+        :param settings: options of the store
+        """
+        parts = urllib.parse.urlsplit(url)
+        key = (os.getpid(), settings, parts.scheme, parts.netloc)
+        wire = self._wires.get(key)
+        if wire is None:
+            _parsed, wire = account.connection.http_connection(url)
+            # The token is for this server, not for the one that it names.
+            wire.request_session.max_redirects = 0
+            for scheme in ("http://", "https://"):
+                wire.request_session.mount(scheme, _Adapter(settings.read_timeout))
+            wire = self._wires.setdefault(key, wire)
+        return wire
+
+
 class Client:
     """Sends requests to an account, from any thread.
 
-    :param connections: the pools of the store
+    :param wires: the connections of the store
     :param settings: its options
     :param account: where, and as whom
     """
 
-    def __init__(self, connections: Connections, settings: Settings, account: Account) -> None:
+    def __init__(self, wires: Wires, settings: Settings, account: Account) -> None:
         self.settings = settings
         self.account = account
-        self._connections = connections
+        self._wires = wires
+
+    def patience(self, in_all: bool = False) -> Patience:
+        """Return that for a new transfer, or for a clean-up.
+
+        :param in_all: the seconds are those of all requests together
+        """
+        return self.settings.new_patience(in_all)
 
     def request(
         self,
@@ -80,26 +191,32 @@ class Client:
         obj: str | None = None,
         *,
         action: str,
+        patience: Patience,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
-        body: Body = None,
+        body: Callable[[], Any] | None = None,
+        again: bool = True,
+        once: bool = False,
         allow: Iterable[int] = (),
-        retries: int | None = None,
-        read_timeout: float | None = None,
+        check: Callable[[requests.Response], None] | None = None,
+        more: float = 0.0,
         stream: bool = False,
-    ) -> Response:
+    ) -> requests.Response:
         """Send a request, with a new token or again after a pause where that may help.
 
         :param method: such as ``GET``
         :param container: name of the container
         :param obj: name of the object; None for the container itself
         :param action: what is tried, in words without secrets, for errors
+        :param patience: for passing failures
         :param query: parameters of the request
         :param headers: besides the token
-        :param body: what is sent; an iterator is sent once, whatever happens
+        :param body: begins anew with what is sent
+        :param again: False: the caller sees to further tries
+        :param once: what is sent cannot begin anew, whatever happens
         :param allow: statuses that are returned like a success
-        :param retries: further tries; None for those of the options
-        :param read_timeout: seconds of silence after which it fails; None for the option
+        :param check: raises an error for an answer that is none
+        :param more: seconds of silence that are borne besides those of the options
         :param stream: leave the body of the answer to the caller, who closes it
         :raises NotFound: the answer is 404
         :raises StorageFull: it is 413 or 507
@@ -107,74 +224,76 @@ class Client:
         :raises SwiftError: any other failure
         """
         url = self.account.url + _target(container, obj, query)
-        once = isinstance(body, Iterator)
         allowed = frozenset(allow)
-        token, renewed = self.account.token(), once
+        token, renewed = self.account.token(), once or not self.account.renewable
 
-        def attempt() -> Response:
+        def attempt() -> requests.Response:
             nonlocal token, renewed
             while True:
-                try:
-                    sent = {**(headers or {}), "X-Auth-Token": token}
-                    response = self._send(method, url, sent, body, read_timeout, stream)
-                except errors.NETWORK as exc:
-                    error: exceptions.GlanceStoreException = errors.unreachable(exc, action)
-                else:
-                    status = response.status
-                    if 200 <= status < 300 or status in allowed:
-                        return response
-                    response.close()
-                    error = errors.refusal(status, response.reason, action, obj or container)
-                    if status == 401 and not renewed:
-                        token, renewed = self.account.renew(token), True
-                        continue
-                raise error
+                sent = {**(headers or {}), "X-Auth-Token": token}
+                response = self._send(method, url, sent, body, more, action)
+                status = response.status_code
+                if 200 <= status < 300 or status in allowed:
+                    if not stream:
+                        self._read(response, action)
+                    if check is not None:
+                        check(response)
+                    return response
+                response.close()
+                if status == 401 and not renewed:
+                    token, renewed = self.account.renew(token), True
+                    continue
+                raise errors.refusal(response, action, obj or container)
 
-        tries = 0 if once else self.settings.retries if retries is None else retries
-        return Patience(_LONGEST, most=tries).call(attempt)
+        return patience.call(attempt) if again and not once else attempt()
 
     def _send(
         self,
         method: str,
         url: str,
         headers: dict[str, str],
-        body: Body,
-        read_timeout: float | None,
-        stream: bool,
-    ) -> Response:
-        settings = self.settings
-        timeout = urllib3.Timeout(
-            connect=settings.connect_timeout,
-            read=settings.read_timeout if read_timeout is None else read_timeout,
-        )
-        data = body() if callable(body) else body
-        if isinstance(data, (bytes, memoryview)):
-            headers["Content-Length"] = str(len(data))
-        return self._connections.pool(url, settings).urlopen(
-            method,
-            url,
-            body=data,
-            headers=headers,
-            timeout=timeout,
-            retries=False,
-            redirect=False,
-            preload_content=not stream,
-            decode_content=False,
-            enforce_content_length=True,
-            chunked=data is not None and "Content-Length" not in headers,
-        )
+        body: Callable[[], Any] | None,
+        more: float,
+        action: str,
+    ) -> requests.Response:
+        # A copy: one of its attributes is the answer to the latest request.
+        wire = copy.copy(self._wires.to(url, self.account, self.settings))
+        connecting, reading = self.settings.timeout
+        wire.requests_args = {**wire.requests_args, "timeout": (connecting, reading + more)}
+        path = url.partition("://")[2]
+        path = path[path.index("/") :]
+        try:
+            response: requests.Response = wire.request(
+                method, path, body() if body is not None else "", headers
+            )
+            return response
+        except errors.NETWORK as exc:
+            error = errors.unreachable(exc, action)
+        raise error
 
-    def info(self) -> Response:
-        """Ask the cluster what it can do."""
+    def _read(self, response: requests.Response, action: str) -> requests.Response:
+        """Read the body of an answer."""
+        try:
+            response.content  # noqa: B018 - reads it
+        except errors.NETWORK as exc:
+            error = errors.unreachable(exc, action)
+        else:
+            return response
+        raise error
+
+    def info(self, patience: Patience) -> requests.Response:
+        """Ask the cluster what it can do.
+
+        :raises SwiftUnavailable: no answer
+        """
         parts = urllib.parse.urlsplit(self.account.url)
         # The version and the account make the end of the path, whatever stands before them.
         path = parts.path.rpartition("/v1")[0] + "/info"
         url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-        try:
-            return self._send("GET", url, {}, None, None, False)
-        except errors.NETWORK as exc:
-            error = errors.unreachable(exc, "Asking Swift what it can do")
-        raise error
+        action = "Asking Swift what it can do"
+        return patience.call(
+            lambda: self._read(self._send("GET", url, {}, None, 0.0, action), action)
+        )
 
 
 def _target(container: str, obj: str | None, query: Mapping[str, object] | None) -> str:

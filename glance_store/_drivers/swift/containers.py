@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glance_store import exceptions
-from glance_store._drivers.swift import errors, listing
-from glance_store._drivers.swift.client import Client
+from glance_store._drivers.swift import errors
 from glance_store.i18n import _
+
+if TYPE_CHECKING:
+    from glance_store._drivers.swift.client import Client
+    from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
 
@@ -19,9 +23,6 @@ READ_ACL = "X-Container-Read"
 WRITE_ACL = "X-Container-Write"
 # Everybody who is authenticated. The usual '.r:*' would let in those who are not.
 _EVERYBODY = "*:*"
-# Tries to remove a container; its listing, which decides, is a little late.
-_TRIES = 4
-_FIRST_PAUSE = 0.2
 # Objects in such a listing whose existence is looked at.
 _LOOKED_AT = 10
 
@@ -72,18 +73,22 @@ def acls(
     }
 
 
-def ensure(client: Client, container: str, create: bool, headers: Mapping[str, str]) -> bool:
+def ensure(
+    client: Client, container: str, create: bool, headers: Mapping[str, str], patience: Patience
+) -> bool:
     """See to it that there is a container.
 
     :param client: of the account
     :param container: its name
     :param create: make it if it is not there
     :param headers: with which it is made
+    :param patience: for passing failures
     :returns: whether it was made just now
     :raises SwiftError: it is not there, and may not be made
     """
     action = _("Looking for the container %s") % container
-    if client.request("HEAD", container, action=action, allow=(404,)).status != 404:
+    found = client.request("HEAD", container, action=action, patience=patience, allow=(404,))
+    if found.status_code != 404:
         return False
     if not create:
         raise errors.SwiftError(
@@ -94,8 +99,9 @@ def ensure(client: Client, container: str, create: bool, headers: Mapping[str, s
             container=container,
         )
     action = _("Creating the container %s") % container
+    made = client.request("PUT", container, action=action, patience=patience, headers=headers)
     # 202: somebody else was quicker.
-    return client.request("PUT", container, action=action, headers=headers).status == 201
+    return made.status_code == 201
 
 
 def remove_if_empty(client: Client, container: str) -> None:
@@ -105,38 +111,91 @@ def remove_if_empty(client: Client, container: str) -> None:
     :param container: its name
     """
     try:
-        _remove(client, container)
+        _remove(client, container, client.patience(in_all=True))
     except exceptions.GlanceStoreException as exc:
         LOG.warning("An empty container is left: %s; remove it", exc)
 
 
-def _remove(client: Client, container: str) -> None:
+def _remove(client: Client, container: str, patience: Patience) -> None:
     action = _("Removing the container %s") % container
-    pause = _FIRST_PAUSE
-    for number in range(_TRIES):
-        if number:
-            time.sleep(pause)
-            pause *= 2
-        response = client.request("DELETE", container, action=action, allow=(404, 409))
-        if response.status != 409:
+    tries = patience.tries()
+    while True:
+        response = client.request(
+            "DELETE", container, action=action, patience=patience, allow=(404, 409)
+        )
+        if response.status_code != 409:
             return
-        other = _object_in(client, container)
+        other = _object_in(client, container, patience)
         if other is not None:
             LOG.debug("The container %s stays: %s and perhaps more is in it", container, other)
             return
-    raise errors.SwiftError(
-        _("%(action)s: Swift answers that it is not empty, although nothing is found in it"),
-        action=action,
-    )
+        # Its listing, which decides, is a little late.
+        late = errors.ConflictError(
+            _("%(action)s: Swift answers that it is not empty, although nothing is found in it"),
+            action=action,
+        )
+        if not tries.again(late):
+            raise late
 
 
-def _object_in(client: Client, container: str) -> str | None:
+def _object_in(client: Client, container: str, patience: Patience) -> str | None:
     """Return the name of an object that is not only listed; None if none is found."""
-    for page in itertools.islice(listing.pages(client, container), 1):
+    for page in itertools.islice(pages(client, container, "", patience), 1):
         # Of an image with thousands of segments all may still be listed.
         for entry in page[:_LOOKED_AT]:
             action = _("Looking for %s") % entry.name
-            head = client.request("HEAD", container, entry.name, action=action, allow=(404,))
-            if head.status != 404:
+            head = client.request(
+                "HEAD", container, entry.name, action=action, patience=patience, allow=(404,)
+            )
+            if head.status_code != 404:
                 return entry.name
     return None
+
+
+class Entry(NamedTuple):
+    """An object in a listing."""
+
+    name: str
+    size: int  # bytes
+    etag: str  # MD5 in hexadecimal
+
+
+def pages(client: Client, container: str, prefix: str, patience: Patience) -> Iterator[list[Entry]]:
+    """Yield the objects of a container in the order of their names; a missing one has none.
+
+    :param client: of the account
+    :param container: its name
+    :param prefix: what the names begin with
+    :param patience: for passing failures
+    """
+    action = _("Listing the container %s") % container
+    marker = ""
+    while True:
+        # No limit is named: a cluster refuses one that is above its own.
+        query = {"format": "json", "prefix": prefix, "marker": marker}
+        response = client.request(
+            "GET", container, action=action, patience=patience, query=query, allow=(404,)
+        )
+        if response.status_code == 404:
+            return
+        page = _parsed(response.content, action)
+        if not page:
+            return
+        yield page
+        marker = page[-1].name
+
+
+def _parsed(text: bytes, action: str) -> list[Entry]:
+    try:
+        entries: Any = json.loads(text) if text else []
+        if isinstance(entries, list):
+            return [
+                Entry(str(entry["name"]), int(entry["bytes"]), str(entry["hash"]).lower())
+                for entry in entries
+            ]
+    except (ValueError, LookupError, TypeError):
+        # Said below, without what the parser quotes.
+        entries = None
+    raise errors.SwiftUnavailable(
+        _("%(action)s: the answer is no listing of objects"), action=action
+    )

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
+from typing import Any, NamedTuple
 
-import urllib3
+import requests
 import urllib3.exceptions
 
 from glance_store import exceptions
 from glance_store._drivers import _network
+from glance_store._drivers._objects.errors import NameTaken
 from glance_store.i18n import _
+from glance_store.transfer.retry import PASSING as _PASSING
+from glance_store.transfer.retry import seconds_asked
 
-# Answers that another try may cure: too early, too often, or the server is not well.
-PASSING = frozenset({408, 425, 429, 498, 499, 500, 502, 503, 504})
-_FULL = frozenset({413, 507})
+# Swift says 498 of too many requests, and 499 of one that took too long.
+PASSING = _PASSING | {498, 499}
 _LONGEST_REASON = 80
 _DEEPEST_CAUSE = 8
 
@@ -24,6 +26,13 @@ NETWORK = (
     urllib3.exceptions.HTTPError,
     http.client.HTTPException,
     OSError,
+)
+# A mistake in the configuration, which no further try cures.
+_MISTAKES = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidProxyURL,
 )
 
 
@@ -55,74 +64,100 @@ class TokenRefusedError(SwiftError):
     """The token is not good any more, or not good for this account."""
 
 
-class NameTakenError(SwiftError):
-    """There is an object of this name."""
+class ConflictError(SwiftUnavailable):
+    """Another request for the same object or container was made in the same moment."""
 
-    message = _("There is an object of this name in Swift.")
-
-
-class DamagedError(SwiftUnavailable):
-    """What has arrived is not what was sent."""
+    patience = 5.0
 
 
-def refusal(
-    status: int, reason: str | None, action: str, image: str
-) -> exceptions.GlanceStoreException:
+class _Rule(NamedTuple):
+    """What an answer of Swift becomes."""
+
+    kind: type[exceptions.GlanceStoreException]
+    statuses: frozenset[int]
+    hint: str = ""
+
+
+_RULES = (
+    _Rule(
+        exceptions.StorageFull,
+        frozenset({413, 507}),
+        _(": the cluster is full, or a quota or the largest size of an object is exceeded"),
+    ),
+    _Rule(SwiftDenied, frozenset({403}), _(": the account may not do this")),
+    _Rule(NameTaken, frozenset({412})),
+    _Rule(ConflictError, frozenset({409})),
+    _Rule(SwiftUnavailable, PASSING),
+    _Rule(
+        TokenRefusedError,
+        frozenset({401}),
+        _(
+            ": the token is refused; it has expired or was revoked, or the account may not use "
+            "this storage"
+        ),
+    ),
+)
+_OTHER = _Rule(SwiftError, frozenset())
+
+
+def refusal(response: Any, action: str, image: str) -> exceptions.GlanceStoreException:
     """Return the error for an answer that is no success, ready to raise.
 
-    :param status: of the answer
-    :param reason: the words that came with it
+    :param response: the answer, of requests
     :param action: what was tried, in words without secrets: the beginning of the text
     :param image: how the image is called in errors
     """
-    words = "".join(char for char in reason or "" if char.isprintable())
+    status = response.status_code
+    words = "".join(char for char in response.reason or "" if char.isprintable())
     answer = f"{status} {words[:_LONGEST_REASON]}".rstrip()
+    error: exceptions.GlanceStoreException
     if status == 404:
-        return exceptions.NotFound(
+        error = exceptions.NotFound(
             _("Image %(image)s not found: %(action)s: Swift has no such object or container"),
             image=image,
             action=action,
         )
-    if status in _FULL:
-        return exceptions.StorageFull(
-            _(
-                "%(action)s: Swift answered '%(answer)s': the cluster is full, or a quota or the "
-                "largest size of an object is exceeded"
-            ),
+    else:
+        rule = next((rule for rule in _RULES if status in rule.statuses), _OTHER)
+        error = rule.kind(
+            _("%(action)s: Swift answered '%(answer)s'%(hint)s"),
             action=action,
             answer=answer,
+            hint=rule.hint,
         )
-    if status == 403:
-        return SwiftDenied(
-            _("%(action)s: Swift answered '%(answer)s': the account may not do this"),
-            action=action,
-            answer=answer,
-        )
-    if status in PASSING:
-        return SwiftUnavailable(
-            _("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer
-        )
-    if status == 401:
-        return TokenRefusedError(
-            _(
-                "%(action)s: Swift answered '%(answer)s': the token is refused; it has expired or "
-                "was revoked, or the account may not use this storage"
-            ),
-            action=action,
-            answer=answer,
-        )
-    return SwiftError(_("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer)
+    error.status = status  # type: ignore[attr-defined]
+    if isinstance(error, exceptions.BackendUnavailable):
+        error.retry_after = seconds_asked(response.headers.get("retry-after"))
+    return error
 
 
-def unreachable(exc: BaseException, action: str) -> SwiftUnavailable:
+def unreachable(exc: BaseException, action: str) -> exceptions.GlanceStoreException:
     """Return the error for a request that got no answer, ready to raise.
 
     :param exc: what the network raised
     :param action: what was tried, in words without secrets
     """
-    return SwiftUnavailable(
-        _("%(action)s: %(cause)s"), action=action, cause=_cause_in_words(_root_of(exc))
-    )
+    if isinstance(exc, requests.exceptions.TooManyRedirects):
+        return SwiftError(
+            _(
+                "%(action)s: the server sends to another address, which gets no token: look at the "
+                "address of Swift in the catalogue or in swift_store_endpoint"
+            ),
+            action=action,
+        )
+    root = _root_of(exc)
+    # Of requests itself, before anything is sent: the file of authorities is not there.
+    unread = type(exc) is OSError and "CA certificate bundle" in str(exc)
+    if unread or isinstance(exc, _MISTAKES):
+        return SwiftError(
+            _(
+                "%(action)s: the options do not allow it (%(cause)s): look at swift_store_cacert "
+                "and at the addresses of Swift and of the proxy"
+            ),
+            action=action,
+            cause=_("the authorities cannot be read") if unread else type(exc).__name__,
+        )
+    return SwiftUnavailable(_("%(action)s: %(cause)s"), action=action, cause=_cause_in_words(root))
 
 
 def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreException:
@@ -154,6 +189,8 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
             action=action,
             cause=_cause_in_words(_root_of(exc)),
         )
+    if isinstance(exc, OSError):
+        return unreachable(exc, action)
     return SwiftError(
         _("%(action)s: the identity service cannot be used (%(cause)s)"),
         action=action,
@@ -190,10 +227,7 @@ def _cause_in_words(root: BaseException) -> str:
             )
             % {"cause": root.verify_message}
         )
-    if isinstance(
-        root,
-        (socket.timeout, urllib3.exceptions.TimeoutError, urllib3.exceptions.ReadTimeoutError),
-    ):
+    if isinstance(root, (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)):
         return str(
             _("no answer in the time of swift_store_connect_timeout or swift_store_read_timeout")
         )

@@ -66,7 +66,7 @@ class MultiTenantStore(BaseStore):
             self._url_prefix = place.get_uri().rstrip("/")
         if options.swift_store_use_trusts and self._service() is None:
             LOG.warning(
-                "Store %s: a transfer of an image lasts no longer than the token of its user: "
+                "Store %s: an upload of an image lasts no longer than the token of its user: "
                 "trusts need swift_store_auth_address, swift_store_user and swift_store_key of the "
                 "service. Set them, or set swift_store_use_trusts to False",
                 self.name,
@@ -188,7 +188,7 @@ class MultiTenantStore(BaseStore):
             trusting,
             auth.v3_address(address),
             token,
-            settings.retries,
+            settings.new_patience,
         )
 
     def _endpoint(self, context: Any) -> str:
@@ -244,7 +244,9 @@ class MultiTenantStore(BaseStore):
         )
         container = cast("str", place.container)
         action = _("Setting who may use the container %s") % container
-        client.request("POST", container, action=action, headers=headers)
+        client.request(
+            "POST", container, action=action, patience=client.patience(), headers=headers
+        )
 
 
 def _at(url: str, store: BaseStore) -> StoreLocation:

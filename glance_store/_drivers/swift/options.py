@@ -26,8 +26,9 @@ replace images: use it for tests only. For a private authority set
         "swift_store_cacert",
         sample_default="/etc/ssl/certs/ca-certificates.crt",
         help="""
-Path of a file with the certificates, in PEM form, of the authorities that sign
-the certificates of the identity service and of Swift.
+Path of a file, or of a directory made by ``openssl rehash``, with the
+certificates, in PEM form, of the authorities that sign the certificates of the
+identity service and of Swift.
 
 When unset, the authorities that this host trusts are used. Needed for servers
 with a private authority; otherwise every connection fails.
@@ -104,6 +105,11 @@ Related options: ``swift_store_create_container_on_put``.
         min=1,
         help="""
 Size in MB of 1,024,000 bytes from which on an image is stored in segments.
+
+When neither this option nor ``swift_store_large_object_chunk_size`` is set,
+the store chooses: from 64 MiB on, segments of 32 MiB that are sent side by
+side, and larger ones where the cluster would not take so many. Whoever has set
+one of them gets what both of them say.
 
 Swift refuses single objects above its own limit, usually 5 GB: do not set more
 than that. An image whose size is not known when the upload begins is always
@@ -204,12 +210,10 @@ then has no effect.
         default=0,
         min=0,
         help="""
-How often a download is tried again that cannot go on where it broke off.
+How often a download was tried again that had broken off, in earlier releases.
 
-What is missing is requested at once, whatever this option says. When that
-request brings nothing, this many more follow, after growing pauses. With 0 it
-ends the download with an error. Set some tries where long downloads cross an
-unreliable network.
+It has no effect any more: downloads go on where they broke off, for as long as
+``swift_store_retry_timeout`` says.
 """,
     ),
     cfg.IntOpt(
@@ -230,11 +234,13 @@ Related options: ``swift_store_use_trusts``.
         "swift_store_use_trusts",
         default=True,
         help="""
-Let the user who uploads or downloads trust the service for the time of the
-transfer, so that it can go on when the user's token expires.
+Let the user who uploads trust the service for the time of the upload, so that
+it can go on when the user's token expires.
 
 It has an effect only with ``swift_store_multi_tenant``. Turn it off where the
-identity service offers no trusts; long transfers then fail with the token.
+identity service offers no trusts: then an image is sent as one object as far
+as Swift takes it, since that needs a good token at the beginning only, as
+downloads do.
 """,
     ),
     cfg.BoolOpt(
@@ -336,8 +342,7 @@ Keep the configuration file readable for the service only.
         help="""
 Name of the project that the application credential belongs to.
 
-Used only with ``swift_store_application_credential_id``. Replace it by
-``project_name`` in a section of ``swift_store_config_file``.
+It has no effect: an application credential knows its project.
 """,
     ),
     cfg.StrOpt(
@@ -347,8 +352,7 @@ Used only with ``swift_store_application_credential_id``. Replace it by
         help="""
 Id of the project that the application credential belongs to.
 
-Used only with ``swift_store_application_credential_id``. Replace it by
-``project_id`` in a section of ``swift_store_config_file``.
+It has no effect: an application credential knows its project.
 """,
     ),
     cfg.StrOpt(
@@ -392,24 +396,36 @@ With 1 segments are sent one after the other. More of them help where Swift or
 the network is slower for one connection than for several. Each segment is held
 in memory until it is stored, so that it can be sent again after an error.
 
-Related options: ``swift_store_upload_memory``,
+Related options: ``swift_store_memory``,
 ``swift_store_large_object_chunk_size``.
 """,
     ),
     cfg.IntOpt(
-        "swift_store_upload_memory",
+        "swift_store_memory",
         default=256,
         min=16,
         help="""
-Memory, in MiB, that one upload may use for segments.
+MiB of memory that all uploads and downloads of this store may take together,
+in each process of the service, besides what they always need (about 2 MiB
+each).
 
-Fewer segments than ``swift_store_thread_pool_size`` are under way when two
-more than that do not fit. When not even three segments fit, one is sent at a
-time while its data comes in; it can be sent again after an error if it fits
-alone, and fails the upload if it does not.
+One upload alone may use all of it. Where there are many they wait for each
+other, segment by segment, and downloads request fewer ranges at a time. Of
+segments that do not fit twice one is sent at a time while its data comes in;
+it can be sent again after an error if there is memory for it, and fails the
+upload if there is not.
+""",
+    ),
+    cfg.BoolOpt(
+        "swift_store_verify_segments",
+        default=True,
+        help="""
+Compare the MD5 of each segment with what Swift says that it has stored.
 
-With segments of 200 MB, 4 at once need 1200. The memory is needed for each
-upload that runs at the same time.
+It takes about a quarter more of this host's processors for each upload, on a
+core of its own where there is one. Set it to False where the network is
+trusted, or encrypted: what Swift has stored is compared with its manifest all
+the same. An image that is one object is always compared.
 """,
     ),
     cfg.IntOpt(
@@ -429,8 +445,8 @@ memory until they are read. With 1 that is never done.
         default=10,
         min=1,
         help="""
-Seconds after which a connection to Swift is given up that is not established.
-It does not limit what follows.
+Seconds after which a connection to Swift or to the identity service is given
+up that is not established. It does not limit what follows.
 
 Related options: ``swift_store_read_timeout``.
 """,
@@ -447,17 +463,26 @@ Swift is silent while it stores a segment safely: give it more time where disks
 are slow or segments large.
 """,
     ),
-    cfg.IntOpt(
-        "swift_store_retries",
-        default=3,
+    cfg.FloatOpt(
+        "swift_store_retry_timeout",
+        default=30,
         min=0,
         help="""
-How often a request that failed for a passing reason is repeated: no
-connection, a time-out, or an answer such as 503. While images are deleted,
-conflicts (409) are tried again whatever it says.
+Seconds for which requests to Swift and to the identity service are repeated
+that fail for a passing reason: no connection, a time-out, or an answer such as
+503. 0: none is repeated.
 
-The pauses before it grow from 0.2 to 5 seconds. A download that breaks off in
-the middle of an answer is governed by ``swift_store_retry_get_count``.
+They count from the first failure; a request that is under way when they end is
+waited for. A download that breaks off goes on where it stopped, and has the
+seconds anew whenever data has arrived.
+""",
+    ),
+    cfg.IntOpt(
+        "swift_store_retries",
+        min=0,
+        help="""
+How often a request is repeated at most, within the time of
+``swift_store_retry_timeout``. When unset, that time alone decides.
 """,
     ),
 ]

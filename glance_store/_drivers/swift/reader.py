@@ -1,48 +1,146 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a stored image in ranges, all of them from the same version of it."""
+"""Reads a stored image in ranges, all of them from the same version of it.
+
+Mostly an image is one object to its reader, however many segments it has. Swift looks at one page
+of the segments of a dynamic large object, usually 10,000. Of an image with so many of them it says
+that it is empty, and it ignores ranges behind that page: such an image is read segment by segment.
+"""
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+import itertools
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from glance_store._drivers.swift import errors, pieces
-from glance_store._drivers.swift.client import Account, Client
+from glance_store import exceptions
+from glance_store._drivers._network import break_off
+from glance_store._drivers._objects.errors import NoResult
+from glance_store._drivers._objects.ranges import RangeStream, Rest, bare_etag, part_of
+from glance_store._drivers.swift import containers, errors
 from glance_store.i18n import _
-from glance_store.transfer.interface import Extent
+from glance_store.transfer.interface import Extent, Stream
 
 if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse as Response
+    import requests
 
-    from glance_store._drivers.swift.pieces import Part, Piece
-    from glance_store.transfer.interface import Stream
+    from glance_store._drivers.swift.client import Client
+    from glance_store.transfer.memory import Memory
+    from glance_store.transfer.retry import Patience
 
 
-_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
+class Piece(NamedTuple):
+    """An object in which bytes of an image stand."""
+
+    container: str
+    name: str
+    size: int  # bytes
+    etag: str  # empty: Swift does not say
+
+
+class Pieces:
+    """All bytes of an image.
+
+    :param pieces: in the order of the image; there is at least one
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        # Without a byte it would be requested for nothing.
+        self._pieces = [piece for piece in pieces if piece.size] or list(pieces[:1])
+        self._ends = list(itertools.accumulate(piece.size for piece in self._pieces))
+        self.size = self._ends[-1]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def parts(self, offset: int, length: int) -> Iterator[tuple[Piece, int, int]]:
+        """Yield what a range consists of: an object, an offset in it, bytes.
+
+        :param offset: first byte in the image
+        :param length: bytes; the image has them
+        """
+        for number in range(bisect.bisect_right(self._ends, offset), len(self._pieces)):
+            if length <= 0:
+                return
+            piece = self._pieces[number]
+            begin = offset - (self._ends[number] - piece.size)
+            taken = min(length, piece.size - begin)
+            yield piece, begin, taken
+            offset += taken
+            length -= taken
+
+
+def find(client: Client, container: str, obj: str, action: str, patience: Patience) -> Pieces:
+    """Look what an image consists of.
+
+    :param client: of the account
+    :param container: where the image is
+    :param obj: its name
+    :param action: what is tried, for errors
+    :param patience: for passing failures
+    :raises NotFound: it is not there
+    :raises NoResult: Swift does not say how large it is
+    """
+
+    def check(response: requests.Response) -> None:
+        if not response.headers.get("content-length", "").isdecimal():
+            raise NoResult(_("%s: Swift does not say how large it is") % action)
+
+    head = client.request("HEAD", container, obj, action=action, patience=patience, check=check)
+    size = int(head.headers["content-length"])
+    place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+    if place and not size:
+        where, _slash, prefix = place.partition("/")
+        segments = [
+            Piece(where, entry.name, entry.size, entry.etag)
+            for page in containers.pages(client, where, prefix, patience)
+            for entry in page
+        ]
+        return Pieces(segments or [Piece(container, obj, 0, "")])
+    # Of large objects the ETag stands for all segments together.
+    return Pieces([Piece(container, obj, size, bare_etag(head.headers.get("etag")).lower())])
 
 
 class SwiftReader:
     """A stored image.
+
+    Where its token cannot be renewed, all that is asked for comes in one answer: then the token has
+    to be good at the beginning only.
 
     :param client: of the account; its account is closed with the reader
     :param container: where the image is
     :param obj: its name
     :param concurrency: ranges that may be requested at once
     :param range_size: bytes of such a range
+    :param memory: that the transfers of the store share
+    :param patience: for passing failures
     :raises NotFound: it is not there
     """
 
     def __init__(
-        self, client: Client, container: str, obj: str, concurrency: int, range_size: int
+        self,
+        client: Client,
+        container: str,
+        obj: str,
+        *,
+        concurrency: int,
+        range_size: int,
+        memory: Memory,
+        patience: Patience,
     ) -> None:
         self._client = client
         self._image = obj
-        self.concurrency = concurrency
-        self.range_size = range_size
-        self._pieces = pieces.find(client, container, obj, _("Looking for image %s") % obj)
+        self._patience = patience
+        self.memory = memory
+        self._rest = Rest()
+        action = _("Looking for image %s") % obj
+        self._pieces = find(client, container, obj, action, patience)
         self.size = self._pieces.size
+        renewable = client.account.renewable
+        self.concurrency = concurrency if renewable else 1
+        self.range_size = range_size if renewable else max(range_size, self.size)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read bytes at an offset.
@@ -50,140 +148,120 @@ class SwiftReader:
         :param offset: first byte
         :param length: bytes at most
         :returns: the bytes, none behind the end
-        :raises SwiftUnavailable: the answer broke off
+        :raises BackendUnavailable: the answer broke off
         :raises SwiftError: the image is not the one that was opened
         """
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
         with contextlib.closing(self.open_stream(offset, length)) as stream:
-            data = [stream.read(length)]
-            missing = length - len(data[0])
-            while missing and data[-1]:
-                data.append(stream.read(missing))
-                missing -= len(data[-1])
-            return b"".join(data) if len(data) > 1 else data[0]
+            return stream.read(length)
 
     def open_stream(self, offset: int, length: int) -> Stream:
         """Ask for bytes at an offset.
 
         :param offset: first byte
         :param length: how many; the image has them
-        :raises SwiftUnavailable: no answer, or not for that range
+        :raises BackendUnavailable: no answer, or not for that range
         :raises SwiftError: the image is not the one that was opened
         """
         parts = self._pieces.parts(offset, length)
         if len(self._pieces) == 1:
-            return self._open(next(parts), offset)
-        return _ChainedStream(self._open, parts, offset)
+            return self._rest.take(offset, length) or self._open(*next(parts), offset)
+        return _Chain(self._open, parts, offset)
 
-    def _open(self, part: Part, offset: int) -> SwiftStream:
+    def _open(self, piece: Piece, begin: int, length: int, offset: int) -> RangeStream:
         """Ask for bytes of one object, which stand at an offset of the image."""
-        action = _action(self._image, offset)
-        stop = part.offset + part.length
+        action = self._action(offset)
         response = self._client.request(
             "GET",
-            part.piece.container,
-            part.piece.name,
+            piece.container,
+            piece.name,
             action=action,
-            headers={"Range": f"bytes={part.offset}-{stop - 1}", "Accept-Encoding": "identity"},
+            patience=self._patience,
+            # The caller, who knows what has arrived, asks again.
+            again=False,
+            headers={"Range": f"bytes={begin}-{begin + length - 1}"},
             stream=True,
             allow=(416,),
         )
+        body = _Body(response, lambda at: self._action(offset - begin + at), begin)
         try:
-            _check(response, part.piece, part.offset, stop, action)
-        except BaseException:
-            response.close()
+            etag = bare_etag(response.headers.get("etag")).lower()
+            changed = bool(piece.etag and etag and etag != piece.etag)
+            if changed or response.status_code == 416:
+                raise errors.SwiftError(
+                    _("%(action)s: the image was replaced while it was read; read it again"),
+                    action=action,
+                )
+            status, headers = response.status_code, response.headers
+            part = part_of(status, headers, begin, length, piece.size, action)
+        except exceptions.GlanceStoreException:
+            body.close()
             raise
-        return SwiftStream(response, self._client.account, self._image, offset, part.length)
+        if part.stop > begin + length:
+            # More than one at a time would only be sent the same bytes.
+            self.concurrency = 1
+        keep = self._rest.keep if len(self._pieces) == 1 else None
+        return RangeStream(
+            body, part, begin, length, lambda at: self._action(offset - begin + at), keep
+        )
+
+    def _action(self, offset: int) -> str:
+        return str(
+            _("Reading image %(image)s at byte %(offset)d")
+            % {"image": self._image, "offset": offset}
+        )
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say that there are no holes."""
         yield Extent(offset, length, True)
 
     def close(self) -> None:
-        """Let go of the account."""
+        """Let go of an answer that might have been of use, and of the account."""
+        self._rest.close()
         self._client.account.close()
 
 
-def _check(response: Response, piece: Piece, offset: int, stop: int, action: str) -> None:
-    """Check that an answer has the range that was asked for, of the object that was meant."""
-    etag = pieces.etag(response)
-    changed = piece.etag is not None and etag is not None and etag != piece.etag
-    if response.status == 206:
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-        if found is None or (int(found[1]), int(found[2])) != (offset, stop - 1):
-            raise errors.SwiftUnavailable(
-                _("%(action)s: Swift sends another range than was asked for"), action=action
-            )
-        changed = changed or found[3] not in ("*", str(piece.size))
-    elif response.status != 200 or offset:
-        # 200: all of it, which is right when all of it was asked for.
-        changed = True
-    if changed:
-        raise errors.SwiftError(
-            _("%(action)s: the image was replaced while it was read; read it again"),
-            action=action,
-        )
-
-
-class SwiftStream:
-    """The answer for a range of an image.
+class _Body:
+    """The body of an answer, with errors of this library.
 
     :param response: its body is as it was stored
-    :param account: told that the answer is still being read
-    :param image: name of the image, for errors
-    :param offset: first byte
-    :param length: bytes of the range
+    :param action: says what is being read at an offset
+    :param position: of its first byte
     """
 
     def __init__(
-        self, response: Response, account: Account, image: str, offset: int, length: int
+        self, response: requests.Response, action: Callable[[int], str], position: int
     ) -> None:
         self._response = response
-        self._account = account
-        self._image = image
-        self._offset = offset
-        self._missing = length
+        self._action = action
+        self._position = position
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes, none at the end of the range.
+        """Return up to `length` of the next bytes.
 
-        :param length: how many
-        :raises SwiftUnavailable: the answer broke off, or goes on behind the range
+        :raises SwiftUnavailable: the answer broke off
         """
-        wanted = min(length, self._missing)
-        if not wanted:
-            return b""
-        self._account.tend()
         try:
-            data: bytes = self._response.read(wanted, decode_content=False)
-            self._missing -= len(data)
-            # Also the end has been seen: only then is the connection used again.
-            over = not self._missing and bool(self._response.read(1, decode_content=False))
+            data: bytes = self._response.raw.read(length, decode_content=False)
         except errors.NETWORK as exc:
-            error = errors.unreachable(exc, _action(self._image, self._offset))
+            error = errors.unreachable(exc, self._action(self._position))
         else:
-            # Of a whole image there is no more than its size said.
-            if data and (not over or self._response.status == 200):
-                self._offset += len(data)
-                return data
-            error = errors.SwiftUnavailable(
-                _("%(action)s: the answer has not as many bytes as were asked for"),
-                action=_action(self._image, self._offset),
-            )
+            self._position += len(data)
+            return data
         raise error
+
+    def interrupt(self) -> None:
+        """End a read in another thread."""
+        break_off(self._response.raw)
 
     def close(self) -> None:
         """Let go of what was not read."""
         self._response.close()
 
 
-def _action(image: str, offset: int) -> str:
-    return str(_("Reading image %(image)s at byte %(offset)d") % {"image": image, "offset": offset})
-
-
-class _ChainedStream:
+class _Chain:
     """The bytes of a range, from one object after the other.
 
     :param open_part: asks for the bytes of one of them
@@ -192,18 +270,21 @@ class _ChainedStream:
     """
 
     def __init__(
-        self, open_part: Callable[[Part, int], SwiftStream], parts: Iterator[Part], offset: int
+        self,
+        open_part: Callable[[Piece, int, int, int], RangeStream],
+        parts: Iterator[tuple[Piece, int, int]],
+        offset: int,
     ) -> None:
         self._open = open_part
         self._parts = parts
         self._offset = offset
-        self._stream: SwiftStream | None = None
+        self._stream: RangeStream | None = None
 
     def read(self, length: int) -> bytes:
         """Return up to `length` of the next bytes, none at the end of the range.
 
         :param length: how many
-        :raises SwiftUnavailable: an answer broke off
+        :raises BackendUnavailable: an answer broke off
         :raises SwiftError: the image is not the one that was opened
         """
         while True:
@@ -211,12 +292,18 @@ class _ChainedStream:
                 part = next(self._parts, None)
                 if part is None:
                     return b""
-                self._stream = self._open(part, self._offset)
+                self._stream = self._open(*part, self._offset)
             data = self._stream.read(length)
             if data:
                 self._offset += len(data)
                 return data
             self.close()
+
+    def interrupt(self) -> None:
+        """End a read in another thread."""
+        stream = self._stream
+        if stream is not None:
+            stream.interrupt()
 
     def close(self) -> None:
         """Let go of what was not read."""

@@ -71,6 +71,16 @@ class Reference:
     project_domain_name: str | None = None
     auth_version: str = "3"
 
+    def without_credentials(self) -> Reference:
+        """Return another account of the same domains, whose credentials stand elsewhere."""
+        return dataclasses.replace(
+            self,
+            user=None,
+            key=None,
+            application_credential_id=None,
+            application_credential_secret=None,
+        )
+
     @property
     def ssl_enabled(self) -> bool:
         """Whether the identity service is reached by https."""

@@ -11,8 +11,8 @@ from glance_store._drivers.swift import auth, containers, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.location import StoreLocation
-from glance_store._drivers.swift.sessions import Sessions
 from glance_store.i18n import _
+from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ class SingleTenantStore(BaseStore):
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self.container: str = self.store_conf.swift_store_container
-        self._sessions = Sessions()
+        self._sessions = auth.Sessions()
 
     def configure_add(self) -> None:
         """Look for the account of new images, and set the prefix of their locations.
@@ -105,12 +105,12 @@ class SingleTenantStore(BaseStore):
         :raises GlanceStoreException: one of both fails
         """
         account, _place = self._account_for(None)
-        client = Client(self._connections, self._settings, account)
+        client = Client(self._wires, self._settings, account)
         if not self.store_conf.swift_store_multiple_containers_seed:
             create = self.store_conf.swift_store_create_container_on_put
             allow = (404,) if create else ()
             action = _("Looking for the container %s") % self.container
-            client.request("HEAD", self.container, action=action, allow=allow)
+            client.request("HEAD", self.container, action=action, patience=Patience(0), allow=allow)
         return self._check_cluster(client)
 
     # -- accounts
@@ -126,35 +126,45 @@ class SingleTenantStore(BaseStore):
         return self._account(reference, address, reference.user, reference.key, True), place
 
     def _account_of(self, place: StoreLocation, context: Any) -> Account:
-        reference = None
-        if place.reference is not None:
-            reference = references.find(self.conf, self.backend_group, place.reference)
-        elif place.user is None:
+        configured = self._configured(place)
+        if configured is not None:
+            # Its password may have changed since the image was stored.
+            return self._account(
+                configured, str(place.swift_url), configured.user, configured.key, True
+            )
+        if place.user is None:
             raise exceptions.BadStoreUri(
                 _(
-                    "The location of the image has no user and key: it is that of a store with "
-                    "swift_store_multi_tenant, or somebody has made it up"
+                    "The location of the image has no user and key, and its address is none of the "
+                    "configuration: it is that of a store with swift_store_multi_tenant, or "
+                    "somebody has made it up"
                 )
             )
-        if reference is None:
-            # With the domains of an account that has none.
-            reference = references.Reference(str(place.swift_url))
-        return self._account(
-            reference, str(place.swift_url), place.user, place.key, self._is_configured(place)
-        )
+        reference = references.Reference(str(place.swift_url))
+        with contextlib.suppress(exceptions.BadStoreConfiguration):
+            default = self._references().get(self.store_conf.default_swift_reference)
+            if default is not None and _is_at(default, place):
+                # Another user of the same domains; a location cannot name them.
+                reference = default.without_credentials()
+        return self._account(reference, str(place.swift_url), place.user, place.key, False)
 
-    def _is_configured(self, place: StoreLocation) -> bool:
-        """Tell whether a location names an account of the configuration, in either form."""
+    def _configured(self, place: StoreLocation) -> Reference | None:
+        """Return the account of the configuration that a location is of, in any of its forms."""
         if place.reference is not None:
-            return True
-        named = (place.user, place.key, auth.v3_address(str(place.swift_url)))
+            return references.find(self.conf, self.backend_group, place.reference)
         # A location with all that is needed is good for itself.
         with contextlib.suppress(exceptions.BadStoreConfiguration):
-            for account in self._references().values():
-                address = auth.v3_address(_with_scheme(account))
-                if (account.user, account.key, address) == named:
-                    return True
-        return False
+            known = dict(self._references())
+            default = known.pop(self.store_conf.default_swift_reference, None)
+            for account in ([default] if default is not None else []) + list(known.values()):
+                # One without a user is of an application credential, which cannot stand in it.
+                if _is_at(account, place) and place.user in (None, account.user):
+                    return account
+        return None
+
+    def _is_configured(self, place: StoreLocation) -> bool:
+        """Tell whether a location names an account of the configuration."""
+        return place.reference is not None or self._configured(place) is not None
 
     def _account(
         self,
@@ -184,11 +194,13 @@ class SingleTenantStore(BaseStore):
             session = auth.session_for(auth.plugin_for(reference, address, user, key), settings)
             connection = self.get_store_connection(session, options.swift_store_endpoint)
             return auth.SessionAccount(
-                connection, session, options.swift_store_expire_soon_interval, settings.retries
+                connection, session, options.swift_store_expire_soon_interval, settings.new_patience
             )
 
         return self._sessions.get(known, configured, make)
 
 
-def _with_scheme(account: Reference) -> str:
-    return f"{'https' if account.ssl_enabled else 'http'}://{account.bare_address}"
+def _is_at(account: Reference, place: StoreLocation) -> bool:
+    """Tell whether an account is at the address of a location."""
+    address = f"{'https' if account.ssl_enabled else 'http'}://{account.bare_address}"
+    return auth.v3_address(address) == auth.v3_address(str(place.swift_url))

@@ -7,7 +7,6 @@ import datetime
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.auth import ask, good_token
 from glance_store.i18n import _
+from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ LOG = logging.getLogger(__name__)
 _LONGEST_TRUST = datetime.timedelta(days=7)
 _SPREAD = 24 * 3600 * 10**6  # microseconds
 _TO_THE_SECOND = len("2026-01-01T00:00:00")
-# Seconds of a download after which it is worth a trust; most are over by then.
-_LONG = 60.0
 _TRUSTS = "/OS-TRUST/trusts"
 
 
@@ -34,8 +32,8 @@ class Trust:
     :param trusting: makes the session of the service's user for a trust, of the id of the trust
     :param address: of version 3 of the identity service
     :param token: of the user who trusts
-    :param retries: further tries when the identity service does not answer
-    :raises SwiftError: the identity service refuses
+    :param patience: returns a new one, for passing failures
+    :raises SwiftError: the identity service refuses, or the token is for no project
     """
 
     def __init__(
@@ -44,18 +42,22 @@ class Trust:
         trusting: Callable[[str], Any],
         address: str,
         token: str,
-        retries: int,
+        patience: Callable[[], Patience],
     ) -> None:
         self._service = service
         self._address = address
         self._user_token = token
-        self._retries = retries
+        self._patience = patience
         described = self._call("GET", "/auth/tokens", token, {"X-Subject-Token": token})["token"]
         self.token_expires = _moment(described["expires_at"])
-        trustee = ask(service.get_user_id, _ACTION, retries)
+        trustee = ask(service.get_user_id, _ACTION, patience())
         # Trusts of one user have to differ in their end, also when they begin together.
         longest = _LONGEST_TRUST - datetime.timedelta(microseconds=secrets.randbelow(_SPREAD))
         expires = datetime.datetime.now(datetime.timezone.utc) + longest
+        if "project" not in described or not described.get("roles"):
+            raise errors.SwiftError(
+                _("%(action)s: the token of the user is not for a project"), action=_ACTION
+            )
         wanted = {
             "trustor_user_id": described["user"]["id"],
             "trustee_user_id": trustee,
@@ -115,7 +117,7 @@ class Trust:
             )
             return response.json() if response.content else None
 
-        return ask(call, _ACTION, self._retries)
+        return ask(call, _ACTION, self._patience())
 
     def token(self, interval: int, refused: str | None = None) -> str:
         """Return a token of the user that does not expire soon.
@@ -128,7 +130,7 @@ class Trust:
             with self._lock:
                 return good_token(self._session, interval, refused)
 
-        return ask(current, _ACTION, self._retries)
+        return ask(current, _ACTION, self._patience())
 
     def remove(self) -> None:
         """End the trust: with the user's token, or, when that has expired, with the trust's own."""
@@ -173,6 +175,7 @@ class UserAccount:
     def __init__(
         self, connection: Any, interval: int, make_trust: Callable[[], Trust] | None
     ) -> None:
+        self.connection = connection
         self.url: str = connection.url.rstrip("/")
         self._user_token: str = connection.token
         self._interval = datetime.timedelta(seconds=interval)
@@ -180,7 +183,11 @@ class UserAccount:
         self._trust: Trust | None = None
         self._used_up = False
         self._lock = threading.Lock()
-        self._begun = time.monotonic()
+
+    @property
+    def renewable(self) -> bool:
+        """Whether there is a trust of the user."""
+        return self._trust is not None
 
     def prepare(self) -> None:
         """Have the user trust the service, if that is possible."""
@@ -192,42 +199,35 @@ class UserAccount:
                 self._trust = make()
             except exceptions.GlanceStoreException as exc:
                 LOG.warning(
-                    "A transfer of an image lasts no longer than the token of its user: no trust "
+                    "An upload of an image lasts no longer than the token of its user: no trust "
                     "can be made (%s). Check the user and the roles of the service, or set "
                     "swift_store_use_trusts to False",
                     exc,
                 )
 
-    def tend(self) -> None:
-        """Have the user trust the service if the transfer has lasted for a minute.
-
-        Only with a token that is good: waiting for the next request may be too late.
-        """
-        if self._make_trust is not None and time.monotonic() - self._begun > _LONG:
-            self.prepare()
-
     def token(self) -> str:
         """Return the user's token, or one of the trust when that expires soon."""
-        self.tend()
-        if self._trust is None:
+        trust = self._trust
+        if trust is None:
             return self._user_token
         now = datetime.datetime.now(datetime.timezone.utc)
-        if self._used_up or self._trust.token_expires - now <= self._interval:
-            return self._trust.token(int(self._interval.total_seconds()))
+        if self._used_up or trust.token_expires - now <= self._interval:
+            return trust.token(int(self._interval.total_seconds()))
         return self._user_token
 
     def renew(self, refused: str) -> str:
         """Return a token of the trust."""
-        if self._trust is None:
+        trust = self._trust
+        if trust is None:
             raise errors.TokenRefusedError(
                 _(
                     "Swift refuses the token of the request's user: it has expired or was revoked, "
-                    "or it does not belong to the account. For long transfers see "
+                    "or it does not belong to the account. For long uploads see "
                     "swift_store_use_trusts"
                 )
             )
         self._used_up = True
-        return self._trust.token(int(self._interval.total_seconds()), refused)
+        return trust.token(int(self._interval.total_seconds()), refused)
 
     def close(self) -> None:
         """Remove the trust, if one was made."""

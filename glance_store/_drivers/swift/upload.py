@@ -1,60 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all ways of an upload have in common: the name of the image, its container, its end."""
+"""One image on its way in: an object, or segments and the manifest that makes them one."""
 
 from __future__ import annotations
 
 import logging
+import threading
+import urllib.parse
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from glance_store import exceptions
-from glance_store._drivers.swift import containers, deletion, errors
-from glance_store._drivers.swift.client import Client
-from glance_store._drivers.swift.publish import Name
+from glance_store._drivers._objects.body import Body
+from glance_store._drivers._objects.claim import Claim, Expected, Found, damaged
+from glance_store._drivers._objects.errors import ERRORS, DamagedOnTheWay
+from glance_store._drivers._objects.ranges import bare_etag
+from glance_store._drivers.swift import containers, deleter, errors, large
 from glance_store.i18n import _
+
+if TYPE_CHECKING:
+    import requests
+
+    from glance_store._drivers.swift.client import Client
 
 _T = TypeVar("_T")
 
 LOG = logging.getLogger(__name__)
 
+_MARK = "X-Object-Meta-Glance-Upload"
+# Seconds that the cluster may take to look at one segment of a manifest.
+_PER_SEGMENT = 0.5
+# Seconds until the listing has all segments, from which Swift counts the bytes of an image.
+_LISTING = 20.0
+# The data is not what its ETag says.
+_DAMAGED = 422
 
-class Upload:
-    """What all writers of an image share.
 
-    :param name: that the image will have
-    :param uri: the location that it will have
-    :param container_made: whether the container was made for this image, and goes with it
-    :param ensure_container: makes the container again if it has gone, and says whether it was made
-        for this image
+class Upload(Claim):
+    """An image that is being stored; does what `multipart.MultipartWriter` asks for.
+
+    :param client: of the account
+    :param container: of the image
+    :param obj: name of the object
+    :param ensure: makes the container if it has gone; says whether it was made for this image
+    :param verify: compare the MD5 of each segment with what Swift says of it
     """
 
-    holes = False
-
     def __init__(
-        self, name: Name, uri: str, container_made: bool, ensure_container: Callable[[], object]
+        self,
+        client: Client,
+        container: str,
+        obj: str,
+        ensure: Callable[[], bool],
+        verify: bool,
     ) -> None:
-        self.name = name
-        self.uri = uri
-        self.metadata: dict[str, Any] = {}
-        self._container_made = container_made
-        self._ensure_container = ensure_container
+        super().__init__((client.account.url, container, obj), obj, client.patience())
+        self.client = client
+        self.container = container
+        self.obj = obj
+        self.names = large.Names(container, obj, self.mark)
+        self.verify = verify
+        self._ensure = ensure
+        self._container_made = False
+        # Names that the cluster may know, whatever has become of the requests.
+        self._attempted: dict[int, str] = {}
+        self._stored: dict[int, large.Segment] = {}
+        self._lock = threading.Lock()
 
-    @property
-    def _client(self) -> Client:
-        return self.name.client
+    # -- the name
+
+    def duplicate(self) -> exceptions.Duplicate:
+        """Return the error for a name that is taken, ready to raise."""
+        return exceptions.Duplicate(
+            _("Image %(image)s already exists in the container %(container)s"),
+            image=self.obj,
+            container=self.container,
+        )
+
+    def look(self) -> Found | None:
+        """Return what is in place, None if there is nothing.
+
+        An object that is being put is not in place yet.
+        """
+        action = _("Looking for image %s") % self.obj
+        response = self._request("HEAD", self.obj, action=action, allow=(404,))
+        if response.status_code == 404:
+            return None
+        size = response.headers.get("content-length", "")
+        return Found(
+            response.headers.get(_MARK, ""),
+            bare_etag(response.headers.get("etag")).lower(),
+            int(size) if size.isdecimal() else None,
+        )
+
+    def remove(self, found: Found) -> None:
+        """Remove the object; of a manifest, that alone."""
+        action = _("Removing the unfinished image %s") % self.obj
+        self._request("DELETE", self.obj, action=action, allow=(404,))
+
+    def settle(self, found: Found, expected: Expected) -> None:
+        """Wait until Swift counts all bytes of the image.
+
+        It adds up those of a dynamic large object by a listing, which can be late: until it is
+        complete, readers would get a part of the image.
+
+        :raises SwiftUnavailable: the listing is not complete in time
+        """
+        tries = self.patience.tries(_LISTING)
+        while found.size != expected.size:
+            error = errors.SwiftUnavailable(
+                _(
+                    "Storing image %(image)s: Swift finds %(found)s of its %(size)d bytes: the "
+                    "listing of the container %(container)s is late or too long"
+                ),
+                image=self.obj,
+                found=_("an unknown number") if found.size is None else found.size,
+                size=expected.size,
+                container=self.container,
+            )
+            if not tries.again(error):
+                raise error
+            latest = self.look()
+            if latest is None or latest.mark != self.mark:
+                raise errors.SwiftError(
+                    _("Image %(image)s was removed in the moment in which it was stored"),
+                    image=self.obj,
+                )
+            found = latest
+
+    def _request(self, method: str, obj: str, **more: Any) -> requests.Response:
+        return self.client.request(method, self.container, obj, patience=self.patience, **more)
+
+    def headers(self, more: dict[str, str] | None = None) -> dict[str, str]:
+        """Return the headers of a request that is about to create the object.
+
+        :param more: further headers
+        """
+        return {
+            "Content-Type": "application/octet-stream",
+            "If-None-Match": "*",
+            _MARK: self.mark,
+            **(more or {}),
+        }
+
+    # -- the container
 
     def ensure_container(self) -> None:
-        """Have the container made again if it has gone.
-
-        An upload of the same id that failed may have removed it, when it was empty.
+        """Have the container made if it is not there.
 
         :raises SwiftError: it may not be made
         """
-        if self._ensure_container():
+        if self._ensure():
             self._container_made = True
 
     def into_container(self, send: Callable[[], _T]) -> _T:
         """Have something sent, once more with its container if that has gone.
+
+        An upload of the same id that failed may have removed it, when it was empty.
 
         :param send: sends it
         :returns: what `send` returns
@@ -64,52 +165,194 @@ class Upload:
             return send()
         except exceptions.NotFound:
             self.ensure_container()
-        return self.in_container(send)
+        return self._in_container(send)
 
-    def in_container(self, send: Callable[[], _T]) -> _T:
-        """Have something sent that makes no sense without its container.
-
-        :param send: sends it
-        :returns: what `send` returns
-        :raises SwiftError: there is no container
-        """
+    def _in_container(self, send: Callable[[], _T]) -> _T:
         try:
             return send()
-        except exceptions.NotFound as exc:
+        except exceptions.NotFound:
             # The image that is not found is none that somebody has asked for.
-            raise errors.SwiftError(
-                _("The container %(container)s was removed while image %(image)s was stored"),
-                container=self.name.container,
-                image=self.name.obj,
-            ) from exc
+            error = self.container_removed()
+        raise error
 
-    def cancel(self) -> None:
-        """Break off what is under way."""
+    def container_removed(self) -> errors.SwiftError:
+        """Return the error for a container that has gone for good, ready to raise."""
+        return errors.SwiftError(
+            _("The container %(container)s was removed while image %(image)s was stored"),
+            container=self.container,
+            image=self.obj,
+        )
 
-    def segments(self) -> list[str]:
-        """Return the names of all segments that may be there."""
-        return []
+    # -- sending
+
+    def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
+        """Store the image as one object.
+
+        :param block: its bytes
+        :param md5: of them, in hexadecimal
+        :raises Duplicate: another upload was first
+        """
+        body = Body(block, self.patience)
+        # Swift itself refuses what has changed on its way.
+        etag = md5 or body.md5
+        action = _("Storing image %s") % self.obj
+        headers = self.headers({"ETag": etag})
+
+        def put() -> None:
+            self._request(
+                "PUT",
+                self.obj,
+                action=action,
+                headers=headers,
+                body=body.rewound,
+                again=False,
+                allow=(_DAMAGED,),
+                check=lambda response: check_stored(response, etag, action),
+            )
+
+        try:
+            with self.alone():
+                self.publish(lambda: self.into_container(put), Expected(len(body), etag))
+        finally:
+            body.release()
+        self.close()
+
+    def begin(self) -> None:
+        """Do nothing: segments need no beginning."""
+
+    def attempt(self, number: int) -> str:
+        """Return the name of a segment that is about to be sent.
+
+        :param number: from 1
+        """
+        name = self.names.of(number)
+        with self._lock:
+            self._attempted[number] = name
+        return name
+
+    def stored(self, number: int, etag: str, size: int) -> None:
+        """Note that a segment is stored.
+
+        :param number: from 1
+        :param etag: MD5 of its bytes, in hexadecimal
+        :param size: bytes
+        """
+        with self._lock:
+            self._stored[number] = large.Segment(self._attempted[number], etag, size)
+
+    def put_part(self, number: int, block: memoryview) -> None:
+        """Store a segment, as often as it takes.
+
+        :param number: from 1
+        :param block: its bytes
+        :raises SwiftUnavailable: it does not arrive undamaged
+        """
+        body = Body(block, self.patience, hashing=self.verify)
+        name = self.attempt(number)
+        action = _("Storing the segment %s") % name
+
+        def put() -> requests.Response:
+            return self._request(
+                "PUT",
+                name,
+                action=action,
+                body=body.rewound,
+                allow=(_DAMAGED,),
+                check=lambda response: check_stored(
+                    response, body.md5 if self.verify else None, action
+                ),
+            )
+
+        try:
+            etag = bare_etag(self.into_container(put).headers.get("etag")).lower()
+            self.stored(number, etag or body.md5, len(body))
+        finally:
+            body.release()
+
+    def complete(self, size: int) -> None:
+        """Write the manifest.
+
+        :param size: bytes of the image
+        :raises Duplicate: another upload was first
+        :raises SwiftError: segments are missing
+        """
+        with self._lock:
+            segments = [self._stored[number] for number in sorted(self._stored)]
+        if sum(segment.size for segment in segments) != size:
+            raise exceptions.BackendException(
+                f"The segments of image {self.obj} do not have its {size} bytes"
+            )
+        manifest = large.cluster(self.client, self.patience).manifest(self.names, segments)
+        if manifest is None:
+            # No ETag: radosgw compares it with that of the whole image. What Swift says of the data
+            # comes from a listing, and is no proof.
+            place = urllib.parse.quote(f"{self.container}/{self.names.prefix}")
+            headers, query, expected = {"X-Object-Manifest": place}, None, Expected(size)
+        else:
+            headers, query = {}, {"multipart-manifest": "put"}
+            expected = Expected(size, large.etag_of(segments))
+        action = _("Writing the manifest of image %s") % self.obj
+
+        def put() -> None:
+            self._request(
+                "PUT",
+                self.obj,
+                action=action,
+                query=query,
+                headers=self.headers(headers),
+                body=lambda: manifest or b"",
+                again=False,
+                more=_PER_SEGMENT * len(segments),
+            )
+
+        with self.alone():
+            self.publish(lambda: self._in_container(put), expected)
+        self.close()
+
+    # -- the end
+
+    def interrupt(self) -> None:
+        """End the pauses of other threads; nothing more is sent."""
+        self.patience.stop()
 
     def close(self) -> None:
         """Let go of what a finished upload does not need."""
         try:
-            self._client.account.close()
+            self.client.account.close()
         except exceptions.GlanceStoreException as exc:
-            LOG.warning("After the upload of image %s: %s", self.name.obj, exc)
+            LOG.warning("After the upload of image %s: %s", self.obj, exc)
 
     def abort(self) -> None:
         """Remove everything that this upload has stored; what cannot be removed is logged."""
-        self.cancel()
+        # What has used up its time, or was interrupted, has nothing left for this.
+        self.patience = self.client.patience(in_all=True)
         try:
-            self.name.withdraw()
-        except exceptions.GlanceStoreException as exc:
+            self.withdraw()
+        except ERRORS as exc:
             LOG.error(
                 "An upload has failed and may have left the object %s in the container %s: %s",
-                self.name.obj,
-                self.name.container,
+                self.obj,
+                self.container,
                 exc,
             )
-        deletion.remove_objects(self._client, self.name.container, self.segments())
+        deleter.remove_objects(self.client, self.container, list(self._attempted.values()))
         if self._container_made:
-            containers.remove_if_empty(self._client, self.name.container)
+            containers.remove_if_empty(self.client, self.container)
         self.close()
+
+
+def check_stored(response: requests.Response, md5: str | None, action: str) -> None:
+    """Compare what the server says of what it has stored.
+
+    :param response: to a PUT
+    :param md5: of what was sent, in hexadecimal; None: it is not known
+    :param action: what was tried, for errors
+    :raises DamagedOnTheWay: it is something else; another try may work
+    """
+    if response.status_code == _DAMAGED:
+        raise DamagedOnTheWay(
+            _("%(action)s: Swift says that the data was damaged on its way"), action=action
+        )
+    stored = bare_etag(response.headers.get("etag")).lower()
+    if stored and md5 is not None and stored != md5:
+        raise damaged(action, stored, md5)

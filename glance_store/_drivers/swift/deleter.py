@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing images, in one piece or in any number of segments.
+
+A cluster removes a static large object by itself. Of a dynamic one, segments go first and the
+manifest goes last: as long as one of them is left the manifest still names it, and the deletion can
+be asked for again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import threading
+import urllib.parse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from glance_store import exceptions
+from glance_store._drivers._objects.errors import ERRORS
+from glance_store._drivers.swift import containers, errors
+from glance_store.i18n import _
+from glance_store.transfer.threads import Workers
+
+if TYPE_CHECKING:
+    from glance_store._drivers.swift.client import Client
+    from glance_store.transfer.retry import Patience
+
+LOG = logging.getLogger(__name__)
+
+# Seconds of silence that are borne while the cluster removes segments; it shows signs of life.
+_SILENCE = 120.0
+# Objects in a row that cannot be removed since Swift cannot be reached: then the rest is left.
+_HOPELESS = 6
+_NAMES = 3
+_DENIED = "403"
+
+
+class Place(NamedTuple):
+    """An object of an account."""
+
+    container: str
+    name: str
+
+
+def remove(client: Client, container: str, obj: str) -> None:
+    """Remove an image with all of its segments.
+
+    :param client: of the account
+    :param container: where it is
+    :param obj: its name
+    :raises NotFound: it is not there
+    :raises Forbidden: the account may not remove it
+    :raises SwiftUnavailable: Swift cannot be reached; what is left can be removed later
+    :raises SwiftError: Swift refuses; what is left can be removed later
+    """
+    image = Place(container, obj)
+    patience = client.patience()
+    action = _("Removing image %s") % obj
+    head = client.request("HEAD", *image, action=action, patience=patience)
+    if head.headers.get("x-static-large-object", "").lower() == "true":
+        _remove_static(client, image, patience)
+        return
+    place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+    if place:
+        size = head.headers.get("content-length", "")
+        _remove_dynamic(client, image, place, int(size) if size.isdecimal() else 0, patience)
+    _remove_object(client, image, action, patience)
+
+
+def remove_objects(client: Client, container: str, names: Sequence[str]) -> None:
+    """Remove objects, several at a time; a line in the log says what is left.
+
+    :param client: of the account
+    :param container: where they are
+    :param names: of the objects
+    """
+    sweep = _Sweep(client)
+    sweep.remove([Place(container, name) for name in names])
+    if sweep.left:
+        LOG.error("Objects of an image are left in Swift: %s; delete them", sweep.remains())
+
+
+def _remove_object(client: Client, place: Place, action: str, patience: Patience) -> None:
+    """Remove an object; that it is not there any more is no error."""
+    client.request("DELETE", *place, action=action, patience=patience, allow=(404,))
+
+
+def _remove_dynamic(
+    client: Client, image: Place, place: str, size: int, patience: Patience
+) -> None:
+    """Remove the segments of a dynamic large object; of `size` bytes together."""
+    where, _slash, beginning = place.partition("/")
+    if not where or not beginning:
+        LOG.warning(
+            "The manifest of image %s names no segments (%s); only the manifest is removed",
+            image.name,
+            place,
+        )
+        return
+    tries = patience.tries()
+    sweep = _Sweep(client)
+    seen: dict[Place, int] = {}
+    while True:
+        for page in containers.pages(client, where, beginning, patience):
+            # The manifest itself goes last.
+            found = {Place(where, e.name): e.size for e in page if (where, e.name) != image}
+            sweep.remove([each for each in found if each not in seen])
+            seen.update(found)
+            if sweep.left:
+                # The manifest stays, so that all of it can be tried again.
+                raise sweep.incomplete(image)
+        late = errors.SwiftUnavailable(
+            _("Removing image %(image)s: the listing of the container %(container)s is late"),
+            image=image.name,
+            container=where,
+        )
+        if sum(seen.values()) >= size or not tries.again(late):
+            return
+
+
+def _remove_static(client: Client, image: Place, patience: Patience) -> None:
+    """Have the cluster remove a manifest and what it names.
+
+    It removes the manifest whatever has become of the segments: what it says that it could not
+    remove is removed here.
+    """
+    action = _("Removing image %s and its segments") % image.name
+    failed: dict[Place, None] = {}
+    tries = patience.tries()
+    while True:
+        response = client.request(
+            "DELETE",
+            *image,
+            action=action,
+            patience=patience,
+            query={"multipart-manifest": "delete"},
+            headers={"Accept": "application/json"},
+            allow=(404, 409),
+            more=_SILENCE,
+        )
+        answer, entries = "200 OK", list[Any]()
+        if response.status_code == 409:
+            answer = "409 Conflict"
+        elif response.status_code != 404:
+            # The status of the answer only says that the work was begun.
+            answer, entries = outcome(response.content)
+        failed.update(dict.fromkeys(_place(entry) for entry in entries))
+        if any(text.startswith(_DENIED) for text in (answer, *(str(e[1]) for e in entries))):
+            raise errors.SwiftDenied(
+                _("%(action)s: Swift answered '403 Forbidden': the account may not do this"),
+                action=action,
+            )
+        if not entries and answer.startswith("200"):
+            break
+        problem = errors.SwiftUnavailable(
+            _("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer
+        )
+        if not tries.again(problem):
+            break
+    sweep = _Sweep(client)
+    sweep.remove([place for place in failed if place != image])
+    if sweep.left:
+        raise sweep.incomplete(image)
+    look = client.request("HEAD", *image, action=action, patience=patience, allow=(404,))
+    if look.status_code != 404:
+        raise errors.SwiftError(
+            _("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer
+        )
+
+
+def outcome(text: bytes) -> tuple[str, list[Any]]:
+    """Return what the cluster says at the end of its work, and what it could not remove.
+
+    :param text: its answer
+    :returns: a status, and pairs of a path and a status
+    """
+    try:
+        # Signs of life stand before it.
+        said = json.loads(text)
+        answer = str(said.get("Response Status", ""))
+        entries = said.get("Errors") or []
+        failed = [entry for entry in entries if not str(entry[1]).startswith("404")]
+    except (ValueError, AttributeError, LookupError, TypeError):
+        return "an answer that is not understood", []
+    if answer.startswith("404") or (entries and not failed):
+        return "200 OK", []
+    return answer, failed
+
+
+def _place(entry: Any) -> Place:
+    path = urllib.parse.unquote(str(entry[0])).lstrip("/")
+    container, _slash, name = path.partition("/")
+    return Place(container, name)
+
+
+class _Sweep:
+    """Removes objects from several threads; a failure does not stop the others.
+
+    All of them share one patience: thousands of objects with some seconds each would take hours.
+    Where the cluster cannot be reached any more, or the account may not remove anything, the rest
+    is left alone.
+
+    :param client: of the account
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._patience = client.patience(in_all=True)
+        self._lock = threading.Lock()
+        self._in_a_row = 0
+        self.left: list[Place] = []
+        self.error: Exception | None = None
+        self.stopped = False
+
+    def remove(self, places: Sequence[Place]) -> None:
+        """Remove objects; what is left is in `left`, and the reason in `error`."""
+        workers = Workers(self._client.settings.threads, "glance_store-swift-sweep")
+        try:
+            for removal in [workers.submit(self._one, place) for place in places]:
+                removal.result()
+        finally:
+            workers.close(wait=True)
+
+    def _one(self, place: Place) -> None:
+        if self.stopped:
+            with self._lock:
+                self.left.append(place)
+            return
+        error: Exception | None = None
+        action = _("Removing the object %s") % place.name
+        try:
+            _remove_object(self._client, place, action, self._patience)
+        except ERRORS as exc:
+            error = exc
+        with self._lock:
+            unreachable = isinstance(error, errors.SwiftUnavailable)
+            self._in_a_row = self._in_a_row + 1 if unreachable else 0
+            if error is None:
+                return
+            self.left.append(place)
+            refused = isinstance(error, (errors.SwiftDenied, errors.TokenRefusedError))
+            self.error = error if refused or self.error is None else self.error
+            self.stopped = self.stopped or refused or self._in_a_row >= _HOPELESS
+
+    def incomplete(self, image: Place) -> exceptions.GlanceStoreException:
+        """Return the error for an image of which something is left, ready to raise."""
+        cause = self.error
+        if isinstance(cause, errors.SwiftDenied):
+            return cause
+        passing = isinstance(cause, errors.SwiftUnavailable)
+        kind = errors.SwiftUnavailable if passing else errors.SwiftError
+        return kind(
+            _(
+                "Image %(image)s is not removed completely: %(remains)s are left (%(cause)s): "
+                "delete the image again, or these objects"
+            ),
+            image=image.name,
+            remains=self.remains(),
+            cause=cause,
+        )
+
+    def remains(self) -> str:
+        """Return in words what is left: how much, where, and how the names begin."""
+        found = []
+        for container in dict.fromkeys(place.container for place in self.left):
+            names = sorted(place.name for place in self.left if place.container == container)
+            # Of names in order the first and the last one differ most.
+            same = itertools.takewhile(
+                lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False)
+            )
+            prefix = "".join(char for char, _other in same)
+            some = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+            found.append(
+                _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)")
+                % {
+                    "count": len(names),
+                    "container": container,
+                    "prefix": prefix,
+                    "some": some,
+                }
+            )
+        return "; ".join(str(each) for each in found)

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that do not fit into memory as what they are stored as: sent while their data comes in.
+
+They are one object, or segments of which one is on its way at a time. What there is memory for, or
+room in a local directory, can be sent again after a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from glance_store import exceptions
+from glance_store._drivers._objects.claim import Expected
+from glance_store._drivers._objects.errors import ERRORS, NameTaken
+from glance_store._drivers._objects.ranges import bare_etag
+from glance_store._drivers.swift import errors
+from glance_store._drivers.swift.upload import Upload, check_stored
+from glance_store.i18n import _
+from glance_store.transfer.digest import Digests
+from glance_store.transfer.memory import Memory, Share
+from glance_store.transfer.multipart import Plan
+from glance_store.transfer.pipe import Feed, Pipe
+
+if TYPE_CHECKING:
+    import requests
+
+LOG = logging.getLogger(__name__)
+
+_FILE_PIECE = 1024 * 1024
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Whole:
+    """An image as one object: a plan with one part.
+
+    :param size: bytes
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def size_at(self, offset: int) -> int:
+        """Return the bytes of the image."""
+        return self._size
+
+    def number_at(self, offset: int) -> int:
+        """Return the number of its only part."""
+        return 1
+
+
+class StreamedWriter:
+    """One image on its way, in blocks.
+
+    :param upload: sends the requests
+    :param uri: location of the image
+    :param size: bytes, 0 when unknown
+    :param block_size: bytes of a block
+    :param plan: of the segments; None: the image is one object
+    :param memory: that the transfers of the store share
+    """
+
+    concurrency = 1
+    holes = False
+
+    def __init__(
+        self,
+        upload: Upload,
+        uri: str,
+        size: int,
+        block_size: int,
+        plan: Plan | None,
+        memory: Memory,
+    ) -> None:
+        self.uri = uri
+        self.metadata: dict[str, Any] = {}
+        self.digests: Digests | None = None
+        self.memory = memory
+        self._segmented = plan is not None
+        self._plan = plan or _Whole(size)
+        self.block_size = min(block_size, self._plan.size_at(0))
+        self._upload = upload
+        self._size = size
+        self._part: _Part | None = None
+        self._missing = 0  # bytes of the part that is on its way
+
+    def write(self, offset: int, block: memoryview) -> None:
+        """Send a block, as a part of the segments that it belongs to."""
+        while block:
+            if self._part is None:
+                self._missing = self._plan.size_at(offset)
+                if self._size:
+                    self._missing = min(self._missing, self._size - offset)
+                self._part = self._begin(self._plan.number_at(offset), self._missing)
+            with block[: self._missing] as part:
+                self._part.feed(part)
+                length = len(part)
+            offset += length
+            self._missing -= length
+            if not self._missing and self._segmented:
+                self._end()
+            block = block[length:]
+
+    def _begin(self, number: int, length: int) -> _Part:
+        digests = None if self._segmented else self.digests
+        return _Stream(
+            self._upload,
+            number if self._segmented else 0,
+            length if self._size else None,
+            length,
+            self.memory,
+            None if digests is None else lambda: digests.checksum,
+        )
+
+    def _end(self) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            part.finish()
+
+    def commit(self, size: int) -> None:
+        """End what is on its way, and write the manifest."""
+        self._end()
+        if self._segmented:
+            if size:
+                self._upload.complete(size)
+            else:
+                self._upload.put_whole(b"", None)
+        self._upload.close()
+
+    def interrupt(self) -> None:
+        """End pauses."""
+        self._upload.interrupt()
+
+    def abort(self) -> None:
+        """Break off what is on its way, and remove what was stored."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.cancel()
+        self._upload.abort()
+
+
+class BufferedWriter(StreamedWriter):
+    """The same; segments go to a local file first, so that they can be sent again.
+
+    :param folder: where the file is made; it has no name there
+    """
+
+    def __init__(self, *arguments: Any, folder: str) -> None:
+        super().__init__(*arguments)
+        self._folder = folder
+
+    def _begin(self, number: int, length: int) -> _Part:
+        return _Buffered(self._upload, number, self._folder)
+
+
+class _Part:
+    """One object that is being written in order."""
+
+    def feed(self, block: memoryview) -> None:
+        """Take a block; it is not needed any more when this returns."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Have it stored."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Break it off."""
+        raise NotImplementedError
+
+
+class _Stream(_Part):
+    """One that is sent while its data comes in.
+
+    The last block of a whole image is sent by `finish`: without it Swift drops the others.
+
+    :param upload: it is part of
+    :param number: of the segment; 0: it is the whole image
+    :param length: bytes of it; None when unknown
+    :param most: bytes of it at most: it is held where there is memory for so much
+    :param memory: that the transfers of the store share
+    :param md5: returns that of all the bytes, once they were there; None: it is computed here
+    """
+
+    def __init__(
+        self,
+        upload: Upload,
+        number: int,
+        length: int | None,
+        most: int,
+        memory: Memory,
+        md5: Callable[[], str] | None,
+    ) -> None:
+        self._upload = upload
+        self._number = number
+        self._name = upload.attempt(number) if number else upload.obj
+        self._action = (
+            _("Storing the segment %s") % self._name
+            if number
+            else _("Storing image %s") % self._name
+        )
+        self._share = Share(memory)
+        self._kept: list[bytes] | None = [] if self._share.try_take(most) else None
+        digest = hashlib.md5(usedforsecurity=False)
+        self._hash = digest.update if md5 is None and upload.verify else None
+        self._md5: Callable[[], str | None] = md5 or _unknown
+        if self._hash is not None:
+            self._md5 = digest.hexdigest
+        self._size = 0
+        self._length = length
+        self._last: bytes | None = None
+        if self._kept is None:
+            # There is one try: it needs a container, and waiting for the first block may have taken
+            # long.
+            upload.ensure_container()
+        self._pipe: Pipe[requests.Response] | None = Pipe(self._send, length, "glance_store-swift")
+
+    def _send(self, feed: Feed) -> requests.Response:
+        return self._put(lambda: feed, once=True)
+
+    def _put(self, body: Callable[[], Any], **more: Any) -> requests.Response:
+        upload = self._upload
+        return upload.client.request(
+            "PUT",
+            upload.container,
+            self._name,
+            action=self._action,
+            patience=upload.patience,
+            headers={} if self._number else upload.headers(),
+            body=body,
+            again=False,
+            **more,
+        )
+
+    def feed(self, block: memoryview) -> None:
+        """Send a block, unless it is the last one of an image."""
+        if self._hash is not None:
+            self._hash(block)
+        self._size += len(block)
+        if self._kept is not None:
+            self._kept.append(bytes(block))
+        if not self._number and self._size == self._length:
+            self._last = bytes(block)
+        else:
+            self._feed(block)
+
+    def _feed(self, block: memoryview) -> None:
+        if self._pipe is None or self._pipe.feed(block):
+            return
+        error = self._finish_request()
+        if isinstance(error, NameTaken) and not self._number:
+            error = self._upload.duplicate()
+        if not self._is_curable(error):
+            raise error
+        LOG.warning("%s; it is sent again when all of it is there", error)
+
+    def _finish_request(self) -> Exception:
+        """Return why a request has ended before it had all of the data."""
+        pipe, self._pipe = self._pipe, None
+        assert pipe is not None
+        try:
+            pipe.finish()
+        except ERRORS as exc:
+            return self._seen_by_caller(exc)
+        return errors.SwiftUnavailable(_("Swift answered before it had all of the data"))
+
+    def _seen_by_caller(self, error: Exception) -> Exception:
+        # The image that is not found is none that somebody has asked for.
+        gone = self._kept is None and isinstance(error, exceptions.NotFound)
+        return self._upload.container_removed() if gone else error
+
+    def _is_curable(self, error: Exception) -> bool:
+        """Tell whether sending all of it again may help."""
+        curable = (exceptions.BackendUnavailable, errors.TokenRefusedError, exceptions.NotFound)
+        return self._kept is not None and isinstance(error, curable)
+
+    def finish(self) -> None:
+        """Send what is left, and all of it again as often as it takes."""
+        upload = self._upload
+        if self._number:
+            answer = upload.patience.call(self._publish, self._is_curable)
+            etag = self._md5() or bare_etag(answer.headers.get("etag")).lower()
+            upload.stored(self._number, etag, self._size)
+        else:
+            expected = Expected(self._size, self._md5())
+            with upload.alone():
+                upload.publish(self._publish, expected, repeatable=self._kept is not None)
+        self.let_go()
+
+    def _publish(self) -> requests.Response:
+        """Have it stored: by the request that is under way, or by another one."""
+        last, self._last = self._last, None
+        if last is not None:
+            with memoryview(last) as block:
+                self._feed(block)
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            try:
+                answer = pipe.finish()
+                check_stored(answer, self._md5(), self._action)
+                return answer
+            except (exceptions.NotFound, errors.TokenRefusedError) as exc:
+                error = self._seen_by_caller(exc)
+            if not self._is_curable(error):
+                raise error
+        return self._again()
+
+    def _again(self) -> requests.Response:
+        kept = self._kept
+        if kept is None:
+            raise errors.SwiftUnavailable(
+                _("%(action)s: it broke off and cannot be sent again: its data was not kept"),
+                action=self._action,
+            )
+        return self._upload.into_container(
+            lambda: self._put(
+                lambda: _Kept(kept, self._size),
+                check=lambda response: check_stored(response, self._md5(), self._action),
+            )
+        )
+
+    def cancel(self) -> None:
+        """Break the request off, if one is under way; Swift drops what has arrived."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.cancel()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of the bytes."""
+        self._kept = None
+        self._share.close()
+
+
+def _unknown() -> None:
+    """Stand for the MD5 of what is not hashed."""
+
+
+class _Kept:
+    """The bytes that are kept, as a file that is read once.
+
+    :param blocks: the bytes
+    :param length: how many
+    """
+
+    def __init__(self, blocks: list[bytes], length: int) -> None:
+        self._blocks = iter(blocks)
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, _length: int | None = -1) -> bytes:
+        """Return the next block, whatever number of bytes was asked for."""
+        return next(self._blocks, b"")
+
+
+class _Buffered(_Part):
+    """One that goes to a local file first.
+
+    :param upload: it is part of
+    :param number: of the segment
+    :param folder: where the file is made; it has no name there
+    """
+
+    def __init__(self, upload: Upload, number: int, folder: str) -> None:
+        self._upload = upload
+        self._number = number
+        self._digest = hashlib.md5(usedforsecurity=False)
+        with _local():
+            self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - kept open
+
+    def feed(self, block: memoryview) -> None:
+        """Write a block."""
+        self._digest.update(block)
+        with _local():
+            self._file.write(block)
+
+    def finish(self) -> None:
+        """Send the file, as often as it takes."""
+        upload, md5 = self._upload, self._digest.hexdigest()
+        name = upload.attempt(self._number)
+        action = _("Storing the segment %s") % name
+        with _local():
+            self._file.flush()
+            size = self._file.tell()
+        upload.into_container(
+            lambda: upload.client.request(
+                "PUT",
+                upload.container,
+                name,
+                action=action,
+                patience=upload.patience,
+                body=lambda: _FileBody(self._file, size),
+                check=lambda response: check_stored(response, md5, action),
+            )
+        )
+        upload.stored(self._number, md5, size)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Let go of the file."""
+        # What it still has to write is not wanted any more.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class _FileBody:
+    """A file from its beginning; an error of it is none of the connection, and may not look so."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self._file = file
+        self._length = length
+        with _local():
+            file.seek(0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, _length: int | None = -1) -> bytes:
+        """Return the next bytes, whatever number of them was asked for."""
+        with _local():
+            return self._file.read(_FILE_PIECE)
+
+
+@contextlib.contextmanager
+def _local() -> Iterator[None]:
+    """Say of errors of the local file that they are none of Swift's."""
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+        if exc.errno in _FULL:
+            raise exceptions.StorageFull(
+                _("The directory of swift_upload_buffer_dir is full: %(reason)s"), reason=reason
+            ) from exc
+        raise errors.SwiftError(
+            _("The directory of swift_upload_buffer_dir cannot be used: %(reason)s"), reason=reason
+        ) from exc
