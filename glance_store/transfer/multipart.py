@@ -98,8 +98,10 @@ class GrowingParts:
 
     def size_at(self, offset: int) -> int:
         """Return the bytes of the part that begins at an offset: a number of MiB once they grow."""
+        if offset <= self._steady * self._part:
+            return self._part
         grown = -(-offset // (self._steady * MIB)) * MIB
-        return min(max(self._part, grown), self._limits.largest)
+        return min(grown, self._limits.largest)
 
     def number_at(self, offset: int) -> int:
         """Return the number of the part that begins at an offset."""

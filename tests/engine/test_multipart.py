@@ -49,6 +49,14 @@ def test_growing_parts_stay_small_for_usual_images() -> None:
     assert {plan.size_at(number * 10 * MIB) for number in range(800)} == {10 * MIB}
 
 
+@pytest.mark.parametrize("part", [1000 * 1024, MIB, 200 * 1000 * 1024])
+def test_growing_parts_begin_as_configured(part: int) -> None:
+    """A size that is no number of MiB stays what it is, too."""
+    plan = GrowingParts(part, S3)
+    assert {plan.size_at(number * part) for number in range(900)} == {part}
+    assert plan.size_at(901 * part) > part
+
+
 def test_growing_parts_are_numbered_in_any_order() -> None:
     plan = GrowingParts(5 * MIB, GROWING)
     offsets = [0]
@@ -104,7 +112,7 @@ class Sent:
         self.begun = 0
         self.lock = threading.Lock()
 
-    def put_whole(self, block: memoryview | bytes) -> None:
+    def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
         self.requests.append(("whole", len(block)))
 
     def begin(self) -> None:

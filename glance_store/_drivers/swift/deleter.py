@@ -253,7 +253,7 @@ class _Sweep:
         return kind(
             _(
                 "Image %(image)s is not removed completely: %(remains)s are left (%(cause)s): "
-                "delete the image again, or these objects"
+                "delete the image again, or, if it is gone, these objects"
             ),
             image=image.name,
             remains=self.remains(),

@@ -116,8 +116,9 @@ def _parsed(text: bytes) -> Cluster:
     listing, largest, static = USUAL.listing, USUAL.largest, None
     try:
         said: Any = json.loads(text)
-        listing = int(said["swift"].get("container_listing_limit", listing))
-        largest = int(said["swift"].get("max_file_size", largest))
+        limits = said.get("swift", {})
+        listing = int(limits.get("container_listing_limit", listing))
+        largest = int(limits.get("max_file_size", largest))
         slo = said.get("slo")
         if slo is not None:
             static = Static(
@@ -125,7 +126,7 @@ def _parsed(text: bytes) -> Cluster:
                 int(slo.get("max_manifest_size", 2 * 1024 * 1024)),
                 int(slo.get("min_segment_size", 1)),
             )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         LOG.debug("The cluster says nothing of its limits, or something strange")
     return Cluster(static, max(2, listing), max(1, largest))
 

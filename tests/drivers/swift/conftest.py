@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from oslo_config import cfg
 
-from glance_store._drivers.swift import Store, manifest
+from glance_store._drivers.swift import Store, large
 from glance_store.location import Location
 from tests.drivers.swift.account import Account
 from tests.faults.proxy import FaultProxy
@@ -64,7 +64,7 @@ def make(keystone: Keystone, swift: Swift, container: str) -> Callable[..., Base
             "swift_store_create_container_on_put": True,
             "swift_store_large_object_size": 1,
             "swift_store_large_object_chunk_size": 1,
-            "swift_store_retries": 1,
+            "swift_store_retry_timeout": 2,
         }
         for name, value in options.items():
             known = name.startswith(("swift", "default_swift"))
@@ -107,7 +107,20 @@ def through(swift: Swift, proxy: FaultProxy) -> Callable[[str], str]:
 @pytest.fixture
 def no_static(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster without static large objects."""
-    monkeypatch.setattr(manifest, "limits", lambda client: None)
+    say(monkeypatch, static=None)
+
+
+def say(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> None:
+    """Have the cluster say something else of itself.
+
+    :param changed: fields of `large.Cluster`
+    """
+    asked = large.cluster
+
+    def cluster(client: Any, patience: Any) -> large.Cluster:
+        return asked(client, patience)._replace(**changed)
+
+    monkeypatch.setattr(large, "cluster", cluster)
 
 
 def locate(store: BaseStore, uri: str) -> Location:

@@ -114,11 +114,11 @@ def test_segment_is_sent_again_alone(proxied, proxy, account, container, how):
 
 
 @pytest.mark.parametrize(
-    ("memory", "segment", "recovers"), [(16, 7, True), (16, 10, False)], ids=["kept", "not-kept"]
+    ("memory", "segment", "recovers"), [(16, 10, True), (16, 17, False)], ids=["kept", "not-kept"]
 )
 def test_streamed_segment_breaks_off(proxied, proxy, account, container, memory, segment, recovers):
     """It is sent again if its bytes were kept; else the upload fails and leaves nothing."""
-    store = proxied(upload_memory=memory, large_object_chunk_size=segment)
+    store = proxied(memory=memory, large_object_chunk_size=segment)
     data = image(2 * segment * SEGMENT + 1)
     number = count(store, proxy, "PUT", "-00002", data)
     proxy.fail_request(number, how=How.RESET, drain=False)
@@ -141,7 +141,7 @@ def test_single_object_breaks_off(proxied, proxy, account, container):
 
 
 def test_segments_that_cannot_be_removed_are_named(proxied, proxy, account, container, caplog):
-    store = proxied(retries=0)
+    store = proxied(retry_timeout=0)
 
     def cut(position: int) -> None:
         if position >= 2 * SEGMENT:
@@ -205,14 +205,14 @@ def test_sessions_are_shared(make, keystone):
     assert store._client(place, None).account is store._account_for(None)[0]
 
 
-@pytest.mark.parametrize("retries", [0, 2])
-def test_body_that_breaks_off(proxied, proxy, account, container, retries):
-    """It is requested again as often as the option says, from where it broke off."""
-    store = proxied(retry_get_count=retries)
+@pytest.mark.parametrize("patience", [0, 2])
+def test_body_that_breaks_off(proxied, proxy, account, container, patience):
+    """It is requested again as long as the option says, from where it broke off."""
+    store = proxied(retry_timeout=patience)
     uri = add(store, "image", image(SIZE))
     proxy.clear()
     proxy.fail_request(2, how=How.RESET, after=100_000)
-    if retries:
+    if patience:
         check_bytes(read(store, uri), image(SIZE))
     else:
         with pytest.raises(exceptions.RemoteServiceUnavailable):
@@ -220,8 +220,8 @@ def test_body_that_breaks_off(proxied, proxy, account, container, retries):
 
 
 def test_body_that_breaks_off_after_a_while(proxied, proxy, account, container):
-    """What came before shows that Swift is there: this takes none of the tries."""
-    store = proxied(retry_get_count=0)
+    """What came before shows that Swift is there: this takes none of the time."""
+    store = proxied(retry_timeout=0)
     data = image(4 * 1024 * 1024)
     uri = add(store, "image", data)
     proxy.clear()
@@ -244,7 +244,7 @@ def test_several_ranges_at_once(proxied, proxy, account, container):
 
 def test_silent_server(proxied, proxy):
     uri = add(proxied(), "image", image(10))
-    store = proxied(read_timeout=1, retries=0)
+    store = proxied(read_timeout=1, retry_timeout=0)
     proxy.inject(black_hole=True)
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="read_timeout"):
         store.get(locate(store, uri))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import manifest
+from glance_store._drivers.swift import large
 from glance_store.testing import image
 from glance_store.testing.inputs import Source
-from tests.drivers.swift.conftest import SEGMENT, locate, read
+from tests.drivers.swift.conftest import SEGMENT, locate, read, say
 
 if TYPE_CHECKING:
     from glance_store._drivers.swift import BaseStore
@@ -93,7 +93,7 @@ def test_large_image_is_dynamic_where_there_are_no_static_ones(store, account, c
 
 
 def test_image_past_the_limit_of_static_ones_is_dynamic(store, account, container, monkeypatch):
-    monkeypatch.setattr(manifest, "limits", lambda client: manifest.Limits(2, 10**6, 1))
+    say(monkeypatch, static=large.Static(2, 10**6, 1))
     uri = add(store, "image", image(SIZE), known=False)
     head = account.call("HEAD", f"/{container}/image")
     assert "x-object-manifest" in head.headers
@@ -248,10 +248,10 @@ def test_image_that_is_replaced_while_it_is_read(store, account, container):
 
 WAYS: dict[str, dict[str, Any]] = {
     "one-after-the-other": {"thread_pool_size": 1},
-    "streamed-and-kept": {"upload_memory": 16, "large_object_chunk_size": 7},
-    "streamed": {"upload_memory": 16, "large_object_chunk_size": 10},
+    "streamed-and-kept": {"memory": 16, "large_object_chunk_size": 10},
+    "streamed": {"memory": 16, "large_object_chunk_size": 17},
     "one-large-object-kept": {"large_object_size": 100},
-    "one-large-object": {"large_object_size": 100, "upload_memory": 16},
+    "one-large-object": {"large_object_size": 100, "memory": 16},
     "buffered": {"swift_buffer_on_upload": True},
 }
 
@@ -263,7 +263,7 @@ def test_ways_of_an_upload(make, account, container, tmp_path, way, known):
     if way == "buffered":
         options["swift_upload_buffer_dir"] = str(tmp_path)
     store = make(**options)
-    data = image(11 * SEGMENT + 13)
+    data = image(18 * SEGMENT + 13)
     uri = add(store, "image", data, known)
     assert read(store, uri) == data
     assert list(tmp_path.iterdir()) == []

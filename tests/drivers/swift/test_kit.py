@@ -80,8 +80,7 @@ class Conformance(StoreConformance):
             "swift_store_create_container_on_put": True,
             "swift_store_large_object_size": 1,
             "swift_store_large_object_chunk_size": 1,
-            "swift_store_retries": 1,
-            "swift_store_retry_get_count": 1,
+            "swift_store_retry_timeout": 2,
             **self.options(),
         }
         conf = cfg.ConfigOpts()

@@ -143,7 +143,7 @@ def test_segment_that_is_removed(store, account, container, uri):
 
 def test_each_request_breaks_off_once(make, store, proxy, uri, account):
     path = urllib.parse.urlsplit(account.url).path
-    patient = make(endpoint=f"http://{proxy.address}{path}", retries=1, retry_get_count=1)
+    patient = make(endpoint=f"http://{proxy.address}{path}")
     proxy.clear()
     read(patient, uri)
     count = len(proxy.requests)

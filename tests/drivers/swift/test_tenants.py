@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import trust
 from glance_store._drivers.swift.client import Client
 from glance_store.testing import image
-from glance_store.testing.inputs import Source
+from glance_store.testing.inputs import Source, check_bytes
 from tests.drivers.swift.account import Account, Context, revoke, token_of
 from tests.drivers.swift.conftest import SEGMENT, locate
 from tests.faults.http import How
@@ -339,37 +338,24 @@ def test_trust_of_a_failed_upload_is_removed(tenants, owner, keystone, context):
 
 
 def test_token_ends_in_the_middle_of_a_download(
-    tenants, owner, keystone, context, container, monkeypatch
+    make, owner, keystone, context, container, through, proxy
 ):
-    """A download that takes long is prepared for it."""
-    monkeypatch.setattr(trust, "_LONG", 0.0)
-    data = image(SIZE)
-    uri, *_rest = tenants.add("x", io.BytesIO(data), SIZE, "sha256", context=context(OWNER))
+    """It has to be good at the beginning only: all comes in one answer, and needs no trust."""
+    store = make(multi_tenant=True, read_concurrency=4)
+    data = image(40 * 1024 * 1024)
+    uri, *_rest = store.add("x", io.BytesIO(data), len(data), "sha256", context=context(OWNER))
+    where = uri.replace(uri.split("/")[2], proxy.address)
     token, _about = keystone.token(OWNER)
-    reader = tenants.open_reader(locate(tenants, uri), context=context(OWNER, token))
-    assert reader.read_at(0, 10) == data[:10]
-    assert len(trusts(keystone)) == 1
+    asking = context(OWNER, token, through(OWNER))
+    # So slow that several connections would be faster.
+    proxy.inject(bandwidth=16 * 1024 * 1024)
+    chunks, _length = store.get(locate(store, where), context=asking)
+    got = [next(chunks)]
+    assert trusts(keystone) == []
     revoke(keystone, token)
-    assert reader.read_at(10, SIZE) == data[10:]
-    reader.close()
-    assert trusts(keystone) == []
-
-
-def test_an_answer_that_takes_long_is_prepared_for(
-    tenants, owner, keystone, context, container, monkeypatch
-):
-    """Its own token is good to its end, but that of the request after it has to be."""
-    data = image(4 * 1024 * 1024)
-    uri, *_rest = tenants.add("x", io.BytesIO(data), len(data), "sha256", context=context(OWNER))
-    chunks, _length = tenants.get(locate(tenants, uri), context=context(OWNER))
-    got = next(chunks)
-    assert trusts(keystone) == []
-    monkeypatch.setattr(trust, "_LONG", 0.0)
-    got += next(chunks)
-    assert len(trusts(keystone)) == 1
-    assert len(got) < len(data)
-    assert got + b"".join(chunks) == data
-    assert trusts(keystone) == []
+    got += chunks
+    check_bytes(b"".join(got), data)
+    assert [request.method for request in proxy.requests] == ["HEAD", "GET"]
 
 
 def test_several_trusts_at_once(tenants, keystone, owner, context, container, caplog):
@@ -384,12 +370,14 @@ def test_several_trusts_at_once(tenants, keystone, owner, context, container, ca
     assert trusts(keystone) == []
 
 
-@pytest.mark.parametrize("retries", [0, 1])
-def test_answer_about_a_trust_is_lost(make, owner, keystone, context, container, caplog, retries):
+@pytest.mark.parametrize("patience", [0, 2])
+def test_answer_about_a_trust_is_lost(make, owner, keystone, context, container, caplog, patience):
     """The trust that was made is used and removed; there is no second one."""
     with FaultProxy("127.0.0.1", keystone.port, http=True) as identity:
         store = make(
-            multi_tenant=True, auth_address=f"http://{identity.address}/v3", retries=retries
+            multi_tenant=True,
+            auth_address=f"http://{identity.address}/v3",
+            retry_timeout=patience,
         )
         account, _place = store._account_for(context(OWNER))
         account.prepare()
@@ -408,7 +396,7 @@ def test_answer_about_a_trust_is_lost(make, owner, keystone, context, container,
 def test_trust_that_cannot_be_looked_for(make, owner, keystone, context, container, caplog):
     """Nobody knows whether it was made: the log says until when it would last."""
     with FaultProxy("127.0.0.1", keystone.port, http=True) as identity:
-        store = make(multi_tenant=True, auth_address=f"http://{identity.address}/v3", retries=0)
+        store = make(multi_tenant=True, auth_address=f"http://{identity.address}/v3", retry_timeout=0)
         account, _place = store._account_for(context(OWNER))
         account.prepare()
         account.close()

@@ -65,12 +65,12 @@ def test_r101_r102_private_authority(make, account, addresses, authority_file):
 def test_unknown_authority(make, account, addresses, server):
     """Neither server is believed without its authority."""
     with pytest.raises(exceptions.BackendException):
-        add(make(retries=0, **{server: addresses[server]}))
+        add(make(retry_timeout=0, **{server: addresses[server]}))
 
 
 def test_unknown_authority_of_swift_says_what_to_do(make, account, addresses):
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="swift_store_cacert"):
-        add(make(retries=0, endpoint=addresses["endpoint"]))
+        add(make(retry_timeout=0, endpoint=addresses["endpoint"]))
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")

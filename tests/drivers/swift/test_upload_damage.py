@@ -60,7 +60,7 @@ def test_damaged_and_nobody_said_so(make, through, proxy, account, container, tm
 
 def test_swift_refuses_damaged_objects_itself(make, through, proxy, account, container):
     """With the MD5 in the request they are never in place, not even for a moment."""
-    store = behind(make, through, retries=0)
+    store = behind(make, through, retry_timeout=0)
     number, data = count_way(store, proxy, "object")
     proxy.fail_request(number, how=How.DAMAGE)
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="damaged"):

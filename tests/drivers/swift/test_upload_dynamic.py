@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import manifest, publish
+from glance_store._drivers.swift import large, upload
 from glance_store.testing import image
 from glance_store.testing.inputs import Source, check_bytes
-from tests.drivers.swift.conftest import SEGMENT, locate, read
+from tests.drivers.swift.conftest import SEGMENT, locate, read, say
 from tests.drivers.swift.uploads import add, behind, count, numbers
 from tests.faults.http import How
 
@@ -146,47 +146,47 @@ def test_each_request_fails(behind_proxy, proxy, account, container, times, stat
 
 
 @pytest.fixture
-def late(account, container, monkeypatch) -> Callable[[int], list[float]]:
-    """Let the listing lack a segment until the driver has waited some times; return its pauses."""
+def late(account, container, monkeypatch) -> Callable[[int], list[int]]:
+    """Let the listing lack a segment until the driver has looked some times; return its looks."""
 
-    def late(patience: int) -> list[float]:
-        pauses: list[float] = []
+    def late(patience: int) -> list[int]:
+        sizes: list[int] = []
         taken: dict[str, bytes] = {}
-        put = manifest.Manifest._put_dynamic
+        look = upload.Upload.look
 
-        def put_and_take(self: Any) -> int:
-            status = put(self)
-            path = f"/{container}/{self.attempted[1]}"
-            taken[path] = account.call("GET", path).body
-            assert account.call("DELETE", path).status == 204
-            return status
-
-        def pause(seconds: float) -> None:
-            pauses.append(seconds)
-            if len(pauses) == patience:
+        def looking(self: Any) -> Any:
+            if self.uncertain and not taken:
+                path = f"/{container}/{self._attempted[1]}"
+                taken[path] = account.call("GET", path).body
+                assert account.call("DELETE", path).status == 204
+            if len(sizes) == patience:
                 for path, data in taken.items():
                     account.call("PUT", path, data)
+            found = look(self)
+            if self.uncertain and found is not None:
+                sizes.append(found.size)
+            return found
 
-        monkeypatch.setattr(manifest.Manifest, "_put_dynamic", put_and_take)
-        monkeypatch.setattr(publish.time, "sleep", pause)
-        return pauses
+        monkeypatch.setattr(upload.Upload, "look", looking)
+        return sizes
 
     return late
 
 
 def test_late_listing_is_waited_for(store, account, container, late):
     """Until then readers would get a shorter image."""
-    pauses = late(3)
+    sizes = late(3)
     uri = add(store, "image", DATA)
-    assert len(pauses) == 3
+    assert sizes == [SIZE - SEGMENT] * 3 + [SIZE]
     check_bytes(read(store, uri), DATA)
 
 
-def test_listing_that_stays_incomplete(store, account, container, late):
-    pauses = late(1000)
+def test_listing_that_stays_incomplete(store, account, container, late, monkeypatch):
+    monkeypatch.setattr(upload, "_LISTING", 1.0)
+    sizes = late(1000)
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="listing"):
         add(store, "image", DATA)
-    assert sum(pauses) < 60
+    assert len(sizes) > 2
     assert account.objects(container) == []
 
 
@@ -196,17 +196,17 @@ def test_listing_that_stays_incomplete(store, account, container, late):
 @pytest.mark.parametrize(
     ("limits", "dynamic"),
     [
-        (manifest.Limits(3, 10**6, 1), False),
-        (manifest.Limits(2, 10**6, 1), True),
-        (manifest.Limits(1000, 300, 1), True),
+        (large.Static(3, 10**6, 1), False),
+        (large.Static(2, 10**6, 1), True),
+        (large.Static(1000, 300, 1), True),
         # The last segment may be as small as it is.
-        (manifest.Limits(1000, 10**6, SEGMENT), False),
-        (manifest.Limits(1000, 10**6, SEGMENT + 1), True),
+        (large.Static(1000, 10**6, SEGMENT), False),
+        (large.Static(1000, 10**6, SEGMENT + 1), True),
     ],
     ids=["fits", "too-many", "manifest-too-large", "small-end", "too-small"],
 )
 def test_limits_of_static_objects(store, account, container, monkeypatch, limits, dynamic):
-    monkeypatch.setattr(manifest, "limits", lambda _client: limits)
+    say(monkeypatch, static=limits)
     uri = str(store.add("image", io.BytesIO(DATA), SIZE, "sha256")[0])
     assert is_dynamic(account, container, "image") == dynamic
     check_bytes(read(store, uri), DATA)

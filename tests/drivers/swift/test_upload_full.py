@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import segments
+from glance_store._drivers.swift import streamed
 from glance_store.testing import image
 from glance_store.testing.inputs import Source, check_bytes
 from tests.drivers.swift.conftest import SEGMENT, read
@@ -113,7 +113,7 @@ class BadFile(io.BytesIO):
 def buffered(monkeypatch, file: Any, folder: Path) -> dict[str, Any]:
     """Return options of a store whose uploads get a file."""
     module = types.SimpleNamespace(TemporaryFile=lambda **_given: file)
-    monkeypatch.setattr(segments, "tempfile", module)
+    monkeypatch.setattr(streamed, "tempfile", module)
     return options_of(BUFFERED, folder)
 
 

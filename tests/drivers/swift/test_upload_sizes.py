@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import manifest
+from glance_store._drivers.swift import large
 from glance_store.testing import image
 from glance_store.testing.inputs import check_bytes
 from tests.drivers.swift.account import Account
@@ -112,19 +112,24 @@ def test_known_size(make, there, container, tmp_path, way, size, segments, stati
     assert there.objects(container) == []
 
 
-# What the segments of an image grow to whose size is not known.
-GROWN = [SEGMENT * times for times in (1, 1, 1, 1, 1, 2, 4, 8)]
+MIB = 1024 * 1024
+# What the segments of an image grow to whose size is not known: no further than two of them fit
+# into so many MiB of memory.
+GROWN = {
+    16: [SEGMENT, SEGMENT] + [MIB * times for times in (2, 4, 8, 8, 8, 8)],
+    32: [SEGMENT, SEGMENT] + [MIB * times for times in (2, 4, 8, 16, 16, 16)],
+}
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
-    "count", [4, 5, 6, 7, 7.5, 8], ids=["same", "last-same", "grown", "held", "part", "all"]
+    "count", [1, 2, 3, 5.5, 8], ids=["first", "last-same", "grown", "part", "all"]
 )
-@pytest.mark.parametrize("memory", [16, 256], ids=["streamed-at-last", "held"])
+@pytest.mark.parametrize("memory", GROWN)
 def test_unknown_size(make, there, container, memory, count, threads):
-    """They grow, and are not held any more where three of them do not fit into the memory."""
-    store = make(endpoint=there.url, upload_memory=memory, thread_pool_size=threads)
-    sizes = GROWN[: int(count)] + ([3 * SEGMENT + 5] if count % 1 else [])
+    """They grow as far as they can be held."""
+    store = make(endpoint=there.url, memory=memory, thread_pool_size=threads)
+    sizes = GROWN[memory][: int(count)] + ([3 * SEGMENT + 5] if count % 1 else [])
     data = image(sum(sizes))
     uri = add(store, "image", data, 0)
     assert sizes_of(there, container) == sizes
@@ -137,25 +142,25 @@ def test_unknown_size(make, there, container, memory, count, threads):
 def test_unknown_size_in_order(make, there, container, tmp_path, way):
     store = make(endpoint=there.url, **options_of(way, tmp_path))
     chunk = WAYS[way].options.get("large_object_chunk_size", 1) * SEGMENT
-    data = image(7 * chunk)
+    data = image(4 * chunk)
     uri = add(store, "image", data, 0)
-    assert sizes_of(there, container) == [chunk] * 5 + [2 * chunk]
+    assert sizes_of(there, container) == [chunk, chunk, 2 * chunk]
     check_bytes(read(store, uri), data)
 
 
-@pytest.mark.parametrize("memory", [16, 256], ids=["streamed-at-last", "held"])
+@pytest.mark.parametrize("memory", GROWN)
 def test_more_than_fits(make, there, container, memory):
     """An image that could not be read is none."""
-    store = make(endpoint=there.url, upload_memory=memory)
-    with pytest.raises(exceptions.StorageFull, match="swift_store_large_object_chunk_size"):
-        add(store, "image", image(sum(GROWN) + 1), 0)
+    store = make(endpoint=there.url, memory=memory)
+    with pytest.raises(exceptions.StorageFull, match="larger parts may help"):
+        add(store, "image", image(sum(GROWN[memory]) + 1), 0)
     assert there.objects(container) == []
 
 
 def test_largest_object_of_the_cluster(make, there, container, monkeypatch):
     """No segment is larger, whatever is configured; what does not fit is refused at once."""
-    cluster = manifest.Cluster(None, PAGE, SEGMENT)
-    monkeypatch.setattr(manifest, "cluster", lambda _client: cluster)
+    said = large.Cluster(None, PAGE, SEGMENT)
+    monkeypatch.setattr(large, "cluster", lambda _client, _patience: said)
     store = make(endpoint=there.url, large_object_chunk_size=5)
     with pytest.raises(exceptions.StorageFull, match=str(SEGMENT)):
         add(store, "large", image(MOST * SEGMENT + 1))

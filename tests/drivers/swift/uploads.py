@@ -32,14 +32,14 @@ class Way(NamedTuple):
 # The buffers of these need a folder: see `options_of`.
 BUFFERED = "buffered"
 _LARGE = {"large_object_size": 100}
-_LITTLE = {"upload_memory": 16}
+_LITTLE = {"memory": 16}
 WAYS = {
     "object": Way({}, 1000, ""),
     "stream-kept": Way(_LARGE, 12 * SEGMENT, ""),
-    "stream": Way({**_LARGE, **_LITTLE}, 12 * SEGMENT, "", kept=False),
+    "stream": Way({**_LARGE, **_LITTLE}, 17 * SEGMENT, "", kept=False),
     "segments": Way({"thread_pool_size": 1}, 3 * SEGMENT + 7, "-00002"),
-    "streamed-kept": Way({**_LITTLE, "large_object_chunk_size": 7}, 15 * SEGMENT, "-00002"),
-    "streamed": Way({**_LITTLE, "large_object_chunk_size": 10}, 21 * SEGMENT, "-00002", kept=False),
+    "streamed-kept": Way({**_LITTLE, "large_object_chunk_size": 10}, 21 * SEGMENT, "-00002"),
+    "streamed": Way({**_LITTLE, "large_object_chunk_size": 17}, 35 * SEGMENT, "-00002", kept=False),
     BUFFERED: Way({"swift_buffer_on_upload": True}, 3 * SEGMENT + 7, "-00002"),
 }
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import client, connections
+from glance_store._drivers._objects import body
+from glance_store._drivers.swift import client
 from glance_store.testing import image
 from tests.drivers.stalling import Server, authority, server
+from tests.drivers.swift import loopback
 
 __all__ = ["authority", "server"]
 
@@ -17,45 +19,19 @@ SIZE = 16 * 1024 * 1024
 CONNECTING = 1.0  # seconds; the server stalls for longer
 
 
-class Account:
-    """One token for all times."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def token(self) -> str:
-        return "token"
-
-    def renew(self, refused: str) -> str:
-        raise AssertionError("the token is good")
-
-    def tend(self) -> None:
-        """Nothing to do."""
-
-    def prepare(self) -> None:
-        """Nothing ends."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def client_of(server: Server, connecting: float, reading: float) -> client.Client:
-    settings = connections.Settings(True, None, connecting, reading, 0, 1)
-    account = Account(f"{server.scheme}://127.0.0.1:{server.port}/v1/AUTH_x")
-    return client.Client(connections.Connections(), settings, account)
+    url = f"{server.scheme}://127.0.0.1:{server.port}/v1/AUTH_x"
+    return loopback.client_of(
+        url, insecure=True, connect_timeout=connecting, read_timeout=reading, patience=0
+    )
 
 
 def put(sender: client.Client, name: str) -> int:
-    data = memoryview(image(SIZE))
-    step = 64 * 1024
+    patience = sender.patience()
+    block = body.Body(image(SIZE), patience)
     return sender.request(
-        "PUT",
-        "container",
-        name,
-        action="Storing",
-        headers={"Content-Length": str(SIZE)},
-        body=lambda: (data[at : at + step] for at in range(0, SIZE, step)),
-    ).status
+        "PUT", "container", name, action="Storing", patience=patience, body=block.rewound
+    ).status_code
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")

@@ -16,18 +16,12 @@ from glance_store import exceptions
 from glance_store._drivers import swift
 from glance_store._drivers.swift import (
     auth,
-    bulk,
     catalogue,
     client,
-    connections,
     containers,
-    deletion,
     errors,
-    listing,
-    manifest,
-    publish,
 )
-from glance_store._drivers.swift.sweep import Place
+from tests.drivers.swift.loopback import Account, settings
 
 MIB = 1024 * 1024
 SEGMENT = 1000 * 1024
@@ -83,25 +77,6 @@ def test_acls():
     }
 
 
-def name_of(image_id="image"):
-    account = types.SimpleNamespace(url="http://swift/v1/AUTH_x")
-    return publish.Name(types.SimpleNamespace(account=account), "container", image_id)
-
-
-def test_segments_sort_in_order_and_belong_to_one_upload():
-    one, other = name_of(), name_of()
-    numbers = [1, 2, 9, 10, 99999, 100000, 100001, 999999, 1000000]
-    names = [manifest.segment_name(one, number) for number in numbers]
-    assert names == sorted(names)
-    assert names[0] == f"image-{one.mark}-00001"
-    assert not any(found.startswith(manifest.prefix(other)) for found in names)
-
-
-def test_names_of_segments_need_no_encoding():
-    name = name_of("a%2Fb c/d?e\u00e4")
-    assert manifest.segment_name(name, 1) == f"a_2Fb_c_d_e_-{name.mark}-00001"
-
-
 @pytest.mark.parametrize(
     ("container", "obj"),
     [
@@ -136,6 +111,10 @@ def test_r110_addresses_of_keystone(address):
 # -- answers
 
 
+def answer(status, reason="", **headers):
+    return types.SimpleNamespace(status_code=status, reason=reason, headers=headers)
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -146,11 +125,17 @@ def test_r110_addresses_of_keystone(address):
         (503, exceptions.RemoteServiceUnavailable),
         (401, exceptions.BackendException),
         (400, exceptions.BackendException),
-        (409, exceptions.BackendException),
+        (409, exceptions.RemoteServiceUnavailable),
+        # Of proxies and middleware that have too much to do, or trouble behind them.
+        (429, exceptions.RemoteServiceUnavailable),
+        (498, exceptions.RemoteServiceUnavailable),
+        (499, exceptions.RemoteServiceUnavailable),
+        (520, exceptions.RemoteServiceUnavailable),
+        (524, exceptions.RemoteServiceUnavailable),
     ],
 )
 def test_statuses(status, expected):
-    found = errors.refusal(status, "Some\nReason", "Storing image x", "x")
+    found = errors.refusal(answer(status, "Some\nReason"), "Storing image x", "x")
     assert isinstance(found, expected)
     assert isinstance(found, exceptions.GlanceStoreException)
     if expected not in (exceptions.NotFound, exceptions.StorageFull):
@@ -165,168 +150,6 @@ def test_network_in_words():
     late = urllib3.exceptions.ReadTimeoutError(None, "/secret", "x")
     assert "swift_store_read_timeout" in str(errors.unreachable(late, "Reading"))
     assert "secret" not in str(errors.unreachable(late, "Reading"))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b"{}", None),
-        (b"nonsense", None),
-        (b'{"slo": null}', None),
-        (b'{"slo": {"max_manifest_segments": 7}}', manifest.Limits(7, 2 * MIB, 1)),
-        (
-            b'{"slo": {"max_manifest_segments": 7, "max_manifest_size": 8, "min_segment_size": 9}}',
-            manifest.Limits(7, 8, 9),
-        ),
-    ],
-)
-def test_limits_of_a_cluster(text, expected):
-    assert manifest._parse(text) == expected
-
-
-class Answers:
-    """Stands for a client that gets one answer to all requests."""
-
-    def __init__(self, data: bytes, **headers: str) -> None:
-        self.status = 200
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.data = data
-
-    def request(self, *_place, **_given):
-        return self
-
-
-@pytest.mark.parametrize(
-    ("text", "segments", "manifests"),
-    [
-        (b"[]", [], []),
-        # As Swift and as radosgw return it; a segment may be named several times.
-        (b'[{"name": "/c/a b"}, {"name": "/c/a b"}]', [("c", "a b")], []),
-        (b'[{"path": "c/d/e%20"}]', [("c", "d/e%20")], []),
-        (
-            b'[{"name": "/c/a", "sub_slo": true}, {"data": "eA=="}, {"name": "/c/b"}]',
-            [("c", "b")],
-            [("c", "a")],
-        ),
-    ],
-)
-def test_what_a_manifest_names(text, segments, manifests):
-    client = Answers(text, x_static_large_object="True")
-    assert deletion._named(client, Place("c", "o")) == (segments, manifests)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [b"", b"<html>", b"{}1", b"[1]", b'[{"name": "/c"}]', b'[{"hash": "x"}]', b'[{"name": null}]'],
-)
-def test_manifest_that_is_not_understood(text):
-    """What it names would be left for ever."""
-    client = Answers(text, x_static_large_object="True")
-    with pytest.raises(exceptions.BackendException, match="not understood"):
-        deletion._named(client, Place("c", "o"))
-
-
-def test_manifest_that_is_not_shown():
-    """Its answer is what radosgw gives; nothing says that there are no segments."""
-    assert deletion._named(Answers(b""), Place("c", "o")) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b'  \r\n{"Response Status": "200 OK", "Errors": []}', ("200 OK", [])),
-        (
-            b'{"Response Status": "400 Bad Request", "Errors": [["/c/x", "404 Not Found"]]}',
-            ("200 OK", []),
-        ),
-        (
-            b'{"Response Status": "400 Bad Request", "Errors": [["/c/x", "503 x"]]}',
-            ("400 Bad Request", [["/c/x", "503 x"]]),
-        ),
-        (b"<html>", ("an answer that is not understood", [])),
-    ],
-)
-def test_outcome_of_a_deletion_by_the_cluster(text, expected):
-    assert bulk.outcome(text) == expected
-
-
-class Cluster:
-    """Stands for a client of a cluster that removes images by itself, by a plan.
-
-    :param answers: to the requests for that: a status, and what could not be removed
-    :param stubborn: objects that cannot be removed at all
-    """
-
-    settings = connections.Settings(False, None, 1, 1, 0, 1)
-
-    def __init__(self, answers, stubborn=()):
-        self.answers = [*answers]
-        self.stubborn = stubborn
-        self.removed: list[str] = []
-
-    def request(self, method, _container, name, query=None, **_given):
-        if method == "HEAD":
-            return types.SimpleNamespace(status=200 if name in self.stubborn else 404)
-        if query:
-            status, failed = self.answers.pop(0)
-            said = {"Response Status": "400 Bad Request" if failed else "200 OK", "Errors": failed}
-            return types.SimpleNamespace(status=status, data=json.dumps(said).encode())
-        self.removed.append(name)
-        return types.SimpleNamespace(status=409 if name in self.stubborn else 204)
-
-
-FAILED = (200, [["/c/a%20b", "503 x"], ["/c/d", "409 x"]])
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-
-
-@pytest.mark.usefixtures("no_pauses")
-@pytest.mark.parametrize(
-    ("answers", "removed"),
-    [
-        ([(200, [])], []),
-        ([(409, []), (200, [])], []),
-        # The manifest is gone with the first try: the second one knows of nothing.
-        ([FAILED, (404, [])], ["a b", "d"]),
-        ([FAILED, (200, [])], ["a b", "d"]),
-        ([FAILED] * 4, ["a b", "d"]),
-    ],
-)
-def test_what_a_cluster_leaves_is_removed(answers, removed):
-    cluster = Cluster(answers)
-    bulk.remove(cluster, Place("c", "image"))
-    assert cluster.removed == removed
-    assert cluster.answers == []
-
-
-@pytest.mark.usefixtures("no_pauses")
-def test_what_a_cluster_leaves_for_good_is_named():
-    cluster = Cluster([FAILED, (404, [])], stubborn=("d",))
-    with pytest.raises(exceptions.BackendException, match=r"1 objects in the container c, d\*"):
-        bulk.remove(cluster, Place("c", "image"))
-
-
-@pytest.mark.usefixtures("no_pauses")
-@pytest.mark.parametrize(
-    ("answers", "error"),
-    [
-        ([(409, [])] * 4, exceptions.BackendException),
-        ([(200, [["/c/image", "409 x"]])] * 4, exceptions.BackendException),
-        ([(200, [["/c/d", "403 x"]])], exceptions.Forbidden),
-    ],
-)
-def test_image_that_a_cluster_does_not_remove(answers, error):
-    with pytest.raises(error):
-        bulk.remove(Cluster(answers, stubborn=("image",)), Place("c", "image"))
-
-
-@pytest.mark.parametrize("text", [b"{}", b"nonsense", b'[{"name": "x"}]', b'["x"]'])
-def test_listing_that_is_not_understood(text):
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="no listing"):
-        list(listing.pages(Answers(text), "c"))
 
 
 def test_addresses_in_a_catalogue():
@@ -426,16 +249,17 @@ def test_storage_ids_tell_no_secret():
     assert found != next(iter(make(swift_store_container="other").storage_ids()))
 
 
-def test_connection_is_swiftclients(monkeypatch):
+def test_connection_is_swiftclients(monkeypatch, tmp_path):
+    authorities = str(tmp_path)
     made = []
     monkeypatch.setattr(
         swift, "swiftclient", types.SimpleNamespace(Connection=lambda **given: made.append(given))
     )
-    make(swift_store_cacert="/ca.pem").get_store_connection("token", "http://swift/v1/x")
+    make(swift_store_cacert=authorities).get_store_connection("token", "http://swift/v1/x")
     (given,) = made
     assert given["preauthtoken"] == "token"
     assert given["preauthurl"] == "http://swift/v1/x"
-    assert given["cacert"] == "/ca.pem"
+    assert given["cacert"] == authorities
 
 
 @pytest.mark.parametrize(
@@ -443,17 +267,24 @@ def test_connection_is_swiftclients(monkeypatch):
     [({}, True), ({"cacert": "/ca"}, "/ca"), ({"insecure": True, "cacert": "/ca"}, False)],
 )
 def test_r100_r101_certificates_of_keystone(options, expected):
-    values = {"insecure": False, "cacert": None, **options}
-    settings = connections.Settings(
-        **values, connect_timeout=1, read_timeout=1, retries=0, threads=1
-    )
-    assert auth.session_for(None, settings).verify == expected
+    session = auth.session_for(None, settings(**options))
+    assert session.verify == expected
+    # Seconds for connecting, and of silence.
+    assert session.timeout == (10, 30)
 
 
-def test_pools_belong_to_a_process(monkeypatch):
-    held = connections.Connections()
-    settings = connections.Settings(False, None, 1, 1, 0, 1)
-    first = held.pool("http://127.0.0.1:1/", settings)
-    assert held.pool("http://127.0.0.1:1/", settings) is first
-    monkeypatch.setattr(connections.os, "getpid", lambda: -1)
-    assert held.pool("http://127.0.0.1:1/", settings) is not first
+def test_connections_belong_to_a_process(monkeypatch):
+    held = client.Wires()
+    account = Account("http://127.0.0.1:1/v1/x")
+    first = held.to(account.url, account, settings())
+    assert held.to(account.url, account, settings()) is first
+    monkeypatch.setattr(client.os, "getpid", lambda: -1)
+    assert held.to(account.url, account, settings()) is not first
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_authorities_that_are_not_there(kind, tmp_path):
+    """They are a mistake of the operator, and no try would find them."""
+    store = make(configure=False, swift_store_cacert=str(tmp_path / kind))
+    with pytest.raises(exceptions.BadStoreConfiguration, match="swift_store_cacert"):
+        store.configure()

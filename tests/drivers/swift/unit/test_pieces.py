@@ -5,22 +5,22 @@ from __future__ import annotations
 
 import pytest
 
-from glance_store._drivers.swift.pieces import Piece, Pieces
+from glance_store._drivers.swift.reader import Piece, Pieces
 
 
 @pytest.mark.parametrize("sizes", [[5], [1, 2, 3], [0, 4, 0, 0, 3, 0], [0, 0], [2] * 7, [0, 1]])
 def test_all_ranges(sizes):
     """Each range of each image consists of its bytes, in order, without empty parts."""
     names = [chr(ord("a") + number) for number in range(len(sizes))]
-    pieces = Pieces([Piece("c", name, size, None) for name, size in zip(names, sizes, strict=True)])
+    pieces = Pieces([Piece("c", name, size, "") for name, size in zip(names, sizes, strict=True)])
     whole = [(name, at) for name, size in zip(names, sizes, strict=True) for at in range(size)]
     assert pieces.size == len(whole)
     for offset in range(len(whole)):
         for length in range(len(whole) - offset + 1):
             parts = list(pieces.parts(offset, length))
-            assert all(part.length > 0 for part in parts)
+            assert all(taken > 0 for _piece, _begin, taken in parts)
             found = [
-                (part.piece.name, part.offset + at) for part in parts for at in range(part.length)
+                (piece.name, begin + at) for piece, begin, taken in parts for at in range(taken)
             ]
             assert found == whole[offset : offset + length]
 

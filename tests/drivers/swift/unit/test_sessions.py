@@ -12,7 +12,8 @@ import pytest
 from keystoneauth1.identity import v3
 
 from glance_store import exceptions
-from glance_store._drivers.swift import auth, sessions, trust
+from glance_store._drivers.swift import auth, trust
+from glance_store.transfer.retry import Patience
 
 
 class Access:
@@ -57,8 +58,14 @@ class Meddling:
             self.threads[0].join(0.5)
 
 
+def no_patience() -> Patience:
+    return Patience(0)
+
+
 def account_of(session: Any) -> auth.SessionAccount:
-    return auth.SessionAccount(types.SimpleNamespace(url="http://swift/v1/x"), session, 60, 0)
+    return auth.SessionAccount(
+        types.SimpleNamespace(url="http://swift/v1/x"), session, 60, no_patience
+    )
 
 
 def trust_of(session: Any) -> trust.Trust:
@@ -68,7 +75,7 @@ def trust_of(session: Any) -> trust.Trust:
                 "expires_at": "2100-01-01T00:00:00.000000Z",
                 "user": {"id": "user"},
                 "project": {"id": "project"},
-                "roles": [],
+                "roles": [{"id": "role"}],
             }
         },
         "POST": {"trust": {"id": "trust"}},
@@ -78,7 +85,9 @@ def trust_of(session: Any) -> trust.Trust:
         return types.SimpleNamespace(content=b"x", json=lambda: answers[method])
 
     service = types.SimpleNamespace(request=request, get_user_id=lambda: "service")
-    return trust.Trust(service, lambda _id: session, "http://127.0.0.1:1/v3", "token", 0)
+    return trust.Trust(
+        service, lambda _id: session, "http://127.0.0.1:1/v3", "token", no_patience
+    )
 
 
 @pytest.mark.parametrize("kind", ["account", "trust"])
@@ -151,7 +160,7 @@ class Kept:
 
 
 def test_accounts_of_locations_are_kept_in_limits():
-    held = sessions.Sessions(kept=3)
+    held = auth.Sessions(kept=3)
     made: list[str] = []
 
     def get(name: str, stays: bool = False) -> Any:
@@ -180,7 +189,7 @@ def test_accounts_of_locations_are_kept_in_limits():
 
 
 def test_last_used_account_is_kept():
-    held = sessions.Sessions(kept=2)
+    held = auth.Sessions(kept=2)
 
     def get(name: str) -> Any:
         return held.get(name, False, Kept)
@@ -193,7 +202,7 @@ def test_last_used_account_is_kept():
 
 
 def test_account_becomes_one_of_the_configuration():
-    held = sessions.Sessions(kept=1)
+    held = auth.Sessions(kept=1)
     first = held.get("a", False, Kept)
     assert held.get("a", True, Kept) is first
     held.get("b", False, Kept)
@@ -202,7 +211,7 @@ def test_account_becomes_one_of_the_configuration():
 
 
 def test_accounts_belong_to_a_process(monkeypatch):
-    held = sessions.Sessions()
+    held = auth.Sessions()
     first = held.get("a", True, Kept)
-    monkeypatch.setattr(sessions.os, "getpid", lambda: -1)
+    monkeypatch.setattr(auth.os, "getpid", lambda: -1)
     assert held.get("a", True, Kept) is not first
