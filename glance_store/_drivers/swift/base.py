@@ -320,7 +320,7 @@ class BaseStore(driver.Store):
                 verify=self.store_conf.swift_store_verify_segments,
             )
             upload.check_free()
-            if not size or size > _HELD:
+            if not 0 < size < min(_HELD, self.large_object_size):
                 # The token has to be good when the last byte has come, and a little longer.
                 account.prepare()
             # What does not fit is refused before anything is made for it.

@@ -19,6 +19,8 @@ from glance_store._drivers.swift import errors
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
+# Seconds for which the limits of a cluster are asked for: an upload can do without them.
+_INFO = 5.0
 # Idle connections kept for each server, enough for the threads of a busy service.
 _POOL_SIZE = 64
 
@@ -291,9 +293,16 @@ class Client:
         path = parts.path.rpartition("/v1")[0] + "/info"
         url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
         action = "Asking Swift what it can do"
-        return patience.call(
-            lambda: self._read(self._send("GET", url, {}, None, 0.0, action), action)
-        )
+
+        def ask() -> requests.Response:
+            response = self._read(self._send("GET", url, {}, None, 0.0, action), action)
+            if response.status_code in errors.PASSING:
+                error = errors.refusal(response, action, action)
+                error.patience = _INFO  # type: ignore[attr-defined]
+                raise error
+            return response
+
+        return patience.call(ask)
 
 
 def _target(container: str, obj: str | None, query: Mapping[str, object] | None) -> str:

@@ -173,7 +173,7 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
         kind: type[exceptions.GlanceStoreException] = (
             SwiftUnavailable if status in PASSING else SwiftError
         )
-        return kind(
+        error = kind(
             _(
                 "%(action)s: the identity service answered %(status)s; check address, project, "
                 "user and password, or the application credential, of the store"
@@ -181,6 +181,10 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
             action=action,
             status=status,
         )
+        response = getattr(exc, "response", None)
+        if isinstance(error, SwiftUnavailable) and response is not None:
+            error.retry_after = seconds_asked(response.headers.get("retry-after"))
+        return error
     if type(exc).__name__ in _NO_ENDPOINT:
         return NoEndpointError()
     if type(exc).__name__ in _CONNECTION_FAILURES:

@@ -118,9 +118,11 @@ class StreamedWriter:
         )
 
     def _end(self) -> None:
-        part, self._part = self._part, None
+        part = self._part
         if part is not None:
+            # What fails here is let go of by `abort`.
             part.finish()
+            self._part = None
 
     def commit(self, size: int) -> None:
         """End what is on its way, and write the manifest."""

@@ -114,7 +114,7 @@ def test_segment_is_sent_again_alone(proxied, proxy, account, container, how):
 
 
 @pytest.mark.parametrize(
-    ("memory", "segment", "recovers"), [(16, 10, True), (16, 17, False)], ids=["kept", "not-kept"]
+    ("memory", "segment", "recovers"), [(24, 13, True), (16, 17, False)], ids=["kept", "not-kept"]
 )
 def test_streamed_segment_breaks_off(proxied, proxy, account, container, memory, segment, recovers):
     """It is sent again if its bytes were kept; else the upload fails and leaves nothing."""

@@ -248,7 +248,7 @@ def test_image_that_is_replaced_while_it_is_read(store, account, container):
 
 WAYS: dict[str, dict[str, Any]] = {
     "one-after-the-other": {"thread_pool_size": 1},
-    "streamed-and-kept": {"memory": 16, "large_object_chunk_size": 10},
+    "streamed-and-kept": {"memory": 24, "large_object_chunk_size": 13},
     "streamed": {"memory": 16, "large_object_chunk_size": 17},
     "one-large-object-kept": {"large_object_size": 100},
     "one-large-object": {"large_object_size": 100, "memory": 16},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import urllib.parse
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -89,6 +89,16 @@ def uri(store, account, container) -> str:
     return f"{store.url_prefix}old"
 
 
+def read_on(reader: Any, offset: int, stop: int) -> bytes:
+    """Return a range; a read may return less than it was asked for."""
+    found = b""
+    while offset + len(found) < stop:
+        data = reader.read_at(offset + len(found), stop - offset - len(found))
+        assert data
+        found += data
+    return found
+
+
 def test_whole_image(store, uri):
     assert read(store, uri) == DATA
     assert store.get_size(locate(store, uri)) == len(DATA)
@@ -120,17 +130,17 @@ def test_ranges(store, uri):
         for offset, length in ranges:
             expected = DATA[offset : offset + length]
             assert read(store, uri, offset=offset, chunk_size=length) == expected
-            assert reader.read_at(offset, length) == expected
-            assert reader.read_at(offset, len(DATA)) == DATA[offset:]
+            assert read_on(reader, offset, offset + length) == expected
+            assert read_on(reader, offset, len(DATA)) == DATA[offset:]
 
 
 def test_segment_that_is_replaced(store, account, container, uri):
     """All of an image is of the version that was opened."""
     with contextlib.closing(store.open_reader(locate(store, uri))) as reader:
         account.call("PUT", f"/{container}/old-00030", b"x" * SIZES[29])
-        assert reader.read_at(0, sum(SIZES[:29])) == DATA[: sum(SIZES[:29])]
+        assert read_on(reader, 0, sum(SIZES[:29])) == DATA[: sum(SIZES[:29])]
         with pytest.raises(exceptions.BackendException, match="replaced"):
-            reader.read_at(0, len(DATA))
+            read_on(reader, 0, len(DATA))
 
 
 def test_segment_that_is_removed(store, account, container, uri):
@@ -138,7 +148,7 @@ def test_segment_that_is_removed(store, account, container, uri):
     with contextlib.closing(store.open_reader(locate(store, uri))) as reader:
         account.call("DELETE", f"/{container}/old-00030")
         with pytest.raises(exceptions.NotFound):
-            reader.read_at(0, len(DATA))
+            read_on(reader, 0, len(DATA))
 
 
 def test_each_request_breaks_off_once(make, store, proxy, uri, account):

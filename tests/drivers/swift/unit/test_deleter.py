@@ -15,15 +15,7 @@ from glance_store.transfer.retry import Patience
 from tests.drivers.swift.loopback import Answer, LittleSwift, Seen, Stored, client_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.drivers.swift.loopback import Act
-
-
-@pytest.fixture
-def server() -> Iterator[LittleSwift]:
-    with LittleSwift() as running:
-        yield running
 
 
 @pytest.mark.parametrize(
