@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from glance_store import exceptions
 from glance_store.transfer.interface import Extent, ImageReader, Stream, StreamingReader
+from glance_store.transfer.memory import Memory
 
 LOG = logging.getLogger(__name__)
 
@@ -241,6 +242,11 @@ class ResumingStreamingReader(ResumingReader):
     def range_size(self) -> int:
         """Bytes of the ranges that are asked for side by side."""
         return self._reader.range_size
+
+    @property
+    def memory(self) -> Memory | None:
+        """What the transfers of the store share; None: there is no limit."""
+        return getattr(self._reader, "memory", None)
 
     def open_stream(self, offset: int, length: int) -> Stream:
         """Ask for bytes at an offset; what breaks off is asked for again."""

@@ -276,6 +276,31 @@ def test_of_two_uploads_in_a_process_one_waits(service: Service) -> None:
     assert service.there.mark == first.mark
 
 
+@pytest.mark.parametrize("under_way", [True, False])
+def test_name_that_cannot_be_looked_at(service: Service, under_way: bool) -> None:
+    """The token has ended: what is under way needs none."""
+
+    def fail() -> None:
+        raise Refused("the token is refused")
+
+    service.looks = [fail]
+    upload = Upload(service)
+    if not under_way:
+        with pytest.raises(Refused), upload.alone():
+            raise AssertionError("nobody knows whether the name is free")
+        return
+    with upload.alone(under_way=True):
+        upload.publish(Sends(upload, service, "stored"), EXPECTED)
+    assert service.there is not None
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+def test_name_that_is_taken_meanwhile(service: Service, under_way: bool) -> None:
+    service.there = Found("other")
+    with pytest.raises(exceptions.Duplicate), Upload(service).alone(under_way):
+        raise AssertionError("the name is taken")
+
+
 @pytest.mark.parametrize("mark", ["other", ""])
 def test_name_that_is_not_free(service: Service, mark: str) -> None:
     service.there = Found(mark)

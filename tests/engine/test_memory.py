@@ -16,6 +16,7 @@ from glance_store.transfer import memory as memory_module
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.download import Download
 from glance_store.transfer.memory import Memory, Share
+from glance_store.transfer.retry import Patience, ResumingStreamingReader
 from glance_store.transfer.upload import upload
 
 from .memory import BLOCK, PATIENCE, MemoryWriter, eventually, pattern, wait
@@ -284,12 +285,17 @@ class SharingReader(StreamingMemoryReader):
 @pytest.mark.parametrize(
     ("room", "threads"), [(THREADS, THREADS), (THREADS - 1, 1), (1, 1), (THREADS + 5, THREADS)]
 )
-def test_a_download_reads_side_by_side_what_there_is_memory_for(room: int, threads: int) -> None:
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_download_reads_side_by_side_what_there_is_memory_for(
+    room: int, threads: int, wrapped: bool
+) -> None:
     memory, data = Memory(room * RANGE), pattern(SIZE)
     reader = SharingReader(memory, data)
     with ticking(SLOW, FASTER) as clock:
         reader._on_data = clock.spend
-        assert b"".join(clock.consume(Download(reader))) == data
+        # A reader that goes on where it broke off has the memory of the one inside.
+        outer = ResumingStreamingReader(reader, Patience(0)) if wrapped else reader
+        assert b"".join(clock.consume(Download(outer))) == data
     names = {
         stream.thread for stream in reader.streams if stream.thread.name.startswith("glance_store-")
     }

@@ -96,14 +96,22 @@ class Claim(abc.ABC):
             raise self.duplicate()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, under_way: bool = False) -> Iterator[None]:
         """Keep the other uploads of this process waiting that are after the same name.
 
+        :param under_way: the request waits for its last bytes, and for nothing else
         :raises Duplicate: the name is taken
         """
         with CREATING.holding(self._identity):
             # Also where the service knows a condition: not all that ignore it say so.
-            self.check_free()
+            try:
+                self.check_free()
+            except exceptions.Duplicate:
+                raise
+            except ERRORS:
+                # The token may have ended: what is under way does not need it any more.
+                if not under_way:
+                    raise
             yield
 
     def publish(

@@ -96,7 +96,7 @@ def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
     failures = (
         importlib.import_module("keystoneauth1.exceptions").ClientException,
         importlib.import_module("swiftclient.exceptions").ClientException,
-        OSError,
+        *errors.NETWORK,
     )
 
     def attempt() -> _T:

@@ -33,6 +33,8 @@ _MISTAKES = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
     requests.exceptions.InvalidProxyURL,
+    urllib3.exceptions.ProxySchemeUnknown,
+    urllib3.exceptions.LocationParseError,
 )
 
 
@@ -166,6 +168,10 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
     :param exc: the exception
     :param action: what was tried, in words without secrets
     """
+    # Of requests, which keystoneauth takes for a failure of the network.
+    original = getattr(exc, "original", exc)
+    if isinstance(original, _MISTAKES):
+        return unreachable(original, action)
     status = getattr(exc, "http_status", None)
     # The texts of keystoneauth quote the answer of the server: only what is known to be harmless is
     # passed on.
@@ -193,7 +199,7 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
             action=action,
             cause=_cause_in_words(_root_of(exc)),
         )
-    if isinstance(exc, OSError):
+    if isinstance(exc, NETWORK):
         return unreachable(exc, action)
     return SwiftError(
         _("%(action)s: the identity service cannot be used (%(cause)s)"),

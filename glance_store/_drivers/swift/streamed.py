@@ -290,7 +290,7 @@ class _Stream(_Part):
             upload.stored(self._number, etag, self._size)
         else:
             expected = Expected(self._size, self._md5())
-            with upload.alone():
+            with upload.alone(under_way=self._pipe is not None):
                 upload.publish(self._publish, expected, repeatable=self._kept is not None)
         self.let_go()
 

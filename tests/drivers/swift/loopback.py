@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ACCOUNT = "/v1/AUTH_x"
 CONTAINER = "images"
+_PART = 256 * 1024
 IDLE = 5.0  # seconds after which an idle connection is closed
 INFO = {"swift": {"container_listing_limit": 10_000, "max_file_size": 5 * 1024**3}, "slo": {}}
 
@@ -43,6 +44,8 @@ class Answer:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     length: str | None = ""  # Content-Length; empty: that of the body; None: there is none
     silent: threading.Event | None = None  # what the end of the body waits for
+    # Called with the bytes of each part of the body, before it is sent.
+    pace: Callable[[int], object] | None = None
 
 
 class Seen:
@@ -359,11 +362,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", answer.length or str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self._send(answer)
         self.wfile.flush()
         if answer.silent is not None:
             answer.silent.wait()
             self.close_connection = True
+
+    def _send(self, answer: Answer) -> None:
+        if answer.pace is None:
+            self.wfile.write(answer.body)
+            return
+        for offset in range(0, len(answer.body), _PART):
+            part = answer.body[offset : offset + _PART]
+            answer.pace(len(part))
+            self.wfile.write(part)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - looked for by the base
 

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Downloads from servers that send something else, nothing, or more than anybody takes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glance_store import exceptions
+from glance_store.testing import image
+from tests.drivers.swift.conftest import locate, read
+from tests.drivers.swift.loopback import Answer, LittleSwift, Seen, Stored, store_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.drivers.swift.loopback import Act
+
+MIB = 1024 * 1024
+SIZE = 5 * MIB
+DATA = image(SIZE)
+URI = "swift+config://ref1/images/image"
+
+
+@pytest.fixture
+def stored(server) -> LittleSwift:
+    """A cluster with an image in it."""
+    server.objects["images/image"] = Stored(DATA, {})
+    return server
+
+
+def gets(server: LittleSwift) -> list[Seen]:
+    return [seen for seen in server.of("GET") if seen.name == "images/image"]
+
+
+def for_gets(rule: Callable[[Seen, Act], Answer]) -> Any:
+    return lambda seen, act: rule(seen, act) if seen.name == "images/image" and seen.method == "GET" else act()
+
+
+def whole(server: LittleSwift) -> Callable[[Seen, Act], Answer]:
+    """Answer as a server does that knows no ranges."""
+    return lambda _seen, act: Answer(200, DATA, {"ETag": act().headers["ETag"]})
+
+
+def test_server_that_knows_no_ranges(stored):
+    stored.rule = for_gets(whole(stored))
+    store = store_at(stored)
+    assert read(store, URI) == DATA
+    assert read(store, URI, offset=MIB + 3, chunk_size=100) == DATA[MIB + 3 : MIB + 103]
+    assert read(store, URI, offset=SIZE - 1) == DATA[-1:]
+
+
+def test_server_that_knows_no_ranges_is_not_asked_for_everything_again(stored):
+    """What is on its way anyhow is read on in."""
+    stored.rule = for_gets(whole(stored))
+    store = store_at(stored)
+    with contextlib.closing(store.open_reader(locate(store, URI))) as reader:
+        got = b""
+        while len(got) < SIZE:
+            got += reader.read_at(len(got), 1_000_000)
+    assert got == DATA
+    assert len(gets(stored)) == 1
+
+
+WRONG = [
+    {"Content-Range": f"bytes 0-99/{SIZE}"},
+    {"Content-Range": f"bytes 1000-1099/{SIZE + 1}"},
+    {"Content-Range": "nonsense"},
+    {},
+]
+
+
+@pytest.mark.parametrize("headers", WRONG)
+@pytest.mark.parametrize("times", [1, None], ids=["once", "always"])
+def test_part_that_was_not_asked_for(stored, headers, times):
+    """It is asked for again, and never taken for the right one."""
+    sent: list[int] = []
+
+    def wrong(_seen: Seen, act: Act) -> Answer:
+        sent.append(1)
+        if times is not None and len(sent) > times:
+            return act()
+        return Answer(206, bytes(100), dict(headers))
+
+    stored.rule = for_gets(wrong)
+    store = store_at(stored, retry_timeout=0.5)
+    if times is not None:
+        assert read(store, URI, offset=1000, chunk_size=100) == DATA[1000:1100]
+        return
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="other bytes"):
+        read(store, URI, offset=1000, chunk_size=100)
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_image_that_was_replaced(stored, status):
+    """Also where all of the new one comes."""
+    store = store_at(stored)
+    with contextlib.closing(store.open_reader(locate(store, URI))) as reader:
+        stored.objects["images/image"] = Stored(image(SIZE, seed=1), {})
+        if status == 200:
+            stored.rule = for_gets(
+                lambda _seen, act: Answer(200, act().body, {"ETag": act().headers["ETag"]})
+            )
+        with pytest.raises(exceptions.BackendException, match="replaced"):
+            reader.read_at(0, 100)
+
+
+def test_size_that_is_not_said(stored):
+    """A proxy that takes the length away is not believed that the image is empty."""
+    stored.rule = lambda seen, act: (
+        Answer(200, headers=act().headers, length=None) if seen.method == "HEAD" else act()
+    )
+    store = store_at(stored, retry_timeout=0.3)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="how large"):
+        store.get_size(locate(store, URI))
+
+
+@pytest.mark.parametrize("sent", [0, 2 * MIB], ids=["nothing", "a-part"])
+def test_close_while_the_server_is_silent(stored, sent):
+    """It comes from another thread; nobody waits for the server, nor for its time-out."""
+    go_on = threading.Event()
+
+    def silent(_seen: Seen, act: Act) -> Answer:
+        answer = act()
+        return Answer(206, answer.body[:sent], answer.headers, str(len(answer.body)), go_on)
+
+    stored.rule = for_gets(silent)
+    store = store_at(stored, read_timeout=3600, retry_timeout=3600)
+    chunks, _size = store.get(locate(store, URI))
+    got: list[bytes] = []
+    ended: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            got.extend(chunks)
+        except BaseException as exc:
+            ended.append(exc)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    closer = threading.Thread(target=chunks.close)
+    try:
+        while sum(map(len, got)) < sent or not gets(stored):
+            assert consumer.is_alive()
+        closer.start()
+        closer.join(60)
+        assert not closer.is_alive()
+        consumer.join(60)
+        assert not consumer.is_alive()
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+    assert b"".join(got) == DATA[:sent]
+    assert len(gets(stored)) == 1
