@@ -277,8 +277,8 @@ FOUR = {
     }
 }
 UNVERIFIED_SEGMENTS = {"segments not verified": {"swift_store_verify_segments": False}}
-# The option for memory says how much an upload may take for segments; 256 MiB unless set.
-HOLDING = {CURRENT: {**FOUR[CURRENT], "swift_store_upload_memory": 1200}}
+# The option for memory says how much all transfers together may take; 256 MiB unless set.
+HOLDING = {CURRENT: {**FOUR[CURRENT], "swift_store_memory": 1200}}
 # What a process takes that has loaded the library and its client.
 PROCESS = 64 * MIB
 

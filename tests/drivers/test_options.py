@@ -45,11 +45,13 @@ NEW = {
     ],
     "swift": [
         ("swift_store_thread_pool_size", 4, 1),
-        ("swift_store_upload_memory", 256, 16),
+        ("swift_store_memory", 256, 16),
+        ("swift_store_verify_segments", True, None),
         ("swift_store_read_concurrency", 4, 1),
         ("swift_store_connect_timeout", 10, 1),
         ("swift_store_read_timeout", 120, 1),
-        ("swift_store_retries", 3, 0),
+        ("swift_store_retry_timeout", 30.0, 0),
+        ("swift_store_retries", None, 0),
     ],
     "cinder": [
         ("cinder_request_timeout", 180, 1),
@@ -145,7 +147,9 @@ def test_new_option(driver, name, default, minimum):
         dict: types.Dict,
         list: types.List,
     }
-    assert isinstance(opt.type, kinds.get(type(default), types.String))
+    # A number that may be missing has a minimum all the same.
+    usual = types.String if minimum is None else types.Integer
+    assert isinstance(opt.type, kinds.get(type(default), usual))
 
 
 @pytest.mark.parametrize(

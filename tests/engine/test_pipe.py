@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests whose body is fed to them block by block, and that may end before they have all of it."""
+"""Requests whose body is fed to them block by block, and that may end before it does."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ NAME = "far"
 # Of tries and time-outs, so that a test need not wait.
 IMPATIENT = {
     "s3": {"s3_store_retry_timeout": "0", "s3_store_connect_timeout": "5"},
-    "swift": {"swift_store_retries": "0", "swift_store_connect_timeout": "5"},
+    "swift": {"swift_store_retry_timeout": "0", "swift_store_connect_timeout": "5"},
     "cinder": {"cinder_http_retries": "0"},
     "rbd": {"rados_connect_timeout": "2"},
 }

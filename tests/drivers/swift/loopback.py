@@ -13,10 +13,10 @@ import json
 import threading
 import types
 import urllib.parse
+from collections.abc import Callable
 
 # Bound here: tests count what the driver computes.
 from hashlib import md5
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import swiftclient
@@ -159,7 +159,11 @@ class LittleSwift(http.server.ThreadingHTTPServer):
 
         :param ending: of the path
         """
-        return [seen for seen in self.requests if (seen.method, seen.path.endswith(ending)) == (method, True)]
+        return [
+            seen
+            for seen in self.requests
+            if (seen.method, seen.path.endswith(ending)) == (method, True)
+        ]
 
     def names(self) -> list[str]:
         """Return the objects that are there, with their containers."""
@@ -243,18 +247,18 @@ class LittleSwift(http.server.ThreadingHTTPServer):
             return Answer(404)
         if seen.headers.get("if-none-match") == "*" and name in self.objects:
             return Answer(412)
-        kept = {
-            key: value
-            for key, value in seen.headers.items()
-            if key.startswith("x-object-m")
-        }
+        kept = {key: value for key, value in seen.headers.items() if key.startswith("x-object-m")}
         entries = None
         if seen.query.get("multipart-manifest") == "put":
             entries = json.loads(body)
             for entry in entries:
                 there = self.objects.get(entry["path"].lstrip("/"))
                 found = None if there is None else md5(there.data).hexdigest()
-                if there is None or found != entry["etag"] or len(there.data) != entry["size_bytes"]:
+                if (
+                    there is None
+                    or found != entry["etag"]
+                    or len(there.data) != entry["size_bytes"]
+                ):
                     return Answer(400)
                 entry["hash"] = found
         elif seen.headers.get("etag", "") not in ("", md5(body).hexdigest()):

@@ -396,7 +396,9 @@ def test_answer_about_a_trust_is_lost(make, owner, keystone, context, container,
 def test_trust_that_cannot_be_looked_for(make, owner, keystone, context, container, caplog):
     """Nobody knows whether it was made: the log says until when it would last."""
     with FaultProxy("127.0.0.1", keystone.port, http=True) as identity:
-        store = make(multi_tenant=True, auth_address=f"http://{identity.address}/v3", retry_timeout=0)
+        store = make(
+            multi_tenant=True, auth_address=f"http://{identity.address}/v3", retry_timeout=0
+        )
         account, _place = store._account_for(context(OWNER))
         account.prepare()
         account.close()

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import ssl
+import subprocess
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -80,3 +82,20 @@ def test_r100_insecure(make, account, addresses):
     uri = add(store)
     assert read(store, uri) == image(SIZE)
     store.delete(locate(store, uri))
+
+
+def test_directory_of_authorities(make, account, addresses, authority_file, tmp_path):
+    """As ``openssl rehash`` makes it; Keystone and Swift are both believed."""
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    command = ["openssl", "x509", "-hash", "-noout", "-in", authority_file]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shutil.copy(authority_file, folder / f"{done.stdout.strip()}.0")
+    store = make(cacert=str(folder), **addresses)
+    uri = add(store)
+    assert read(store, uri) == image(SIZE)
+    store.delete(locate(store, uri))
+    # Without that authority in it, nothing is.
+    (folder / f"{done.stdout.strip()}.0").unlink()
+    with pytest.raises(exceptions.BackendException):
+        add(make(cacert=str(folder), retry_timeout=0, **addresses))

@@ -181,9 +181,7 @@ def test_segments_are_hashed_where_they_are_verified(server, hashed, verify, kno
     """The manifest is right in either case: Swift compares it with what it has stored."""
     size = 3 * 1024 * 1000 + 7
     data = image(size)
-    store = store_at(
-        server, large_object_size=1, large_object_chunk_size=1, verify_segments=verify
-    )
+    store = store_at(server, large_object_size=1, large_object_chunk_size=1, verify_segments=verify)
     store.add("image", io.BytesIO(data), size if known else 0, "sha256")
     entries = server.objects["images/image"].entries
     assert entries is not None

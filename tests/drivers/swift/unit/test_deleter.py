@@ -34,7 +34,10 @@ if TYPE_CHECKING:
         (b"<html>", ("an answer that is not understood", [])),
         (b"", ("an answer that is not understood", [])),
         (b"[1]", ("an answer that is not understood", [])),
-        (b'{"Response Status": "200 OK", "Errors": [[]]}', ("an answer that is not understood", [])),
+        (
+            b'{"Response Status": "200 OK", "Errors": [[]]}',
+            ("an answer that is not understood", []),
+        ),
     ],
 )
 def test_outcome_of_a_deletion_by_the_cluster(text, expected):
@@ -51,7 +54,9 @@ class Plan:
     :param stubborn: objects that cannot be removed at all
     """
 
-    def __init__(self, answers: list[tuple[int, list[list[str]]]], stubborn: tuple[str, ...]) -> None:
+    def __init__(
+        self, answers: list[tuple[int, list[list[str]]]], stubborn: tuple[str, ...]
+    ) -> None:
         self.answers = [*answers]
         self.stubborn = stubborn
         self.removed: list[str] = []

@@ -91,8 +91,7 @@ def test_it_is_asked_again_when_it_could_not_answer(failure):
         (b'{"swift": {}, "slo": null}', None),
         (b'{"swift": {}, "slo": {"max_manifest_segments": 7}}', large.Static(7, 2 * MIB, 1)),
         (
-            b'{"swift": {}, "slo": {"max_manifest_segments": 7, "max_manifest_size": 8,'
-            b' "min_segment_size": 9}}',
+            b'{"slo": {"max_manifest_segments": 7, "max_manifest_size": 8, "min_segment_size": 9}}',
             large.Static(7, 8, 9),
         ),
     ],

@@ -13,6 +13,7 @@ from glance_store import exceptions
 from glance_store.testing import image
 from tests.drivers.swift.conftest import locate, read
 from tests.drivers.swift.loopback import Answer, LittleSwift, Seen, Stored, store_at
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,11 @@ def gets(server: LittleSwift) -> list[Seen]:
 
 
 def for_gets(rule: Callable[[Seen, Act], Answer]) -> Any:
-    return lambda seen, act: rule(seen, act) if seen.name == "images/image" and seen.method == "GET" else act()
+    def found(seen: Seen, act: Act) -> Answer:
+        is_get = (seen.method, seen.name) == ("GET", "images/image")
+        return rule(seen, act) if is_get else act()
+
+    return found
 
 
 def whole(server: LittleSwift) -> Callable[[Seen, Act], Answer]:
@@ -136,15 +141,18 @@ def test_close_while_the_server_is_silent(stored, sent):
     def consume() -> None:
         try:
             got.extend(chunks)
-        except BaseException as exc:
+        except exceptions.BackendException as exc:
             ended.append(exc)
 
     consumer = threading.Thread(target=consume)
     consumer.start()
     closer = threading.Thread(target=chunks.close)
     try:
-        while sum(map(len, got)) < sent or not gets(stored):
-            assert consumer.is_alive()
+        until(
+            lambda: (gets(stored) and sum(map(len, got)) >= sent) or not consumer.is_alive(),
+            "the server is silent",
+        )
+        assert consumer.is_alive()
         closer.start()
         closer.join(60)
         assert not closer.is_alive()

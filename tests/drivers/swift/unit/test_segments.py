@@ -250,9 +250,7 @@ def test_segment_from_a_file(plan, server, tmp_path):
 def test_segments_in_memory(threads, server):
     """As many as are sent at once, one that is filled meanwhile, and one for the next."""
     plan = EqualParts(SIZE, LIMITS, 10 * SIZE)
-    made = MultipartWriter(
-        upload_to(server), plan, "uri", 10 * SIZE, 0, threads, Memory(10 * SIZE)
-    )
+    made = MultipartWriter(upload_to(server), plan, "uri", 10 * SIZE, 0, threads, Memory(10 * SIZE))
     assert made.concurrency == threads
     assert made.blocks_held == threads + 2
 

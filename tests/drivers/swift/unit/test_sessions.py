@@ -85,9 +85,7 @@ def trust_of(session: Any) -> trust.Trust:
         return types.SimpleNamespace(content=b"x", json=lambda: answers[method])
 
     service = types.SimpleNamespace(request=request, get_user_id=lambda: "service")
-    return trust.Trust(
-        service, lambda _id: session, "http://127.0.0.1:1/v3", "token", no_patience
-    )
+    return trust.Trust(service, lambda _id: session, "http://127.0.0.1:1/v3", "token", no_patience)
 
 
 @pytest.mark.parametrize("kind", ["account", "trust"])

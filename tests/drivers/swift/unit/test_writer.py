@@ -185,7 +185,9 @@ def test_values_in_a_file_count_as_set(tmp_path, group, backend, name):
 
 @pytest.mark.parametrize("backend", [None, "swift1"])
 def test_values_elsewhere_do_not(tmp_path, backend):
-    text = "[another]\nswift_store_large_object_size = 5120\nswift_store_large_object_chunk_size=1\n"
+    text = (
+        "[another]\nswift_store_large_object_size = 5120\nswift_store_large_object_chunk_size=1\n"
+    )
     assert sizes_of(configured(tmp_path, text, backend), GIB) == 32 * MIB
 
 
