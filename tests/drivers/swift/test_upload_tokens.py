@@ -122,9 +122,9 @@ def test_a_small_image_needs_no_trust(make, owner, keystone, swift, container, m
 
 @pytest.fixture
 def last_check(make, owner, through, keystone, swift, proxy, tmp_path) -> Callable[..., Any]:
-    """Make a store of users, and tell which request looks for a new image in the end."""
+    """Make a store of users; tell which requests make an image and look for it in the end."""
 
-    def last_check(way: str) -> tuple[BaseStore, Context, bytes, int]:
+    def last_check(way: str) -> tuple[BaseStore, Context, bytes, int, int]:
         options = options_of(way, tmp_path)
         store = behind(make, through, OWNER, multi_tenant=True, use_trusts=False, **options)
         context = Context(keystone, OWNER, swift.storage_url(OWNER))
@@ -133,10 +133,11 @@ def last_check(make, owner, through, keystone, swift, proxy, tmp_path) -> Callab
         for _time in range(2):
             proxy.clear()
             uri = store.add("x", Source(data), len(data), "sha256", context=context)[0]
+            put = [request.number for request in proxy.requests if request.method == "PUT"][-1]
             found = numbers(proxy, "HEAD", "/x")[-1]
             store.delete(locate(store, uri), context=context)
         proxy.clear()
-        return store, context, data, found
+        return store, context, data, put, found
 
     return last_check
 
@@ -145,7 +146,7 @@ def last_check(make, owner, through, keystone, swift, proxy, tmp_path) -> Callab
 @pytest.mark.parametrize("way", ["object", "stream-kept", "segments"])
 def test_an_image_that_is_in_place_is_a_success(last_check, proxy, way, status):
     """Swift has said that it is there: it is, also when it cannot be looked at any more."""
-    store, context, data, number = last_check(way)
+    store, context, data, _put, number = last_check(way)
     proxy.fail_request(number, status, times=None)
     uri = store.add("x", Source(data), len(data), "sha256", context=context)[0]
     with pytest.raises(exceptions.GlanceStoreException):
@@ -160,8 +161,8 @@ def test_an_image_of_which_nothing_is_known_is_none(
     last_check, proxy, owner, container, way, status
 ):
     """Its answer was lost, and it cannot be looked at: the upload fails, and leaves nothing."""
-    store, context, data, number = last_check(way)
-    proxy.fail_request(number - 1, how=How.RESET, after=0)
+    store, context, data, put, number = last_check(way)
+    proxy.fail_request(put, how=How.RESET, after=0)
     proxy.fail_request(number, status)
     with pytest.raises(exceptions.GlanceStoreException):
         store.add("x", Source(data), len(data), "sha256", context=context)

@@ -123,16 +123,38 @@ def test_size_that_is_not_said(stored):
         store.get_size(locate(store, URI))
 
 
+def in_segments(server: LittleSwift) -> None:
+    """Make the image a dynamic one, of which this Swift says that it is empty."""
+    del server.objects["images/image"]
+    server.objects["images/image-1"] = Stored(DATA[:MIB], {})
+    server.objects["images/image-2"] = Stored(DATA[MIB:], {})
+    server.objects["images/image"] = Stored(b"", {"x-object-manifest": "images/image-"})
+
+
+@pytest.mark.parametrize("segments", [False, True], ids=["object", "segments"])
 @pytest.mark.parametrize("sent", [0, 2 * MIB], ids=["nothing", "a-part"])
-def test_close_while_the_server_is_silent(stored, sent):
+def test_close_while_the_server_is_silent(stored, sent, segments):
     """It comes from another thread; nobody waits for the server, nor for its time-out."""
     go_on = threading.Event()
 
     def silent(_seen: Seen, act: Act) -> Answer:
         answer = act()
-        return Answer(206, answer.body[:sent], answer.headers, str(len(answer.body)), go_on)
+        whole = str(len(answer.body))
+        return Answer(206, answer.body[: max(0, sent - begun)], answer.headers, whole, go_on)
 
-    stored.rule = for_gets(silent)
+    begun = 0
+    last = "images/image"
+    if segments:
+        in_segments(stored)
+        # The first one comes, where something comes.
+        begun, last = (MIB, "images/image-2") if sent else (0, "images/image-1")
+
+    def rule(seen: Seen, act: Act) -> Answer:
+        if (seen.method, seen.name) == ("HEAD", "images/image") and segments:
+            return Answer(200, headers=act().headers, length="0")
+        return silent(seen, act) if (seen.method, seen.name) == ("GET", last) else act()
+
+    stored.rule = rule
     store = store_at(stored, read_timeout=3600, retry_timeout=3600)
     chunks, _size = store.get(locate(store, URI))
     got: list[bytes] = []
@@ -149,7 +171,9 @@ def test_close_while_the_server_is_silent(stored, sent):
     closer = threading.Thread(target=chunks.close)
     try:
         until(
-            lambda: (gets(stored) and sum(map(len, got)) >= sent) or not consumer.is_alive(),
+            lambda: (
+                (stored.of("GET", last) and sum(map(len, got)) >= sent) or not consumer.is_alive()
+            ),
             "the server is silent",
         )
         assert consumer.is_alive()
@@ -162,4 +186,4 @@ def test_close_while_the_server_is_silent(stored, sent):
     finally:
         go_on.set()
     assert b"".join(got) == DATA[:sent]
-    assert len(gets(stored)) == 1
+    assert len(stored.of("GET", last)) == 1
