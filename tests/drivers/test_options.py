@@ -22,7 +22,7 @@ NEW = {
     "http": [
         ("http_store_connect_timeout", 10, 1),
         ("http_store_read_timeout", 60, 1),
-        ("http_store_retry_timeout", 30, 0),
+        ("http_store_retry_timeout", 30.0, 0),
         ("http_store_allowed_hosts", [], None),
         ("http_store_disallowed_hosts", [], None),
         ("http_store_allowed_ports", [], None),
@@ -38,6 +38,7 @@ NEW = {
         ("s3_store_memory", 256, 16),
         ("s3_store_equal_parts", False, None),
         ("s3_store_retry_timeout", 30.0, 0),
+        ("s3_store_max_attempts", None, 1),
         ("s3_store_request_payer", "", None),
         ("s3_store_connect_timeout", 10, 1),
         ("s3_store_read_timeout", 60, 1),

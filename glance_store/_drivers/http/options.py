@@ -94,9 +94,9 @@ it. After the limit the download is resumed, as ``http_store_retry_timeout``
 allows.
 """,
     ),
-    cfg.IntOpt(
+    cfg.FloatOpt(
         "http_store_retry_timeout",
-        default=30,
+        default=30.0,
         min=0,
         help="""
 Seconds for which a download that broke off is resumed where it stopped. They

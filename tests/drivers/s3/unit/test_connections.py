@@ -38,6 +38,7 @@ def client_of(server: Server, trusted: str, connecting: float, reading: float) -
         request_checksums="when_required",
         response_checksums="when_required",
         patience=0,
+        attempts=None,
         payer="",
         connect_timeout=connecting,
         read_timeout=reading,

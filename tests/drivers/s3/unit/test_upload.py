@@ -111,6 +111,7 @@ def client_of(s3: FakeS3, **settings: Any) -> Client:
         "request_checksums": "when_required",
         "response_checksums": "when_required",
         "patience": 0,
+        "attempts": None,
         "payer": "",
         "connect_timeout": 1,
         "read_timeout": 1,
@@ -209,7 +210,7 @@ def test_late_object_of_somebody_else_stays(s3: FakeS3) -> None:
     upload = upload_to(s3)
     s3.tell("put_object", timeout())
     with pytest.raises(exceptions.RemoteServiceUnavailable):
-        upload.put_whole(b"data")
+        upload.put_whole(b"data", None)
     s3.tell("head_object", {"Metadata": {}})
     upload.abort()
     assert "delete_object" not in s3.names()
@@ -219,7 +220,7 @@ def test_refusal_of_a_later_try_says_nothing_of_the_first(s3: FakeS3) -> None:
     upload = upload_to(s3, patience=30)
     s3.tell("put_object", timeout(), error("AccessDenied", 403))
     with pytest.raises(exceptions.Forbidden):
-        upload.put_whole(b"data")
+        upload.put_whole(b"data", None)
     before = len(s3.calls)
     upload.abort()
     assert s3.names()[before:] == ["head_object"] * 4
