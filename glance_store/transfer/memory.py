@@ -46,6 +46,11 @@ class Memory:
     def _free(self) -> int:
         return self.size - sum(list(self._held.values()))
 
+    def has(self, wanted: int) -> bool:
+        """Tell whether there are so many bytes now, and nobody waits for some."""
+        with self._changed:
+            return not self._queue and self._free() >= wanted
+
     def take(self, holder: object, wanted: int, is_over: Callable[[], bool] = lambda: False) -> int:
         """Wait for bytes, after those who came before.
 
@@ -76,7 +81,7 @@ class Memory:
         :param wanted: how many
         """
         with self._changed:
-            if self._queue or self._free() < wanted:
+            if not self.has(wanted):
                 return False
             self._hold(holder, wanted)
             return True

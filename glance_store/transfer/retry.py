@@ -131,15 +131,21 @@ class Tries:
         most = self._seconds if lasting is None else min(self._seconds, lasting)
         left = most - self._account.spent
         asked = float(getattr(exc, "retry_after", 0.0))
-        if self._patience.most is not None and self._number >= self._patience.most:
+        most_tries = self._patience.most
+        if most_tries is not None and self._number >= most_tries:
             return False
         if left <= 0 or asked > left or self._patience.stopped:
             return False
-        self._number += 1
         # The last try begins when the time is up, not some seconds before.
         pause = min(max(asked, self._pause * random.uniform(*_SPREAD)), left)  # noqa: S311 - no secret
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        LOG.warning("%s; trying again in %.1f s, for %.0f s more", describe(exc), pause, left)
+        rest = (
+            f"for {left:.0f} s more"
+            if most_tries is None
+            else f"{most_tries - self._number} tries left"
+        )
+        LOG.warning("%s; trying again in %.1f s, %s", describe(exc), pause, rest)
+        self._number += 1
         self._patience.wait(pause)
         self._begun = time.monotonic()
         self._account.spent += self._begun - now

@@ -45,6 +45,15 @@ def test_bytes_are_taken_and_given_back() -> None:
     assert held(memory) == 0
 
 
+def test_what_there_is() -> None:
+    memory = Memory(100)
+    share = Share(memory)
+    share.take(60)
+    assert memory.has(40)
+    assert not memory.has(41)
+    assert not Memory(10).has(11)
+
+
 def test_more_than_there_is_passes_alone() -> None:
     memory = Memory(100)
     assert Share(memory).take(1000) == 100

@@ -159,11 +159,15 @@ def test_pauses_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0.16 <= pause <= 0.24 for pause in clock.taken)
 
 
-def test_tries_can_be_counted(pauses: list[float]) -> None:
+def test_tries_can_be_counted(pauses: list[float], caplog: pytest.LogCaptureFixture) -> None:
     inner = Flaky([Gone() for _number in range(9)])
     with pytest.raises(Gone):
         ResumingReader(inner, Patience(60, most=2)).read_at(0, 5)
     assert pauses == [0.2, 0.4]
+    assert [record.getMessage()[-12:] for record in caplog.records] == [
+        "2 tries left",
+        "1 tries left",
+    ]
 
 
 class Asking(exceptions.BackendUnavailable):

@@ -33,7 +33,6 @@ class Body:
     ) -> None:
         self._view = memoryview(block)
         self._patience = patience
-        self._md5 = hashlib.md5(usedforsecurity=False)
         self._hashing = hashing
         self._hashed = 0  # bytes, from the beginning
         self._position = 0
@@ -83,15 +82,19 @@ class Body:
         return hashlib.sha256(self._view).hexdigest()
 
     @functools.cached_property
+    def _digest(self) -> Any:
+        return hashlib.md5(usedforsecurity=False)
+
+    @functools.cached_property
     def md5(self) -> str:
         """The hexadecimal MD5 of the whole block, whatever part of it was sent."""
         self._hash(len(self._view))
-        return self._md5.hexdigest()
+        return str(self._digest.hexdigest())
 
     def _hash(self, end: int) -> None:
         if end > self._hashed:
             with self._view[self._hashed : end] as part:
-                self._md5.update(part)
+                self._digest.update(part)
             self._hashed = end
 
     def content_md5(self) -> str:

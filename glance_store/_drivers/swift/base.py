@@ -410,7 +410,8 @@ class BaseStore(driver.Store):
         if options.swift_buffer_on_upload:
             folder = options.swift_upload_buffer_dir
             return BufferedWriter(upload, uri, size, block, plan, memory, folder=folder)
-        if 2 * plan.size_at(0) > memory.size:
+        if not memory.has(2 * plan.size_at(0)):
+            # Never, or not now: others have it, and their clients may be slow.
             return StreamedWriter(upload, uri, size, block, plan, memory)
         threads = options.swift_store_thread_pool_size
         return MultipartWriter(upload, plan, uri, size, 0, threads, memory)

@@ -409,11 +409,12 @@ MiB of memory that all uploads and downloads of this store may take together,
 in each process of the service, besides what they always need (about 2 MiB
 each).
 
-One upload alone may use all of it. Where there are many they wait for each
-other, segment by segment, and downloads request fewer ranges at a time. Of
-segments that do not fit twice one is sent at a time while its data comes in;
-it can be sent again after an error if there is memory for it, and fails the
-upload if there is not.
+One upload alone may use all of it. Where many run they wait for each other,
+segment by segment, and downloads request fewer ranges at a time. An upload that
+begins while there is no room for two of its segments sends one at a time while
+its data comes in, and waits for nobody; so do all whose segments never fit
+twice. Such a segment can be sent again after an error if there is memory for
+it, and fails the upload if there is not.
 """,
     ),
     cfg.BoolOpt(

@@ -62,7 +62,8 @@ class StreamedWriter:
     :param size: bytes, 0 when unknown
     :param block_size: bytes of a block
     :param plan: of the segments; None: the image is one object
-    :param memory: that the transfers of the store share
+    :param memory: that the transfers of the store share; what can be sent again is held there. The
+        blocks on their way are few, and wait for nobody.
     """
 
     concurrency = 1
@@ -80,7 +81,7 @@ class StreamedWriter:
         self.uri = uri
         self.metadata: dict[str, Any] = {}
         self.digests: Digests | None = None
-        self.memory = memory
+        self._memory = memory
         self._segmented = plan is not None
         self._plan = plan or _Whole(size)
         self.block_size = min(block_size, self._plan.size_at(0))
@@ -113,7 +114,7 @@ class StreamedWriter:
             number if self._segmented else 0,
             length if self._size else None,
             length,
-            self.memory,
+            self._memory,
             None if digests is None else lambda: digests.checksum,
         )
 

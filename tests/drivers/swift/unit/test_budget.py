@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store.testing import image
+from glance_store.transfer.memory import Share
 from tests.drivers.swift.conftest import locate
 from tests.drivers.swift.loopback import Answer, Seen, Stored, md5, store_at
 from tests.waiting import until
@@ -106,6 +107,21 @@ def test_five_uploads_fit_the_memory_of_the_store(server):
     assert traffic.read == traffic.arrived == 5 * size
     # It was made use of, too; and the kernel holds some of it.
     assert 128 * MIB < traffic.ahead <= (256 + 64) * MIB
+
+
+def test_upload_waits_for_no_memory_that_others_have(server):
+    """Their clients may be slow. It is sent while it comes in, in the segments that are usual."""
+    store = store_at(server)
+    others = Share(store._memory)
+    others.take(store._memory.size)
+    data = image(66 * MIB)
+    uri, size, *_more = store.add("image", io.BytesIO(data), len(data), "sha256")
+    assert size == len(data)
+    segments = [name for name in server.objects if "/image-" in name]
+    assert len(segments) == 3
+    others.close()
+    chunks, _size = store.get(locate(store, uri))
+    assert b"".join(chunks) == data
 
 
 def test_download_that_is_read_slowly(server):
