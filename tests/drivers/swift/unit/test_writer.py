@@ -81,7 +81,9 @@ def test_memory_decides(options, size, kind, threads):
     made = writer_of(store, size)
     assert type(made) is kind
     assert made.concurrency == threads
-    assert made.memory.size == memory * MIB
+    assert store._memory.size == memory * MIB
+    # The blocks of others are few, and wait for nobody.
+    assert getattr(made, "memory", None) is (store._memory if kind is MultipartWriter else None)
     if kind is MultipartWriter:
         assert (threads + 1) * made.block_size <= memory * MIB or threads == 1
 
