@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def listing(cinder: Cinder, ceph: Ceph) -> Iterator[Listing]:
-    """What Cinder holds for the service user; nothing of it is left after the test."""
+    """What Cinder holds for the service user: nothing before the test, and nothing after it."""
     found = Listing(cinder)
+    # The image service's tests leave images, and may have run in this process before.
+    found.clear()
     yield found
     found.wait_until_empty()

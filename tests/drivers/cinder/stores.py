@@ -127,6 +127,11 @@ class Listing:
     def wait_until_empty(self) -> None:
         """Wait until no volume is left, and fail if there is one that does not go."""
         left = self.all()
+        self.clear()
+        assert left == []
+
+    def clear(self) -> None:
+        """Delete everything, and wait until it has gone."""
 
         def gone() -> bool:
             # Ceph believes for half a minute that a killed process still uses its volume, which
@@ -136,7 +141,6 @@ class Listing:
 
         if self.call("GET", "/volumes")["volumes"]:
             until(gone, lambda: f"these go: {self.all()}", seconds=120, pause=0.2)
-        assert left == []
 
     def remove_all(self) -> None:
         """Delete everything."""
