@@ -32,6 +32,8 @@ class Volumes:
         self._project = cinder.keystone.accounts["glance"].project_id
         self._session = requests.Session()
         self._session.trust_env = False
+        # One that has been idle for seconds is closed by the server, perhaps in this very moment.
+        self._session.headers["Connection"] = "close"
         self._session.headers["OpenStack-API-Version"] = f"volume {MICROVERSION}"
         self._session.headers["X-Auth-Token"] = cinder.keystone.token("glance")[0]
 

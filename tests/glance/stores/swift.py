@@ -34,6 +34,8 @@ class SwiftAccount:
         self.url = swift.storage_url(owner or user)
         self._session = requests.Session()
         self._session.trust_env = False
+        # One that has been idle for seconds is closed by the server, perhaps in this very moment.
+        self._session.headers["Connection"] = "close"
         self._session.headers["X-Auth-Token"] = swift.keystone.token(user)[0]
 
     def close(self) -> None:
