@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -13,6 +14,9 @@ REGION = "RegionOne"
 DOMAIN = "default"  # the id; Keystone makes it with the name below
 DOMAIN_NAME = "Default"
 INTERFACES = ("public", "internal", "admin")
+# Seconds for which a failing Keystone is asked again, and between two requests.
+PATIENCE = 20.0
+PAUSE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +61,21 @@ class KeystoneAPI:
             headers["X-Auth-Token"] = token
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                text = answer.read()
-                return (json.loads(text) if text else None), answer.headers["X-Subject-Token"]
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = error.read().decode(errors="replace")
-            raise RuntimeError(f"{method} {path}: {error.code} {reason}") from error
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    text = answer.read()
+                    return (json.loads(text) if text else None), answer.headers["X-Subject-Token"]
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = error.read().decode(errors="replace")
+                # A new token makes nothing that a second request could find: while other processes
+                # make users and projects, Keystone's database refuses one now and then.
+                again = path == "/auth/tokens" and error.code >= 500
+                if not again or time.monotonic() > deadline:
+                    raise RuntimeError(f"{method} {path}: {error.code} {reason}") from error
+            time.sleep(PAUSE)
 
     def authenticate(
         self, user: str, password: str, project: str | None
