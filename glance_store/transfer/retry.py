@@ -27,8 +27,6 @@ _T = TypeVar("_T")
 # Statuses of HTTP that another request may cure: too early, too many, the server is not well, or
 # (520 and above) a proxy has trouble with the server behind it.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 530})
-# Seconds for which a passing failure is borne, unless the operator says otherwise.
-USUAL = 30.0
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0

@@ -31,11 +31,6 @@ class NoResult(exceptions.BackendUnavailable, exceptions.BackendException):
     patience = _NONSENSE
 
 
-def status_of(error: BaseException) -> int:
-    """Return the status of the answer that an exception was made from; 0 if there was none."""
-    return int(getattr(error, "status", 0))
-
-
 def is_refusal(error: BaseException) -> bool:
     """Tell whether it is certain that the service has not done what it was asked.
 
@@ -44,5 +39,5 @@ def is_refusal(error: BaseException) -> bool:
 
     :param error: what the translation of errors has raised
     """
-    status = status_of(error)
+    status = int(getattr(error, "status", 0))
     return 400 <= status < 500 and status not in (408, 409, 499)

@@ -19,7 +19,7 @@ from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
 from glance_store._drivers.swift.options import OPTIONS
 from glance_store._drivers.swift.reader import SwiftReader, find
-from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter
+from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter, Whole
 from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
 from glance_store.store_options import DEFAULT_GROUP, SHARED_CONF_GROUP
@@ -397,15 +397,7 @@ class BaseStore(driver.Store):
         block = min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
         if plan is None:
             if size <= _HELD:
-                return MultipartWriter(
-                    upload,
-                    EqualParts(size, large.USUAL.limits(upload.names, size), size),
-                    uri,
-                    size,
-                    size + 1,
-                    1,
-                    memory,
-                )
+                return MultipartWriter(upload, Whole(size), uri, size, size + 1, 1, memory)
             return StreamedWriter(upload, uri, size, block, None, memory)
         if options.swift_buffer_on_upload:
             folder = options.swift_upload_buffer_dir

@@ -36,7 +36,7 @@ _FILE_PIECE = 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _Whole:
+class Whole:
     """An image as one object: a plan with one part.
 
     :param size: bytes
@@ -83,7 +83,7 @@ class StreamedWriter:
         self.digests: Digests | None = None
         self._memory = memory
         self._segmented = plan is not None
-        self._plan = plan or _Whole(size)
+        self._plan = plan or Whole(size)
         self.block_size = min(block_size, self._plan.size_at(0))
         self._upload = upload
         self._size = size
