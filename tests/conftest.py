@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from oslo_config import cfg
 
 import glance_store
 from glance_store import location, registry
+from glance_store.testing import Kit
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +46,24 @@ for _number, _handler in (
         signal.signal(_number, _handler)
 
 OUTSIDE = Path(__file__).parent / "outside_driver"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure coverage where it costs little: not in what runs on servers, but for the kit once.
+
+    It would be a fifth of what these tests compute; they compete with the servers for the cores.
+    """
+    for item in items:
+        once = isinstance(item, pytest.Function) and issubclass(item.cls or object, Kit)
+        if item.get_closest_marker("services") and not (once and item.cls.variant is None):
+            item.add_marker("no_cover")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector look at what tests make alone, not at modules and tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -90,8 +90,8 @@ run_tests() {
 
 unit_tests() {
     say "unit tests"
-    # These compute; more processes than cores would only import everything once more.
-    processes=$(nproc) run_tests -q "${unit_tests[@]}"
+    # These compute more than they wait, and each process imports everything once more.
+    processes=$(($(nproc) + 1)) run_tests -q "${unit_tests[@]}"
 }
 
 docs() {

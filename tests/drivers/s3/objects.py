@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import threading
@@ -69,7 +70,7 @@ class Stored:
     content: bytes
     metadata: dict[str, str]  # headers
 
-    @property
+    @functools.cached_property
     def etag(self) -> str:
         """Its ETag, with quotes."""
         return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'

@@ -8,6 +8,7 @@ it: it may answer itself, change the answer, or wait.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http.server
 import json
 import threading
@@ -103,6 +104,11 @@ class Stored:
     headers: dict[str, str]
     entries: list[dict[str, Any]] | None = None  # of a static large object
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """The MD5 of the data."""
+        return md5(self.data).hexdigest()
+
 
 Act = Callable[[], Answer]
 Rule = Callable[[Seen, Act], Answer]
@@ -186,7 +192,7 @@ class LittleSwift(http.server.ThreadingHTTPServer):
         """Return the ETag of an object."""
         found = self.objects[name]
         if found.entries is None:
-            return md5(found.data).hexdigest()
+            return found.digest
         etags = "".join(entry["hash"] for entry in found.entries)
         return f'"{md5(etags.encode()).hexdigest()}"'
 
@@ -234,7 +240,7 @@ class LittleSwift(http.server.ThreadingHTTPServer):
                 {
                     "name": each.partition("/")[2],
                     "bytes": len(self.objects[each].data),
-                    "hash": md5(self.objects[each].data).hexdigest(),
+                    "hash": self.objects[each].digest,
                 }
                 for each in listed
                 if each > marker
@@ -253,7 +259,7 @@ class LittleSwift(http.server.ThreadingHTTPServer):
             entries = json.loads(body)
             for entry in entries:
                 there = self.objects.get(entry["path"].lstrip("/"))
-                found = None if there is None else md5(there.data).hexdigest()
+                found = None if there is None else there.digest
                 if (
                     there is None
                     or found != entry["etag"]

@@ -195,6 +195,7 @@ def test_etag_that_does_not_match(server, times, way):
     """It is sent again, and fails at last; the object that is in place is this upload's own."""
     server.rule = first_put(wrong_etag, times)
     made = upload_to(server)
+    made.patience.seconds = 1.0
     writer = streamed_by(made)
 
     def run() -> None:
