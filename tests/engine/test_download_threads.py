@@ -18,6 +18,7 @@ from .memory import (
     MemoryReader,
     count_threads,
     engine_threads,
+    eventually,
     pattern,
     wait,
 )
@@ -292,7 +293,8 @@ def test_an_exhausted_download_leaves_no_thread() -> None:
     download = Download(reader, chunk_size=CHUNK)
     with count_threads() as started:
         list(download)
-    assert not any(thread.is_alive() for thread in started)
+    # They have been told to end, and nobody waits for them.
+    assert eventually(lambda: not any(thread.is_alive() for thread in started))
     reader.check_closed()
 
 

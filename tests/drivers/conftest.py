@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the tests of all drivers."""
+
+from __future__ import annotations
+
+import pytest
+
+from glance_store.transfer import retry
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pauses between tries are short: what is tried again works the next time."""
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.02)
