@@ -31,6 +31,7 @@ NEW = {
     "rbd": [
         ("rbd_store_io_depth", 8, 1),
         ("rbd_store_data_pool", None, None),
+        ("rbd_store_namespace", None, None),
     ],
     "s3": [
         ("s3_store_verify_parts", True, None),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The right to create the image of a name, for the moment that this takes.
+"""The right to begin an upload of an image, for the moment that this takes.
 
-Between the creation of an image and its opening nothing tells it from what a dead upload has left.
-So all who create or replace an image of this store hold a lock of RADOS meanwhile, on an object of
-its own; the lock of one that died ends by itself.
+Between the creation of an upload's image and its opening nothing tells it from what a dead upload
+has left. So all who begin an upload of an image hold a lock of RADOS meanwhile, on an object of its
+own; the lock of one that died ends by itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ OBJECT_PREFIX = "glance_store.claim."
 _LOCK = "claim"
 # Seconds until the lock ends by itself, and the part of them in which it is relied on: clocks and
 # threads may be slow.
-_DURATION = 60
-_RELIABLE = 30.0
+_DURATION = 30
+_RELIABLE = 20.0
 
 
 class Claim:
@@ -80,7 +80,7 @@ def claimed(lease: Lease, name: str) -> Iterator[Claim]:
         yield claim
     finally:
         # The lock goes with its object. A lock that may have ended may be somebody else's by now.
-        if claim.is_held and not lease.connection.retired:
+        if claim.is_held and not lease.connection.lost:
             _remove(lease, key)
 
 
@@ -91,7 +91,7 @@ def _remove(lease: Lease, key: str) -> None:
         if not errors.is_native(exc):
             raise
         if errors.is_lost(exc):
-            lease.connection.retire()
+            lease.connection.lose()
         LOG.warning(
             "Object %s in pool %s could not be removed (%s); it does no harm, and goes with the "
             "next upload of this image",

@@ -53,9 +53,10 @@ class Connection:
         self._process = os.getpid()
         # Reentrant: the collector may retire the connection in a thread that holds the lock.
         self._lock = threading.RLock()
-        self._pools: dict[str, Any] = {}
+        self._pools: dict[tuple[int, str], Any] = {}  # by id and namespace
         self._users = 0
         self._retired = False
+        self.lost = False
         self._ended = False
         rados = bindings.rados()
         native = rados.Rados(
@@ -76,6 +77,11 @@ class Connection:
     def retired(self) -> bool:
         """Whether nothing new may be done with it."""
         return self._retired
+
+    def lose(self) -> None:
+        """Take note that the cluster does not answer, or answers this client no more."""
+        self.lost = True
+        self.retire()
 
     def retire(self) -> None:
         """Use the connection for nothing new; it ends with the last operation that uses it."""
@@ -100,16 +106,41 @@ class Connection:
             self._users -= 1
         self._end_unless_used()
 
-    def pool(self, name: str) -> Any:
-        """Return the access to a pool.
+    def pool_id(self, name: str, latest: bool = True) -> int | None:
+        """Return the id of the pool that has a name now, None where there is none.
 
         :param name: of the pool
-        :raises rados.ObjectNotFound: there is no such pool
+        :param latest: ask the monitors whether pools were renamed or made anew; without that the
+            answer is as old as the last operation, and costs none
+        :raises rados.Error: they do not answer
+        """
+        if latest:
+            self.native.wait_for_latest_osdmap()
+        found: int | None = self.native.pool_lookup(name)
+        return found
+
+    def access(self, pool_id: int, namespace: str) -> Any:
+        """Return the access to a pool.
+
+        :param pool_id: its id
+        :param namespace: in the pool, empty for the default one
+        :raises rados.Error: there is no such pool any more
         """
         with self._lock:
-            if name not in self._pools:
-                self._pools[name] = bindings.OBJECTS.opened(self.native.open_ioctx(name))
-            return self._pools[name]
+            found = self._pools.get((pool_id, namespace))
+        if found is None:
+            # Not under the lock, for which operations on other pools would wait.
+            opened = bindings.OBJECTS.opened(self.native.open_ioctx2(pool_id))
+            opened.set_namespace(namespace)
+            # In a full cluster or pool a request that frees space is carried out then, and any
+            # other one fails at once. Else both wait until there is space again.
+            opened.set_osdmap_full_try()
+            with self._lock:
+                found = self._pools.setdefault((pool_id, namespace), opened)
+            if found is not opened:
+                opened.close()
+                bindings.OBJECTS.closed(opened)
+        return found
 
     def _end_unless_used(self) -> None:
         with self._lock:
@@ -144,15 +175,35 @@ class Connection:
 
 
 class Lease:
-    """The use of a connection and a pool by one operation."""
+    """The use of a connection and a pool by one operation.
 
-    def __init__(self, connection: Connection, pool: str, access: Any) -> None:
+    :param connection: counted in
+    :param pool: name of the pool
+    :param pool_id: the pool that had it when the operation began
+    :param namespace: in the pool, empty for the default one
+    :raises rados.Error: the pool cannot be opened
+    """
+
+    def __init__(
+        self, connection: Connection, pool: str, pool_id: int, namespace: str = ""
+    ) -> None:
         self.connection = connection
         self.pool = pool
-        self.access = access  # the bindings' ioctx
+        self.namespace = namespace
+        self.access = connection.access(pool_id, namespace)  # the bindings' ioctx
+        self._pool_id = pool_id
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._closed = False
+
+    @property
+    def place(self) -> str:
+        """The pool, and the namespace if there is one, as `rbd` wants them before an image."""
+        return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
+
+    def has_moved(self) -> bool:
+        """Tell whether the name of the pool means another one by now, or none."""
+        return self.connection.pool_id(self.pool) != self._pool_id
 
     def close(self) -> None:
         """Give the connection back; further calls do nothing."""
@@ -208,26 +259,28 @@ class Cluster:
         # process has a way of its own.
         weakref.finalize(self, _retire, self._slots).atexit = False
 
-    def lease(self, pool: str) -> Lease:
+    def lease(self, pool: str, namespace: str = "", latest: bool = False) -> Lease:
         """Return the use of a pool.
 
         :param pool: its name
+        :param namespace: in the pool, empty for the default one
+        :param latest: ask the monitors which pool has this name now
         :raises BackendException: the cluster cannot be reached (the class is that of `failure`)
         :raises UnknownPool: there is no such pool
         """
         connection = self._connected()
         try:
             with errors.translated(_("Opening pool %s") % pool, connection, pool):
-                return Lease(connection, pool, connection.pool(pool))
-        except exceptions.NotFound as exc:
-            connection.give_back()
+                pool_id = connection.pool_id(pool, latest)
+                if pool_id is not None:
+                    return Lease(connection, pool, pool_id, namespace)
             raise UnknownPool(
                 _(
                     "The Ceph cluster has no pool %(pool)s: create it, or set the option "
                     "rbd_store_pool to the right one"
                 ),
                 pool=pool,
-            ) from exc
+            )
         except BaseException:
             connection.give_back()
             raise

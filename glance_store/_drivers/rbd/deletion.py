@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-from collections.abc import Iterator
 
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors, watchers
@@ -17,6 +15,9 @@ from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
+# With these the cluster says that the image, as a whole, may not go now.
+_REFUSALS = (errno.EBUSY, errno.EMLINK, errno.EROFS, errno.ENOTEMPTY)
+
 
 def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
     """Remove an image with its snapshot.
@@ -25,115 +26,84 @@ def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
     :param name: of the image
     :param snapshot: the one that the location names, None if it names none
     :raises NotFound: there is no such image, or it has another snapshot
-    :raises InUseByStore: it has clones, or is open for writing elsewhere; nothing is destroyed
+    :raises InUseByStore: somebody uses it; it can be read as before
     """
+    which = snapshot or SNAPSHOT
     with errors.translated(_("Deleting image %s") % name, lease.connection, name):
         with OpenImage(lease, name, read_only=False) as image:
-            there = image.snapshots()
-            if snapshot is not None and snapshot not in there and SNAPSHOT in there:
-                raise exceptions.NotFound(
-                    _("Image %(image)s not found: it has no snapshot '%(snapshot)s'"),
-                    image=name,
-                    snapshot=snapshot,
-                )
-            if watchers.living(lease, image):
-                raise _in_use(name, _("another client has it open for writing"))
-            # All others are entries of the cluster that stand for nobody.
-            stale = len(image.watchers()) > 1
-            removed = _remove_snapshot(image, snapshot or SNAPSHOT)
-            # Also the one that was removed just now, while it keeps the data of clones.
-            needed = bool(image.snapshots())
+            _check_removable(lease, image, snapshot)
+            unprotected = _unprotect(image, which)
             image_id = image.id
+            if image_id is None:
+                with errors.expected(errno.ENOENT):
+                    image.native.remove_snap(which)
         try:
-            with _unless_in_use(name):
-                if needed:
-                    _set_aside(lease, name)
-                else:
-                    _remove(lease, name, image_id if stale else None)
-        except exceptions.InUseByStore:
-            if removed:
-                # Without it the image could not be read any more.
-                _restore_snapshot(lease, name, snapshot or SNAPSHOT)
+            if image_id is None:
+                # Format 1 knows no trash.
+                bindings.rbd().RBD().remove(lease.access, name)
+            else:
+                image_id = move_to_trash(lease, name, image_id)
+        except BaseException as exc:
+            if unprotected:
+                _protect(lease, name, which)
+            if errors.number_of(exc) in _REFUSALS:
+                raise _in_use(name, _("the cluster refuses it (%s)") % exc) from exc
             raise
+        if image_id is not None:
+            purge(lease, image_id, which)
 
 
-def _remove_snapshot(image: OpenImage, snapshot: str) -> bool:
-    """Remove a snapshot.
-
-    :returns: False when there was none
-    """
-    unprotected = removed = False
-    try:
-        # Already unprotected, or not there.
-        with errors.expected(errno.EINVAL, errno.ENOENT):
-            image.native.unprotect_snap(snapshot)
-            unprotected = True
-        with errors.expected(errno.ENOENT):
-            image.native.remove_snap(snapshot)
-            removed = True
-    except Exception as exc:
-        if errors.number_of(exc) != errno.EBUSY:
-            raise
-        if unprotected:
-            image.native.protect_snap(snapshot)
-        raise _in_use(image.name, _("its snapshot has clones")) from exc
-    return removed
+def _check_removable(lease: Lease, image: OpenImage, snapshot: str | None) -> None:
+    there = image.snapshots()
+    if snapshot is not None and snapshot not in there and SNAPSHOT in there:
+        raise exceptions.NotFound(
+            _("Image %(image)s not found: it has no snapshot '%(snapshot)s'"),
+            image=image.name,
+            snapshot=snapshot,
+        )
+    if image.native.features() & bindings.rbd().RBD_FEATURE_MIGRATING:
+        raise _in_use(image.name, _("it is being migrated: see 'rbd migration' and 'rbd status'"))
+    if group := image.group():
+        raise _in_use(image.name, _("it belongs to the RBD group %s") % group)
+    if watchers.living(lease, image):
+        raise _in_use(image.name, _("another client has it open for writing"))
 
 
-def _remove(lease: Lease, name: str, stale_id: str | None) -> None:
-    """Remove an image.
+def _unprotect(image: OpenImage, snapshot: str) -> bool:
+    """Make sure that nobody clones the image; it can still be read.
 
-    :param stale_id: id of the image when it has watchers that stand for nobody
+    :returns: False when its snapshot was not protected
     """
     try:
-        bindings.rbd().RBD().remove(lease.access, name)
+        image.native.unprotect_snap(snapshot)
     except Exception as exc:
         number = errors.number_of(exc)
-        if number == errno.ENOTEMPTY:
-            # There was no snapshot a moment ago.
-            _set_aside(lease, name)
-        elif number == errno.EBUSY and stale_id is not None:
-            if move_to_trash(lease, name, stale_id) is not None:
-                purge(lease, stale_id)
-        else:
+        if number == errno.EBUSY:
+            raise _in_use(image.name, _("its snapshot has clones")) from exc
+        # Already unprotected, or not there.
+        if number not in (errno.EINVAL, errno.ENOENT):
             raise
+        return False
+    return True
 
 
-def _set_aside(lease: Lease, name: str) -> None:
-    LOG.info(
-        "RBD image %s/%s has further snapshots or clones: it goes to the trash of the pool",
-        lease.pool,
-        name,
-    )
-    bindings.rbd().RBD().trash_move(lease.access, name, 0)
-
-
-@contextlib.contextmanager
-def _unless_in_use(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as exc:
-        if errors.number_of(exc) != errno.EBUSY:
-            raise
-        raise _in_use(name, _("another client has it open")) from exc
-
-
-def _restore_snapshot(lease: Lease, name: str, snapshot: str) -> None:
+def _protect(lease: Lease, name: str, snapshot: str) -> None:
+    """Protect the snapshot again of an image that stays."""
     try:
         with OpenImage(lease, name, read_only=False) as image:
-            image.native.create_snap(snapshot)
             image.native.protect_snap(snapshot)
     except Exception as exc:
         if not errors.is_native(exc) and not isinstance(exc, exceptions.GlanceStoreException):
             raise
-        LOG.error(
-            "RBD image %s/%s could not be deleted, and has lost its snapshot, without which it "
-            "cannot be read (%s); to make it readable: rbd snap create %s/%s@%s, then rbd snap "
-            "protect",
-            lease.pool,
+        if errors.number_of(exc) == errno.ENOENT or isinstance(exc, exceptions.NotFound):
+            return
+        LOG.warning(
+            "RBD image %s/%s could not be deleted, and its snapshot is not protected any more "
+            "(%s). It can be read, but not cloned; to protect it: rbd snap protect %s/%s@%s",
+            lease.place,
             name,
             exc,
-            lease.pool,
+            lease.place,
             name,
             snapshot,
         )

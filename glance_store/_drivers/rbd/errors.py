@@ -17,7 +17,8 @@ _T = TypeVar("_T")
 
 _MODULES = ("rados", "rbd")
 # After these the connection cannot be relied on: the cluster is silent, or shuts this client out.
-_LOST = (errno.ETIMEDOUT, errno.ESHUTDOWN, errno.ENOTCONN)
+LOST = (errno.ETIMEDOUT, errno.ESHUTDOWN, errno.ENOTCONN)
+_REFUSED = (errno.EACCES, errno.EPERM)
 # A file is missing, or the user is not one of the cluster.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EINVAL)
 
@@ -35,6 +36,10 @@ class Link(Protocol):
 
     def retire(self) -> None:
         """Use the connection for nothing new."""
+        ...
+
+    def lose(self) -> None:
+        """Take note that the cluster does not answer, or answers this client no more."""
         ...
 
 
@@ -81,7 +86,7 @@ def is_lost(exc: BaseException) -> bool:
     """Tell whether an error, native or translated, says that the cluster is out of reach."""
     if isinstance(exc, (exceptions.TimeoutError, NotAvailable)):
         return True
-    return number_of(exc) in _LOST
+    return number_of(exc) in LOST
 
 
 @contextlib.contextmanager
@@ -107,7 +112,7 @@ def translated(
     """Translate the errors of a block that uses the cluster.
 
     :param action: what is tried: the beginning of the error's text
-    :param link: the connection, which is retired when the cluster is out of reach
+    :param link: the connection, which is retired when the cluster is out of reach or refuses this
     :param image: name of the image
     :param denied: class of the error when the cluster's user may not do this
     :raises GlanceStoreException: of the class that fits the error
@@ -118,7 +123,11 @@ def translated(
     except Exception as exc:
         if not is_native(exc):
             raise
-        if number_of(exc) in _LOST:
+        number = number_of(exc)
+        if number in LOST:
+            link.lose()
+        elif number in _REFUSED:
+            # A client keeps the rights that it had when it connected.
             link.retire()
         raise _translate(exc, action, link, image, denied) from exc
 
@@ -147,7 +156,7 @@ def bounded(calls: Calls, call: Callable[[], _T], action: str, link: Link) -> _T
     try:
         return calls.call(call)
     except exceptions.TimeoutError:
-        link.retire()
+        link.lose()
         raise _timed_out(action, link) from None
 
 
@@ -178,7 +187,7 @@ def _translate(
         return exceptions.Duplicate(image=image)
     if number == errno.ETIMEDOUT:
         return _timed_out(action, link)
-    if number in _LOST:
+    if number in LOST:
         return NotAvailable(
             _("%(action)s: the Ceph cluster has shut this client out (%(cause)s); try again"),
             action=action,

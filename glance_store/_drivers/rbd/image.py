@@ -17,10 +17,10 @@ from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# An image is complete when it has a protected snapshot of this name.
+# An image is complete when it has a snapshot of this name.
 SNAPSHOT = "snap"
-# RADOS takes names of objects up to 2048 bytes, and RBD puts something in front.
-_LONGEST_NAME = 2000
+# RADOS takes names of objects up to 2048 bytes, and RBD and uploads put something in front.
+_LONGEST_NAME = 1900
 
 
 def is_possible_name(name: str) -> bool:
@@ -75,8 +75,16 @@ class OpenImage:
             raise
 
     def snapshots(self) -> set[str]:
-        """Return the names of the snapshots."""
-        return {snapshot["name"] for snapshot in self.native.list_snaps()}
+        """Return the names of the snapshots, without those that mirroring makes and removes."""
+        return {
+            snapshot["name"]
+            for snapshot in self.native.list_snaps()
+            if snapshot.get("namespace") != bindings.rbd().RBD_SNAP_NAMESPACE_TYPE_MIRROR
+        }
+
+    def group(self) -> str:
+        """Return the RBD group that the image belongs to, empty when there is none."""
+        return "" if self.is_old else str(self.native.group()["name"])
 
     def has_parent(self) -> bool:
         """Tell whether the image is a clone."""
@@ -94,23 +102,6 @@ class OpenImage:
         :returns: numbers of client and cookie; some may be dead, which `watchers.living` tells
         """
         return {(entry["id"], entry["cookie"]) for entry in self.native.watchers_list()}
-
-    def is_locked(self) -> bool:
-        """Tell whether somebody has locked the image by hand."""
-        lockers = self.native.list_lockers()
-        # The lock that RBD takes for itself counts as long as its owner watches the image.
-        return bool(lockers) and lockers["tag"] != "internal"
-
-    def is_complete(self, snapshot: str = SNAPSHOT) -> bool:
-        """Tell whether all bytes are there.
-
-        :param snapshot: the one that keeps them
-        """
-        if snapshot not in self.snapshots():
-            return False
-        # Snapshots of other names were made by others, who need not have protected them.
-        # Those of format 1 cannot be protected.
-        return snapshot != SNAPSHOT or self.is_old or bool(self.native.is_protected_snap(snapshot))
 
     def close(self) -> None:
         """Close the image; further calls do nothing.
@@ -147,21 +138,34 @@ class OpenImage:
             if not errors.is_native(exc):
                 raise
             if errors.is_lost(exc):
-                self._lease.connection.retire()
+                self._lease.connection.lose()
             LOG.warning("RBD image %s was not closed cleanly: %s", self.name, exc)
+
+
+def id_of(lease: Lease, name: str) -> str | None:
+    """Return the id of the image that has a name, None when there is none.
+
+    :param lease: the pool
+    :param name: of the image
+    """
+    try:
+        with OpenImage(lease, name) as image:
+            return image.id
+    except exceptions.NotFound:
+        return None
 
 
 def incomplete(name: str, snapshot: str) -> exceptions.NotFound:
     """Return the error for an image that cannot be read.
 
     :param name: of the image
-    :param snapshot: the one that is missing or not protected
+    :param snapshot: the one that is missing
     """
     return exceptions.NotFound(
         _(
             "Image %(image)s not found: there is an RBD image of this name, but it is incomplete: "
-            "it has no protected snapshot '%(snapshot)s'. It is being uploaded, or what an upload "
-            "or a deletion left that was broken off"
+            "it has no snapshot '%(snapshot)s'. Another release of the image service is uploading "
+            "it, has left it behind, or somebody else has made it"
         ),
         image=name,
         snapshot=snapshot,

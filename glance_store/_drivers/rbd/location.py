@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from typing import Any
 
@@ -11,30 +12,38 @@ from glance_store._drivers._uri import UriSyntax
 from glance_store.i18n import _
 
 _SYNTAX = UriSyntax(("rbd",), "rbd://<fsid>/<pool>/<image>/<snapshot> or rbd://<image>")
+_FSID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class StoreLocation(location.StoreLocation):
     """An RBD image, with its cluster, pool and snapshot if they are known.
 
-    Attributes: `fsid`, `pool` and `snapshot` (None in the short form), `image`.
+    A namespace of the pool stands behind it, as a component of its own: ``rbd://<fsid>/<pool>/
+    <namespace>/<image>/<snapshot>``. Other programs refuse such a location, and take no other image
+    for the one that is meant.
+
+    Attributes: `fsid`, `pool`, `namespace` and `snapshot` (None in the short form), `image`.
     """
 
     fsid: str | None = None
     pool: str | None = None
+    namespace: str | None = None
     image: str | None = None
     snapshot: str | None = None
 
     def process_specs(self) -> None:
-        """Take `fsid`, `pool`, `image` and `snapshot` over from the specs, as text."""
+        """Take `fsid`, `pool`, `namespace`, `image` and `snapshot` over from the specs, as text."""
         self.fsid = _text(self.specs.get("fsid"))
         self.pool = _text(self.specs.get("pool"))
+        self.namespace = _text(self.specs.get("namespace")) or None
         self.image = _text(self.specs.get("image"))
         self.snapshot = _text(self.specs.get("snapshot"))
 
     def get_uri(self) -> str:
-        """Return the URI: the long form when all four values are there, else the short one."""
+        """Return the URI: the long form when all of its values are there, else the short one."""
         if self.fsid and self.pool and self.image and self.snapshot:
-            parts = (self.fsid, self.pool, self.image, self.snapshot)
+            names = (self.namespace,) if self.namespace else ()
+            parts = (self.fsid, self.pool, *names, self.image, self.snapshot)
             return "rbd://" + "/".join(urllib.parse.quote(part, safe="") for part in parts)
         # The short form has never been encoded.
         return f"rbd://{self.image}"
@@ -49,11 +58,15 @@ class StoreLocation(location.StoreLocation):
         parts = rest.split("/")
         if "" in parts:
             raise _SYNTAX.refuse(uri, _("a component is empty"))
+        self.fsid = self.pool = self.namespace = self.snapshot = None
         if len(parts) == 1:
-            self.fsid = self.pool = self.snapshot = None
             self.image = parts[0]
         elif len(parts) == 4:
             self.fsid, self.pool, self.image, self.snapshot = (
+                _SYNTAX.decode(uri, part) for part in parts
+            )
+        elif len(parts) == 5 and _FSID.fullmatch(parts[0]):
+            self.fsid, self.pool, self.namespace, self.image, self.snapshot = (
                 _SYNTAX.decode(uri, part) for part in parts
             )
         else:

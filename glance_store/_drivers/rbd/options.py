@@ -84,8 +84,8 @@ parts that were left out read back as zeros, so the image is the same.
         help="""
 How many reads, and how many writes, of one image are in flight at once.
 
-One of them has up to 2 MiB, or ``rbd_store_chunk_size`` if that is less, and
-memory for a few copies of it is needed for each: 8 stay below 256 MiB for a
+One of them has up to 4 MiB, or ``rbd_store_chunk_size`` if that is less, and
+memory for a few copies of it is needed for each: 8 stay below 320 MiB for a
 transfer. More of them help where the network to the cluster has long delays
 or the disks are many; 1 reads and writes strictly one after the other.
 """,
@@ -100,6 +100,18 @@ This is how an erasure-coded pool is used: it must allow overwrites
 (``allow_ec_overwrites``), and the user in ``rbd_store_user`` must be allowed to
 read and write both pools. Readers need no option for such images. Changing it
 affects new images only.
+""",
+    ),
+    cfg.StrOpt(
+        "rbd_store_namespace",
+        help="""
+Namespace of the pool in which new images are stored.
+
+It must exist (``rbd namespace create``). A Ceph user can be given one namespace
+alone (``profile rbd pool=images namespace=glance``). Locations of images in a
+namespace have five components; releases before 6.0, and services that clone
+images in Ceph, do not understand them: Nova and Cinder then copy the image
+instead. When unset, images are stored outside of all namespaces.
 """,
     ),
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from glance_store import exceptions
-from glance_store._drivers.rbd import errors
+from glance_store._drivers.rbd import bindings, errors
 from glance_store._drivers.rbd.connection import Lease
 from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage, incomplete
 from glance_store.i18n import _
@@ -51,7 +51,13 @@ class RBDReader:
                 native = self._image.native
                 self.size = int(native.size())
                 self._object_size = int(native.stat()["obj_size"])
-                self._has_parent = self._image.has_parent()
+                features = native.features()
+                striped = features & bindings.rbd().RBD_FEATURE_STRIPINGV2
+                # What lies in one object, one after the other.
+                self._piece = int(native.stripe_unit()) if striped else self._object_size
+                # An object that is missing is no hole where the data of others shine through.
+                migrating = features & bindings.rbd().RBD_FEATURE_MIGRATING
+                self._has_parent = bool(migrating) or self._image.has_parent()
                 self._snapshot_id = (
                     None if self._image.is_old else int(native.snap_get_id(snapshot or SNAPSHOT))
                 )
@@ -61,7 +67,7 @@ class RBDReader:
 
     def _opened(self, snapshot: str | None) -> OpenImage:
         try:
-            image = OpenImage(self._lease, self._name, snapshot or SNAPSHOT)
+            return OpenImage(self._lease, self._name, snapshot or SNAPSHOT)
         except exceptions.NotFound:
             # Without the image there is no difference; without the snapshot it is incomplete.
             image = OpenImage(self._lease, self._name)
@@ -70,12 +76,6 @@ class RBDReader:
                 return image
             image.close_quietly()
             raise incomplete(self._name, snapshot or SNAPSHOT) from None
-        with self._translated():
-            complete = image.is_complete(snapshot or SNAPSHOT)
-        if not complete:
-            image.close_quietly()
-            raise incomplete(self._name, snapshot or SNAPSHOT)
-        return image
 
     def _translated(self) -> AbstractContextManager[None]:
         return errors.translated(
@@ -97,7 +97,7 @@ class RBDReader:
         """Tell whether all that was read of some object are zeros."""
         start = 0
         while start < len(data):
-            end = start + self._object_size - (offset + start) % self._object_size
+            end = start + self._piece - (offset + start) % self._piece
             if sparse.is_zero(data, start, min(end, len(data))):
                 return True
             start = end
@@ -119,7 +119,8 @@ class RBDReader:
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes, by whole objects."""
-        if self._has_parent or self._image.is_old or length <= self._object_size:
+        whole = self._has_parent or self._image.is_old or self._piece != self._object_size
+        if whole or length <= self._object_size:
             yield Extent(offset, length, True)
             return
         position, stop = offset, offset + length
@@ -133,12 +134,15 @@ class RBDReader:
         found: list[tuple[int, int]] = []
 
         def note(start: int, length: int, exists: bool) -> None:
-            if exists:
+            if exists and start + length > position:
                 found.append((max(start, position), min(start + length, end)))
 
         with self._translated():
+            # From the beginning of an object: librbd before 16.2.8 is wrong about others
+            # (https://tracker.ceph.com/issues/54970).
+            first = position - position % self._object_size
             self._image.native.diff_iterate(
-                position, end - position, None, note, include_parent=False, whole_object=True
+                first, end - first, None, note, include_parent=False, whole_object=True
             )
             if sum(stop - start for start, stop in found) < end - position:
                 # Not after a deletion: then all would be holes.

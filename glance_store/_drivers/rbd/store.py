@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 from oslo_config import cfg
 
@@ -27,10 +27,12 @@ __all__ = ["Store", "StoreLocation"]
 
 LOG = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _MIB = 1024 * 1024
 # Of one read and write at most: larger ones are not quicker, and take their size several times over
 # in Ceph's libraries.
-_LARGEST_BLOCK = 2 * _MIB
+_LARGEST_BLOCK = 4 * _MIB
 _LARGEST_CHUNK = 32  # MiB, the most that RBD allows for an object
 
 
@@ -47,6 +49,7 @@ class Store(driver.Store):
 
     chunk_size: int = 8 * _MIB
     pool: str = "images"
+    namespace: str = ""
     data_pool: str | None = None
     thin_provisioning: bool = False
     io_depth: int = 8
@@ -54,6 +57,7 @@ class Store(driver.Store):
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._fsid: str | None = None
+        self._strangers: set[str] = set()  # other clusters that locations have named
         self._cluster = Cluster(self._settings, self._unreachable)
 
     def get_schemes(self) -> tuple[str, ...]:
@@ -71,6 +75,7 @@ class Store(driver.Store):
         """
         options = self.store_conf
         self.pool = str(options.rbd_store_pool)
+        self.namespace = options.rbd_store_namespace or ""
         self.data_pool = options.rbd_store_data_pool or None
         self.thin_provisioning = options.rbd_thin_provisioning
         self.io_depth = options.rbd_store_io_depth
@@ -83,6 +88,16 @@ class Store(driver.Store):
                 f"rbd_store_chunk_size is {options.rbd_store_chunk_size}, and RBD allows objects "
                 f"of {_LARGEST_CHUNK} MiB at most: use a power of two up to {_LARGEST_CHUNK}"
             )
+        for option, name in (
+            ("rbd_store_pool", self.pool),
+            ("rbd_store_namespace", self.namespace),
+            ("rbd_store_data_pool", self.data_pool or ""),
+        ):
+            if "/" in name:
+                raise self._misconfigured(
+                    f"{option} is {name!r}: a slash parts a pool from its namespace, which has an "
+                    "option of its own, rbd_store_namespace"
+                )
         if self.backend_group is not None:
             self._url_prefix = "rbd://"
             try:
@@ -123,7 +138,11 @@ class Store(driver.Store):
         # Older bindings give it as bytes.
         self._fsid = fsid.decode() if isinstance(fsid, bytes) else str(fsid)
         if self.backend_group is not None:
-            self._url_prefix = f"rbd://{self._fsid}/{self.pool}/"
+            self._url_prefix = f"rbd://{self._fsid}/{self._place}/"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
 
     def storage_ids(self) -> set[str]:
         """Return the pools, by cluster."""
@@ -132,7 +151,7 @@ class Store(driver.Store):
         # By file as well: a cluster that is out of reach has not told its id.
         file = self._settings().conf_file or "ceph.conf"
         clusters = [f"of {file}"] + ([self._fsid] if self._fsid else [])
-        return {f"pool {self.pool} of Ceph cluster {cluster}{data}" for cluster in clusters}
+        return {f"pool {self._place} of Ceph cluster {cluster}{data}" for cluster in clusters}
 
     def check_health(self) -> str:
         """Look whether the cluster and the pools can be used.
@@ -143,8 +162,8 @@ class Store(driver.Store):
         """
         self._check_bindings()
         with self._lease() as lease:
-            self._check_data_pool(lease)
-            action = _("Looking into pool %s") % self.pool
+            self._check_places(lease)
+            action = _("Looking into pool %s") % self._place
             with (
                 errors.translated(action, lease.connection, self.pool),
                 # The directory of images: absent in a pool without any, else it has to be readable.
@@ -152,7 +171,7 @@ class Store(driver.Store):
             ):
                 lease.access.stat("rbd_directory")
         data = f", data in pool {self.data_pool}" if self.data_pool else ""
-        return f"ok, pool {self.pool} of Ceph cluster {self._fsid}{data}"
+        return f"ok, pool {self._place} of Ceph cluster {self._fsid}{data}"
 
     # -- connection
 
@@ -184,23 +203,55 @@ class Store(driver.Store):
         finally:
             connection.give_back()
 
-    def _lease(self, pool: str | None = None) -> Lease:
+    def _lease(self, place: StoreLocation | None = None, latest: bool = False) -> Lease:
+        """Return the use of the pool of a location, or of the one for new images."""
         if bindings.rados() is None or bindings.rbd() is None:
             self._check_bindings()
-        lease = self._cluster.lease(pool or self.pool)
+        if place is None or place.pool is None:
+            lease = self._cluster.lease(self.pool, self.namespace, latest)
+        else:
+            lease = self._cluster.lease(place.pool, place.namespace or "", latest)
         if self._fsid is None:
             # The cluster was out of reach when the store was configured, or there is but one store.
             self._learn_fsid(lease.connection.native)
         return lease
 
-    def _check_data_pool(self, lease: Lease) -> None:
+    def _once_more(self, use: Callable[[bool], _T]) -> _T:
+        """Do something, and again when the first request on an old connection finds it useless.
+
+        :param use: does it; takes whether the monitors have to be asked for the pools
+        """
+        try:
+            return use(False)
+        except errors.NotAvailable as exc:
+            LOG.warning("Store %s: %s; connecting anew", self.name, exc)
+        except exceptions.NotFound:
+            # Its pool may have been made anew since the last operation.
+            pass
+        return use(True)
+
+    def _check_places(self, lease: Lease) -> None:
+        """Make sure that there are the namespace and the data pool for new images."""
         with errors.translated(_("Looking for the data pool"), lease.connection, self.pool):
             known = not self.data_pool or lease.connection.native.pool_exists(self.data_pool)
+            if self.namespace and not self._has_namespace(lease):
+                raise self._misconfigured(
+                    f"pool {self.pool} has no namespace {self.namespace}: rbd namespace create "
+                    f"{self._place}, or set rbd_store_namespace to the right one"
+                )
         if not known:
             raise self._misconfigured(
                 f"the Ceph cluster has no pool {self.data_pool}: create it, or set "
                 "rbd_store_data_pool to the right one"
             )
+
+    def _has_namespace(self, lease: Lease) -> bool:
+        with self._cluster.lease(lease.pool) as whole:
+            known = True
+            # Who has rights in the namespace alone may not ask.
+            with errors.expected(errno.EACCES, errno.EPERM):
+                known = bool(bindings.rbd().RBD().namespace_exists(whole.access, self.namespace))
+        return known
 
     # -- images
 
@@ -225,14 +276,23 @@ class Store(driver.Store):
             raise exceptions.Invalid(
                 _("The image id %(image)r cannot be the name of an RBD image"), image=name[:100]
             )
+        return self._once_more(lambda _latest: self._writer(name, size))
+
+    def _writer(self, name: str, size: int) -> RBDWriter:
         try:
-            lease = self._lease()
+            lease = self._lease(latest=True)
         except UnknownPool as exc:
             raise self._misconfigured(str(exc.msg)) from exc
         try:
-            self._check_data_pool(lease)
+            self._check_places(lease)
             place = StoreLocation(
-                {"fsid": self._fsid, "pool": self.pool, "image": name, "snapshot": SNAPSHOT},
+                {
+                    "fsid": self._fsid,
+                    "pool": self.pool,
+                    "namespace": self.namespace,
+                    "image": name,
+                    "snapshot": SNAPSHOT,
+                },
                 self.conf,
                 backend_group=self.backend_group,
             )
@@ -246,7 +306,7 @@ class Store(driver.Store):
             thin=self.thin_provisioning,
             data_pool=self.data_pool,
         )
-        return RBDWriter(self._cluster, lease, place, size, settings)
+        return RBDWriter(lease, place, size, settings)
 
     def open_reader(self, location: Location, context: Any = None) -> RBDReader:
         """Open an image.
@@ -257,8 +317,12 @@ class Store(driver.Store):
         :raises Forbidden: the Ceph user may not read it
         :raises TimeoutError: the cluster does not answer
         """
-        place = _place(location)
-        return RBDReader(self._lease(place.pool), str(place.image), place.snapshot, self.io_depth)
+        place = self._placed(location)
+        return self._once_more(
+            lambda latest: RBDReader(
+                self._lease(place, latest), str(place.image), place.snapshot, self.io_depth
+            )
+        )
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -271,14 +335,34 @@ class Store(driver.Store):
         :raises Forbidden: the Ceph user may not remove it
         :raises TimeoutError: the cluster does not answer
         """
-        place = _place(location)
-        with self._lease(place.pool) as lease:
-            remove_image(lease, str(place.image), place.snapshot)
+        place = self._placed(location)
+
+        def remove(_latest: bool) -> None:
+            with self._lease(place, latest=True) as lease:
+                remove_image(lease, str(place.image), place.snapshot)
+
+        self._once_more(remove)
+
+    def _placed(self, location: Location) -> StoreLocation:
+        """Return what a location says, when there can be such an image."""
+        place = _checked(location)
+        stranger = place.fsid
+        if stranger and self._fsid and stranger != self._fsid and stranger not in self._strangers:
+            self._strangers.add(stranger)
+            LOG.warning(
+                "Store %s: locations name the Ceph cluster %s, but its own is %s, where their "
+                "images are looked for, as ever. If the cluster is another one, see "
+                "rbd_store_ceph_conf",
+                self.name,
+                stranger,
+                self._fsid,
+            )
+        return place
 
 
-def _place(location: Location) -> StoreLocation:
+def _checked(location: Location) -> StoreLocation:
     place = cast("StoreLocation", location.store_location)
-    for text in (place.pool, place.image, place.snapshot):
+    for text in (place.pool, place.namespace, place.image, place.snapshot):
         if text is not None and not is_possible_name(text):
             raise exceptions.BadStoreUri(
                 _("The Store URI was malformed: %(uri)s: this is no name of an RBD image"),

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trash of a pool: a name is free at once, whatever the removal of the data takes."""
+"""The trash of a pool: what goes there loses its name at once, and nothing else.
+
+An image that is not wanted is moved there whole, and removed there. So whatever fails meanwhile
+leaves it as it was under its name, or without a name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import logging
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors, watchers
 from glance_store._drivers.rbd.connection import Lease
-from glance_store._drivers.rbd.image import OpenImage
+from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
 
 LOG = logging.getLogger(__name__)
 
@@ -33,30 +37,48 @@ def move_to_trash(lease: Lease, name: str, image_id: str | None) -> str | None:
     return image_id
 
 
-def purge(lease: Lease, image_id: str) -> None:
+def purge(lease: Lease, image_id: str, snapshot: str = SNAPSHOT) -> None:
     """Remove the data of an image that is in the trash; an error is logged.
+
+    What is needed by snapshots of others, or by clones, stays there for them.
 
     :param lease: the pool
     :param image_id: id of the image
+    :param snapshot: the one that goes with the image
     """
     try:
         with errors.expected(errno.ENOENT):
-            _purge(lease, image_id)
+            _purge(lease, image_id, snapshot)
     except Exception as exc:
         if not errors.is_native(exc) and not isinstance(exc, _TRANSLATED):
             raise
         if errors.is_lost(exc):
-            lease.connection.retire()
+            lease.connection.lose()
         LOG.warning(
             "The data of an image that is gone could not be removed (%s); to free the space: "
             "rbd trash remove %s/%s",
             exc,
-            lease.pool,
+            lease.place,
             image_id,
         )
 
 
-def _purge(lease: Lease, image_id: str) -> None:
+def _purge(lease: Lease, image_id: str, snapshot: str) -> None:
+    with OpenImage(lease, None, read_only=False, image_id=image_id) as image:
+        for step in (image.native.unprotect_snap, image.native.remove_snap):
+            if snapshot in image.snapshots():
+                with errors.expected(errno.EINVAL, errno.ENOENT):
+                    step(snapshot)
+        # Also the one that was removed just now, while it keeps the data of clones.
+        needed = bool(image.snapshots())
+    if needed:
+        LOG.info(
+            "The image with id %s has further snapshots or clones: it stays in the trash of pool "
+            "%s for them",
+            image_id,
+            lease.place,
+        )
+        return
     rbd = bindings.rbd().RBD()
     try:
         rbd.trash_remove(lease.access, image_id)
@@ -82,6 +104,6 @@ def _rid_of_watchers(lease: Lease, image_id: str) -> bool:
         "RBD image with id %s in the trash of pool %s is removed in spite of a watcher: its client "
         "has died, which Ceph never noticed (Ceph issue 58120)",
         image_id,
-        lease.pool,
+        lease.place,
     )
     return True

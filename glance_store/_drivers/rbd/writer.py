@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes one RBD image, which is complete when it has a protected snapshot."""
+"""Writes one RBD image, which gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors
 from glance_store._drivers.rbd.claim import Claim, claimed
-from glance_store._drivers.rbd.connection import Cluster, Lease
-from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
-from glance_store._drivers.rbd.leftovers import LateRemoval, discard, remove_leftover
+from glance_store._drivers.rbd.connection import Lease
+from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage, id_of
+from glance_store._drivers.rbd.leftovers import discard, new_name, remove_leftovers
 from glance_store._drivers.rbd.location import StoreLocation
 from glance_store._drivers.rbd.trash import purge
 from glance_store.i18n import _
@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 
 _LAYERING = 1
 _LONGEST_STEP = 8 * 1024**3
+# Objects that an image loses at a time when it is cut: what one call does has to fit its time-out.
+_CUT_AT_ONCE = 256
 
 
 class WriteSettings(NamedTuple):
@@ -43,6 +45,11 @@ class WriteSettings(NamedTuple):
     def order(self) -> int:
         """Binary logarithm of the bytes of an object: those of a chunk, rounded down."""
         return self.chunk_size.bit_length() - 1
+
+    @property
+    def object_size(self) -> int:
+        """Bytes of an object."""
+        return 1 << self.order
 
 
 def grown(allocated: int, step: int, end: int) -> tuple[int, int]:
@@ -73,7 +80,6 @@ def default_features(connection: Any) -> int:
 class RBDWriter:
     """A `StoreWriter` into a new image.
 
-    :param cluster: for what has to be removed later
     :param lease: the pool; given back when the upload has ended, also when this fails
     :param place: where the image will be
     :param size: bytes, 0 when unknown
@@ -86,17 +92,16 @@ class RBDWriter:
 
     def __init__(
         self,
-        cluster: Cluster,
         lease: Lease,
         place: StoreLocation,
         size: int,
         settings: WriteSettings,
     ) -> None:
-        self._cluster = cluster
         self._lease = lease
         self._settings = settings
         self._place = place
         self._name = str(place.image)
+        self._hidden = new_name(self._name)
         self._growing = threading.Lock()
         self._allocated = size
         self._step = 2 * settings.chunk_size
@@ -108,6 +113,7 @@ class RBDWriter:
         self.holes = settings.thin
         try:
             with self._translated(_("Creating image %s")):
+                self._check_free()
                 self._image = self._created(size)
         except BaseException:
             lease.close()
@@ -126,41 +132,51 @@ class RBDWriter:
             exceptions.StorageWriteDenied,
         )
 
+    def _check_free(self) -> None:
+        """Make sure that no image has the name, before there is anything to send in vain."""
+        # What every image has, of format 2 and of format 1.
+        for key in (f"rbd_id.{self._name}", f"{self._name}.rbd"):
+            with errors.expected(errno.ENOENT):
+                self._lease.access.stat(key)
+                raise self._duplicate()
+
+    def _duplicate(self) -> exceptions.Duplicate:
+        return exceptions.Duplicate(
+            _(
+                "Image %(image)s already exists: there is an RBD image %(place)s/%(image)s. Should "
+                "it be no image of this store (see 'rbd snap list'), rename or remove it"
+            ),
+            image=self._name,
+            place=self._lease.place,
+        )
+
     def _created(self, size: int) -> OpenImage:
         """Return the new image, opened: with that the upload counts as alive."""
-        leftover = None
         with claimed(self._lease, self._name) as claim:
-            try:
-                self._create(size)
-            except Exception as exc:
-                if errors.number_of(exc) != errno.EEXIST:
-                    raise
-                leftover = remove_leftover(self._lease, self._name, claim)
-                # Who has been quicker now does not keep to claims: an older release.
-                self._create(size)
+            leftovers = remove_leftovers(self._lease, self._name, claim)
+            self._create(size)
             image = self._opened(claim)
-        if leftover is not None:
-            LOG.info(
-                "RBD image %s/%s was the leftover of an upload that was broken off, and is "
-                "replaced",
-                self._lease.pool,
-                self._name,
-            )
-            try:
+        try:
+            for leftover in leftovers:
+                LOG.info(
+                    "What an upload of RBD image %s/%s had left that was broken off is removed",
+                    self._lease.place,
+                    self._name,
+                )
                 purge(self._lease, leftover)
-            except BaseException:
-                # Interrupted: an image that stays open would count as a living upload.
-                image.close_quietly()
-                raise
+        except BaseException:
+            # Interrupted: an image that stays open would count as a living upload.
+            image.close_quietly()
+            raise
         return image
 
     def _opened(self, claim: Claim) -> OpenImage:
         try:
-            image = OpenImage(self._lease, self._name, read_only=False)
+            image = OpenImage(self._lease, self._hidden, read_only=False)
         except BaseException:
-            if claim.is_held and not self._lease.connection.retired:
+            if claim.is_held and not self._lease.connection.lost:
                 with contextlib.suppress(*errors.native_errors()):
-                    bindings.rbd().RBD().remove(self._lease.access, self._name)
+                    bindings.rbd().RBD().remove(self._lease.access, self._hidden)
             raise
         try:
             claim.check()
@@ -170,15 +186,29 @@ class RBDWriter:
         return image
 
     def _create(self, size: int) -> None:
-        bindings.rbd().RBD().create(
-            self._lease.access,
-            self._name,
-            size,
-            self._settings.order,
-            old_format=False,
-            features=default_features(self._lease.connection.native),
-            data_pool=self._settings.data_pool,
-        )
+        features = default_features(self._lease.connection.native)
+        try:
+            bindings.rbd().RBD().create(
+                self._lease.access,
+                self._hidden,
+                size,
+                self._settings.order,
+                old_format=False,
+                features=features,
+                data_pool=self._settings.data_pool,
+            )
+        except Exception as exc:
+            if errors.number_of(exc) != errno.EINVAL:
+                raise
+            raise exceptions.BadStoreConfiguration(
+                store_name="rbd",
+                reason=_(
+                    "the Ceph cluster makes no image with the features %(features)d: see "
+                    "rbd_default_features in its configuration file, of which some need others "
+                    "(%(cause)s)"
+                )
+                % {"features": features, "cause": exc},
+            ) from exc
 
     def write(self, offset: int, block: memoryview) -> None:
         """Write bytes at an offset; they are in the cluster when this returns."""
@@ -209,18 +239,43 @@ class RBDWriter:
             self._allocated, self._step = size, step
 
     def commit(self, size: int) -> None:
-        """Cut the image to its size, and make the snapshot whose protection completes it."""
-        self._run(_("Completing image %s"), lambda: self._complete(size))
+        """Cut the image to its size, make and protect its snapshot, and give it its name."""
+        native, action = self._image.native, _("Completing image %s")
+        while self._allocated > size:
+            self._allocated = max(size, self._allocated - _CUT_AT_ONCE * self._settings.object_size)
+            self._run(action, lambda: native.resize(self._allocated))
+        if self._allocated < size:
+            self._run(action, lambda: native.resize(size))
+        self._run(action, native.flush)
+        self._run(action, lambda: native.create_snap(SNAPSHOT))
+        self._run(action, lambda: native.protect_snap(SNAPSHOT))
+        self._run(action, self._publish)
+        try:
+            moved = self._run(action, self._lease.has_moved)
+        except (exceptions.TimeoutError, errors.NotAvailable):
+            # The image is in place, and monitors that are silent rename no pool.
+            moved = False
+        if moved:
+            raise exceptions.BackendException(
+                _("Image %(image)s was not stored: pool %(pool)s was renamed or removed meanwhile")
+                % {"image": self._name, "pool": self._lease.pool}
+            )
         self._image.close_quietly()
         self._lease.close()
 
-    def _complete(self, size: int) -> None:
-        native = self._image.native
-        if size != self._allocated:
-            native.resize(size)
-        native.flush()
-        native.create_snap(SNAPSHOT)
-        native.protect_snap(SNAPSHOT)
+    def _publish(self) -> None:
+        try:
+            bindings.rbd().RBD().rename(self._lease.access, self._hidden, self._name)
+        except Exception as exc:
+            number = errors.number_of(exc)
+            if number is None or number in errors.LOST:
+                raise
+            # The answer to a request that is repeated says nothing about the first one.
+            if id_of(self._lease, self._name) == self._image.id:
+                return
+            if number == errno.EEXIST:
+                raise self._duplicate() from exc
+            raise
 
     def _run(self, action: str, call: Callable[[], _T]) -> _T:
         try:
@@ -233,25 +288,25 @@ class RBDWriter:
             raise
 
     def abort(self) -> None:
-        """Remove the image; with the cluster out of reach, as soon as it is back."""
-        if self._lost:
-            LateRemoval(self._cluster, self._lease, self._image).start()
-            LOG.warning(
-                "The Ceph cluster is out of reach: what the failed upload has left, RBD image "
-                "%s/%s, is removed when it is back. Should this process end before that, a new "
-                "upload of the image replaces it",
-                self._lease.pool,
-                self._name,
-            )
-            return
+        """Remove the image; with the cluster out of reach, it is left to the next upload."""
+        names = (self._hidden, self._name)
         try:
-            with self._translated(_("Removing what is left of image %s")):
-                discard(self._lease, self._image)
+            if not self._lost:
+                with self._translated(_("Removing what is left of image %s")):
+                    discard(self._lease, self._image, *names)
         except (exceptions.TimeoutError, errors.NotAvailable):
-            LateRemoval(self._cluster, self._lease, self._image).start()
+            self._lost = True
             raise
-        except BaseException:
+        finally:
+            if self._lost:
+                LOG.warning(
+                    "The Ceph cluster is out of reach: a failed upload leaves RBD image %s/%s. The "
+                    "next upload of image %s replaces it, or: rbd remove %s/%s",
+                    self._lease.place,
+                    self._hidden,
+                    self._name,
+                    self._lease.place,
+                    self._hidden,
+                )
             self._image.close_quietly()
             self._lease.close()
-            raise
-        self._lease.close()

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glance_store import exceptions
 from tests.drivers.rbd.conftest import (
+    FEATURES,
     LAYERING,
     MIB,
     Bed,
@@ -21,6 +25,7 @@ from tests.drivers.rbd.conftest import (
     read,
     size_of,
 )
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 
 DATA = os.urandom(2 * MIB + 777)
+STRIPING = 2  # RBD_FEATURE_STRIPINGV2
 
 
 # -- layout
@@ -306,3 +312,102 @@ def test_single_store_mode(bed: Bed) -> None:
     assert (size, metadata) == (len(DATA), {})
     assert uri == f"rbd://{bed.ceph.fsid}/images/{image_id}/snap"
     assert read(store, uri) == DATA
+
+
+# -- deletion that is refused
+
+
+def is_whole(bed: Bed, uri: str) -> bool:
+    """Tell whether an image can be read and cloned as before."""
+    with bed.image(uri.split("/")[-2], "snap") as image:
+        protected = image.is_protected_snap("snap")
+    return protected and read(bed.store(), uri) == DATA
+
+
+def test_image_of_a_group(bed: Bed) -> None:
+    uri = add(bed.store(), DATA)
+    image_id = uri.split("/")[-2]
+    bed.command("group", "create", "images/together")
+    bed.command("group", "image", "add", "images/together", f"images/{image_id}")
+    with pytest.raises(exceptions.InUseByStore, match="group together"):
+        delete(bed.store(), uri)
+    assert is_whole(bed, uri)
+    bed.command("group", "rm", "images/together")
+    delete(bed.store(), uri)
+    assert (bed.names(), bed.trash()) == ([], [])
+
+
+def test_image_that_is_mirrored(bed: Bed) -> None:
+    """Snapshots that mirroring makes are its own: the image goes, and its space."""
+    bed.command("mirror", "pool", "enable", "images", "image")
+    try:
+        uri = add(bed.store(), DATA)
+        bed.command("mirror", "image", "enable", f"images/{uri.split('/')[-2]}", "snapshot")
+        delete(bed.store(), uri)
+        assert (bed.names(), bed.trash()) == ([], [])
+    finally:
+
+        def is_off() -> bool:
+            # The cluster may still be busy with the image.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                bed.command("mirror", "pool", "disable", "images")
+                return True
+            return False
+
+        until(is_off, "the pool is mirrored no more")
+
+
+def test_image_that_is_migrated(bed: Bed) -> None:
+    """It is neither missing nor to be deleted."""
+    uri = add(bed.store(), DATA)
+    image_id = uri.split("/")[-2]
+    bed.command("migration", "prepare", f"images/{image_id}", f"images/{image_id}")
+    try:
+        assert read(bed.store(), uri) == DATA
+        with pytest.raises(exceptions.InUseByStore, match="migrat"):
+            delete(bed.store(), uri)
+        with pytest.raises(exceptions.Duplicate):
+            add(bed.store(), DATA, image_id)
+    finally:
+        bed.command("migration", "abort", f"images/{image_id}")
+    assert is_whole(bed, uri)
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EMLINK, errno.EROFS, errno.ETIMEDOUT])
+def test_last_step_that_fails(bed: Bed, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The image can be read and cloned as before."""
+    import rbd
+
+    uri = add(bed.store(), DATA)
+
+    class Refusing(rbd.RBD):  # type: ignore[misc]
+        def trash_move(self, *_arguments: object) -> None:
+            raise rbd.OSError("error moving image to trash", errno=number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rbd, "RBD", Refusing)
+        expected = (exceptions.InUseByStore, exceptions.TimeoutError)[number == errno.ETIMEDOUT]
+        with pytest.raises(expected):
+            delete(bed.store(), uri)
+    assert is_whole(bed, uri)
+
+
+# -- striped images
+
+
+def test_striped_image(bed: Bed) -> None:
+    """An object has pieces of the image that do not follow each other."""
+    data = os.urandom(6 * MIB)
+    bed.create("striped", data, stripe_unit=64 * 1024, stripe_count=3, features=FEATURES | STRIPING)
+    with bed.image("striped", read_only=False) as image:
+        image.create_snap("snap")
+        image.protect_snap("snap")
+    store = bed.store(rbd_store_io_depth=1)
+    uri = f"{store.url_prefix}striped/snap"
+    assert read(store, uri) == data
+    assert read(store, uri, offset=MIB - 5, chunk_size=2 * MIB) == data[MIB - 5 : 3 * MIB - 5]
+    chunks, _size = store.get(locate(store, uri))
+    next(chunks)
+    delete(bed.store(), uri)
+    with pytest.raises(exceptions.NotFound, match="deleted while it was read"):
+        b"".join(chunks)

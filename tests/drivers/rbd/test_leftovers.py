@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import functools
 import os
 import random
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pytest
 from glance_store import exceptions
 from glance_store._drivers.rbd import claim
 from glance_store._drivers.rbd.claim import OBJECT_PREFIX
-from glance_store.testing.inputs import together
+from glance_store._drivers.rbd.leftovers import UPLOAD_PREFIX, new_name
+from glance_store.testing.inputs import Source, together
 from tests.drivers.rbd.conftest import MIB, WATCHED, Bed, add, delete, new_id, read, size_of
 
 if TYPE_CHECKING:
@@ -39,6 +41,24 @@ class Source:
             sys.stdin.read()
         return os.urandom(1024 * 1024)
 store.add(sys.argv[1], Source(), 64 * 1024 * 1024, "sha256")
+"""
+# An upload that goes on when it is told to.
+SLEEPER = """
+from glance_store import exceptions
+store = bed.store()
+class Source:
+    sent = 0
+    def read(self, length):
+        self.sent += 1
+        if self.sent == 12:
+            print("begun", flush=True)
+            sys.stdin.readline()
+        return os.urandom(1024 * 1024) if self.sent <= 64 else b""
+try:
+    store.add(sys.argv[1], Source(), 64 * 1024 * 1024, "sha256")
+    print("stored", flush=True)
+except (exceptions.GlanceStoreException, exceptions.BackendException) as error:
+    print("failed", flush=True)
 """
 # Uploads one image after the other, and says which are stored.
 UPLOADS = """
@@ -66,25 +86,35 @@ def until_added(bed: Bed, image_id: str) -> str:
             time.sleep(0.5)
 
 
+def uploads(bed: Bed, image_id: str) -> list[str]:
+    """Return what is there of uploads that are not complete."""
+    return [name for name in bed.names() if name.startswith(f"{UPLOAD_PREFIX}{image_id}.")]
+
+
 def check_incomplete(bed: Bed, image_id: str) -> None:
-    """Fail unless the image is there, and cannot be read in any way."""
+    """Fail unless there is something of an upload, and no image that can be read in any way."""
     store = bed.store()
-    assert image_id in bed.names()
+    assert len(uploads(bed, image_id)) == 1
     for uri in (f"{store.url_prefix}{image_id}/snap", f"rbd://{image_id}"):
-        with pytest.raises(exceptions.NotFound, match="incomplete"):
+        with pytest.raises(exceptions.NotFound):
             read(store, uri)
-        with pytest.raises(exceptions.NotFound, match="incomplete"):
+        with pytest.raises(exceptions.NotFound):
             size_of(store, uri)
 
 
-def make_leftover(bed: Bed, image_id: str, kind: str) -> None:
-    bed.create(image_id, os.urandom(3 * MIB) if kind != "empty" else b"")
-    if kind == "unprotected":
-        with bed.image(image_id, read_only=False) as image:
+def make_leftover(bed: Bed, image_id: str, kind: str) -> str:
+    """Leave what an upload leaves whose process has died; return what it is called."""
+    name = new_name(image_id)
+    bed.create(name, os.urandom(3 * MIB) if kind != "empty" else b"")
+    if kind in ("unprotected", "protected"):
+        with bed.image(name, read_only=False) as image:
             image.create_snap("snap")
+            if kind == "protected":
+                image.protect_snap("snap")
+    return name
 
 
-@pytest.mark.parametrize("kind", ["empty", "with-data", "unprotected"])
+@pytest.mark.parametrize("kind", ["empty", "with-data", "unprotected", "protected"])
 def test_leftover_is_replaced(bed: Bed, kind: str) -> None:
     image_id = new_id()
     make_leftover(bed, image_id, kind)
@@ -94,32 +124,103 @@ def test_leftover_is_replaced(bed: Bed, kind: str) -> None:
     assert (bed.names(), bed.trash()) == ([image_id], [])
 
 
-@pytest.mark.parametrize("use", ["watched", "locked", "snapshot", "clone"])
-def test_leftover_in_use_stays(bed: Bed, use: str) -> None:
+def test_leftovers_of_several_uploads_and_of_other_images(bed: Bed) -> None:
+    image_id = new_id()
+    for _number in range(3):
+        make_leftover(bed, image_id, "with-data")
+    others = [make_leftover(bed, f"{image_id}.{end}", "empty") for end in ("a", "b.c")]
+    add(bed.store(), DATA, image_id)
+    assert (bed.names(), bed.trash()) == (sorted([image_id, *others]), [])
+
+
+@pytest.mark.parametrize("use", ["snapshot", "clone"])
+def test_leftover_that_others_need_is_kept_for_them(bed: Bed, use: str) -> None:
+    """It is in nobody's way in the trash."""
     import rbd
 
     image_id = new_id()
-    make_leftover(bed, image_id, "with-data")
-    with bed.image(image_id, read_only=False) as image:
-        if use == "locked":
-            image.lock_exclusive("by hand")
-        elif use == "snapshot":
+    name = make_leftover(bed, image_id, "protected")
+    if use == "snapshot":
+        with bed.image(name, read_only=False) as image:
             image.create_snap("backup")
-        elif use == "clone":
-            image.create_snap("snap")
-            image.protect_snap("snap")
-            rbd.RBD().clone(bed.pool, image_id, "snap", bed.pool, "clone", features=61)
-        if use == "watched":
-            with pytest.raises(exceptions.Duplicate, match="being uploaded"):
-                add(bed.store(), DATA, image_id)
-    if use == "watched":
-        return
-    with pytest.raises(exceptions.Duplicate):
+    else:
+        rbd.RBD().clone(bed.pool, name, "snap", bed.pool, "clone", features=61)
+    uri = add(bed.store(), DATA, image_id)
+    assert read(bed.store(), uri) == DATA
+    assert bed.trash() == [name]
+
+
+def test_leftover_that_is_open(bed: Bed) -> None:
+    image_id = new_id()
+    name = make_leftover(bed, image_id, "with-data")
+    with (
+        bed.image(name, read_only=False),
+        pytest.raises(exceptions.Duplicate, match="being uploaded"),
+    ):
         add(bed.store(), DATA, image_id)
-    assert image_id in bed.names()
-    if use == "locked":
-        with bed.image(image_id, read_only=False) as image:
-            image.unlock("by hand")
+
+
+@pytest.mark.parametrize("kind", ["disk", "empty", "snapshot"])
+def test_image_that_somebody_else_has_put_there(bed: Bed, kind: str) -> None:
+    """Nothing of it is touched, whether it was there before the upload or came meanwhile."""
+    content = os.urandom(MIB) if kind != "empty" else b""
+    store = bed.store()
+    for when in ("before", "meanwhile"):
+        image_id = new_id()
+
+        def put(_position: int = 0, image_id: str = image_id) -> None:
+            if image_id in bed.names():
+                return
+            bed.create(image_id, content)
+            if kind == "snapshot":
+                with bed.image(image_id, read_only=False) as image:
+                    image.create_snap("snap")
+
+        if when == "before":
+            put()
+        with pytest.raises(exceptions.Duplicate, match="already exists"):
+            store.add(image_id, Source(DATA, before_read=put), len(DATA), "sha256")
+        with bed.image(image_id) as image:
+            assert image.read(0, image.size()) == content
+        assert uploads(bed, image_id) == []
+        # What an older release has left between two steps can be read.
+        if kind == "snapshot":
+            assert read(store, f"{store.url_prefix}{image_id}/snap") == content
+            continue
+        with pytest.raises(exceptions.NotFound, match="incomplete"):
+            read(store, f"{store.url_prefix}{image_id}/snap")
+
+
+@pytest.mark.usefixtures("short_watch")
+def test_upload_that_was_taken_for_dead(bed: Bed, program: Callable[..., Program]) -> None:
+    """When it wakes up it fails, and harms nothing of the one that has replaced it."""
+    image_id = new_id()
+    sleeper = program(SLEEPER, image_id)
+    assert sleeper.line() == "begun"
+    sleeper.process.send_signal(signal.SIGSTOP)
+    uri = until_added(bed, image_id)
+    sleeper.process.send_signal(signal.SIGCONT)
+    sleeper.go_on()
+    assert sleeper.line() == "failed"
+    assert read(bed.store(), uri) == DATA
+    assert (bed.names(), bed.trash()) == ([image_id], [])
+
+
+def test_answer_that_is_lost(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image got its name, and the answer says that the name is taken: by this image."""
+    import rbd
+
+    rename = rbd.RBD.rename
+
+    class Repeated(rbd.RBD):  # type: ignore[misc]
+        def rename(self, *arguments: object) -> None:
+            rename(self, *arguments)
+            raise rbd.ImageExists("error renaming image", errno=errno.EEXIST)
+
+    monkeypatch.setattr(rbd, "RBD", Repeated)
+    image_id = new_id()
+    assert read(bed.store(), add(bed.store(), DATA, image_id)) == DATA
+    assert bed.names() == [image_id]
 
 
 @pytest.mark.usefixtures("short_watch")
@@ -137,7 +238,7 @@ def test_living_upload_is_not_replaced(
     check_incomplete(bed, image_id)
     caplog.set_level("INFO", logger="glance_store")
     uri = until_added(bed, image_id)
-    assert "broken off, and is replaced" in caplog.text
+    assert "broken off is removed" in caplog.text
     assert read(bed.store(), uri) == DATA
     assert (bed.names(), bed.trash()) == ([image_id], [])
 
@@ -181,8 +282,6 @@ def test_claim_of_a_dead_upload_ends(bed: Bed) -> None:
 @pytest.mark.usefixtures("short_watch")
 def test_kill_at_random_moments(bed: Bed, program: Callable[..., Program]) -> None:
     """What is stored is whole, what is not cannot be read, and can be stored anew."""
-    import rbd
-
     delays = random.Random(4)
     stored: list[str] = []
     names: list[str] = []
@@ -209,12 +308,12 @@ def test_kill_at_random_moments(bed: Bed, program: Callable[..., Program]) -> No
     assert len(found) <= len(stored) + 8
     for name, data in found.items():
         assert data == name.encode() * 100_000
-    # What is there and cannot be read has no protected snapshot, and is not in the way for long.
-    for name in sorted(set(bed.names()) - set(found)):
-        with contextlib.suppress(rbd.ImageNotFound), bed.image(name) as image:
-            snapshots = [snapshot["name"] for snapshot in image.list_snaps()]
-            assert not any(image.is_protected_snap(snapshot) for snapshot in snapshots)
+    # What is there and cannot be read has another name, and is not in the way for long.
+    left = set(bed.names()) - set(found)
+    assert all(name.startswith(UPLOAD_PREFIX) for name in left)
+    for name in sorted({entry[len(UPLOAD_PREFIX) :].rpartition(".")[0] for entry in left}):
         assert read(store, until_added(bed, name)) == DATA
+    assert not [name for name in bed.names() if name.startswith(UPLOAD_PREFIX)]
     assert bed.trash() == []
 
 
@@ -223,8 +322,8 @@ def test_upload_that_died_while_it_created_its_image(bed: Bed) -> None:
     import rados
 
     image_id = new_id()
-    make_leftover(bed, image_id, "empty")
-    with bed.image(image_id) as image:
+    name = make_leftover(bed, image_id, "empty")
+    with bed.image(name) as image:
         header = f"rbd_header.{image.id()}"
     bed.pool.remove_object(header)
     with pytest.raises(exceptions.NotFound):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.services
 
-LIMIT_MIB = 256
+LIMIT_MIB = 320
 TRANSFERS = """
 store = bed.store(rbd_store_chunk_size=8)
 block = os.urandom(1024 * 1024)

@@ -17,6 +17,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers.rbd.image import OpenImage
+from glance_store._drivers.rbd.leftovers import new_name
 from glance_store._drivers.rbd.watchers import living
 from tests.drivers.rbd.conftest import MIB, Bed, add, delete, new_id, read
 
@@ -141,9 +142,10 @@ def test_leftover_of_a_client_whose_death_nobody_noticed_is_replaced(
     bed: Bed, watchers: Watchers, caplog: pytest.LogCaptureFixture
 ) -> None:
     image_id = new_id()
-    bed.create(image_id, os.urandom(3 * MIB))
-    watchers.leave_stale(image_id)
-    header = watchers.header(image_id)
+    left = new_name(image_id)
+    bed.create(left, os.urandom(3 * MIB))
+    watchers.leave_stale(left)
+    header = watchers.header(left)
     assert len(objects_of(bed, header)) > 2
     caplog.set_level("INFO", logger="glance_store")
     uri = add(bed.store(), DATA, image_id)
@@ -159,16 +161,17 @@ def test_living_client_counts_beside_one_that_has_died(
     bed: Bed, watchers: Watchers, state: str
 ) -> None:
     image_id = new_id()
-    bed.create(image_id, DATA)
-    watchers.leave_stale(image_id)
-    other = watchers.begin(image_id)
+    left = new_name(image_id)
+    bed.create(left, DATA)
+    watchers.leave_stale(left)
+    other = watchers.begin(left)
     if state == "silent":
         other.process.send_signal(signal.SIGSTOP)
     with pytest.raises(exceptions.Duplicate, match="being uploaded"):
         add(bed.store(), DATA, image_id)
     with pytest.raises(exceptions.InUseByStore, match="open for writing"):
-        delete(bed.store(), f"rbd://{image_id}")
-    with bed.image(image_id) as image:
+        delete(bed.store(), f"rbd://{left}")
+    with bed.image(left) as image:
         assert image.read(0, len(DATA)) == DATA
 
 
@@ -235,12 +238,13 @@ def test_deleted_image_whose_data_others_need_goes_to_the_trash(
 def test_lock_of_a_client_whose_death_nobody_noticed(bed: Bed, watchers: Watchers) -> None:
     """Nobody gets the lock of RBD before the OSD has forgotten its holder: nothing must wait."""
     image_id = new_id()
-    bed.create(image_id, DATA)
-    watchers.leave_stale(image_id, LOCK_AND_WATCH)
+    left = new_name(image_id)
+    bed.create(left, DATA)
+    watchers.leave_stale(left, LOCK_AND_WATCH)
     with pytest.raises(exceptions.Duplicate, match="being uploaded"):
         add(bed.store(), DATA, image_id)
     with pytest.raises(exceptions.InUseByStore, match="open for writing"):
-        delete(bed.store(), f"rbd://{image_id}")
+        delete(bed.store(), f"rbd://{left}")
 
 
 def test_bindings_that_cannot_ask(bed: Bed) -> None:
