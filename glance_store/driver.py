@@ -160,6 +160,15 @@ class Store(capabilities.StoreCapability):
             return self.conf[DEFAULT_GROUP]
         return BackendGroupConfiguration(self.OPTIONS or [], self.backend_group, self.conf)
 
+    def _is_set(self, name: str) -> bool:
+        """Tell whether the operator has given an option a value."""
+        if self.backend_group and self.conf[self.backend_group][name] is not None:
+            return True
+        found = self.conf.get_location(
+            name, SHARED_CONF_GROUP if self.backend_group else DEFAULT_GROUP
+        )
+        return found is not None and found.location is not cfg.Locations.opt_default
+
     @_assignable
     def name(self) -> str:
         """How log lines and errors call this store: its identifier, else its module."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -16,18 +17,22 @@ from glance_store._drivers.cinder.brick import Host
 from glance_store._drivers.cinder.client import Api
 from glance_store._drivers.cinder.connector import Connector, ScaleIOConnector
 from glance_store._drivers.cinder.device import Device
+from glance_store._drivers.cinder.hoststate import holds_a_lock
 from glance_store._drivers.cinder.nfs import NFSConnector
 from glance_store.i18n import _
+from glance_store.transfer.threads import Workers
 
 LOG = logging.getLogger(__name__)
 
 # Cinder's words when a volume is busy: another operation will end, others of its refusals will not.
 _BUSY = re.compile(r"status must be .*(available|in-use|downloading).* to reserve", re.DOTALL)
+_FREE = ("available", "in-use")
 _LONGEST_PAUSE = 10.0
 _POLL = (0.05, 0.4)
-_DELETE_TRIES = 5
-# How long a process may take from a reservation to the next step; one that takes longer has died.
-_RESERVATION_LASTS = 5.0
+# Seconds that a host takes at most from a reservation to the next step.
+_RESERVATION_LASTS = 10.0
+# What a thread leaves to others.
+_LATER = Workers(2, "glance_store-cinder-detach")
 
 _CONNECTORS: dict[str, type[Connector]] = {"nfs": NFSConnector, "scaleio": ScaleIOConnector}
 
@@ -60,6 +65,8 @@ class Attachment:
         # What so many attempts with growing pauses would wait in all.
         self._patience = sum(min(2.0**number, _LONGEST_PAUSE) for number in range(attempts - 1))
         self._deadline: float | None = None
+        # Whether nobody had reserved it when it was looked at last.
+        self._was_free = volume.status in _FREE
         while True:
             self._id = self._reserve()
             try:
@@ -95,9 +102,16 @@ class Attachment:
             if self._detached:
                 return
             self._detached = True
+        if holds_a_lock():
+            # Collected in the middle of another connect of this thread, maybe of this volume.
+            _LATER.put(self._give_back)
+            return
         problems = self._release()
         if problems:
-            raise errors.CinderError("; ".join(problems))
+            # An outage is one also when it comes with the last request.
+            lost = [one for one in problems if isinstance(one, errors.CinderUnavailable)]
+            kind = errors.CinderUnavailable if lost else errors.CinderError
+            raise kind("; ".join(str(one.msg) for one in problems))
 
     def _what(self) -> str:
         return str(_("volume %s") % self.volume.id)
@@ -107,22 +121,13 @@ class Attachment:
     def _reserve(self) -> str:
         action = _("Attaching volume %s") % self.volume.id
         mode = "rw" if self._writable else "ro"
-        tries_left = self._api.settings.retries
+
+        def reserve(client: Any) -> str:
+            return str(client.attachments.create(self.volume.id, None, mode=mode)["id"])
+
         while True:
             try:
-                created = self._api.call(
-                    action,
-                    lambda client: client.attachments.create(self.volume.id, None, mode=mode),
-                    again=False,
-                )
-                return str(created["id"])
-            except errors.CinderUnavailable:
-                left = self._left_reservation()
-                if left is not None:
-                    return left
-                if tries_left <= 0:
-                    raise
-                tries_left -= 1
+                return self._api.settle(action, reserve, self._left_reservation)
             except errors.CinderError as exc:
                 if not _is_busy(exc):
                     raise
@@ -138,15 +143,37 @@ class Attachment:
                     ) from exc
 
     def _left_reservation(self) -> str | None:
-        """Return what a request has reserved whose answer was lost."""
+        """Return what a request has reserved whose answer was lost, if nobody else can have."""
         found = self._reservations()
-        if found and not self._fresh:
-            # Somebody else's goes on to the next step soon; nobody but us can come back to ours.
-            deadline = time.monotonic() + _RESERVATION_LASTS
-            while found and time.monotonic() < deadline:
-                time.sleep(max(_POLL))
-                found &= self._reservations()
-        return min(found, default=None)
+        if not found or self._fresh:
+            return min(found, default=None)
+        # Nothing tells ours from another host's, which goes on to the next step soon.
+        deadline = time.monotonic() + _RESERVATION_LASTS
+        while found and time.monotonic() < deadline:
+            time.sleep(max(_POLL))
+            found &= self._reservations()
+        if len(found) == 1 and self._was_free:
+            # A host that comes back to it after all is told so, which taking it over would not do.
+            self._withdraw(found.pop())
+        elif found:
+            LOG.warning(
+                "Volume %s keeps the reserved attachments %s, of which one may be left of a "
+                "request whose answer was lost. If it stays: openstack volume attachment delete ID",
+                self.volume.id,
+                ", ".join(sorted(found)),
+            )
+        return None
+
+    def _withdraw(self, attachment_id: str) -> None:
+        LOG.warning(
+            "Volume %s is reserved by attachment %s, which nobody has gone on with: it is left of "
+            "a request whose answer was lost, and removed",
+            self.volume.id,
+            attachment_id,
+        )
+        action = _("Detaching volume %s") % self.volume.id
+        with contextlib.suppress(errors.VolumeNotFound):
+            self._api.call(action, lambda client: client.attachments.delete(attachment_id))
 
     def _reservations(self) -> set[str]:
         action = _("Looking for attachments of volume %s") % self.volume.id
@@ -168,6 +195,13 @@ class Attachment:
             # Not in step with others that wait for the same volume.
             time.sleep(min(random.uniform(*_POLL), left))  # noqa: S311 - nothing secret
             found = self._api.call(action, lambda client: client.volumes.get(self.volume.id))
+            if found.status.startswith("error"):
+                raise errors.CinderError(
+                    _("Volume %(volume)s cannot be attached: its status is %(status)s"),
+                    volume=self.volume.id,
+                    status=found.status,
+                )
+            self._was_free = found.status in _FREE
             if found.status == "available" or (found.multiattach and found.status == "in-use"):
                 break
         return True
@@ -181,52 +215,75 @@ class Attachment:
             action, lambda client: client.attachments.update(self._id, properties)
         )
         info = dict(updated.connection_info)
+        if self._writable and (info.get("encrypted") or (info.get("data") or {}).get("encrypted")):
+            raise errors.CinderError(
+                _(
+                    "Volume %(volume)s is encrypted, and the image would lie there unencrypted: "
+                    "set cinder_volume_type to a type without encryption"
+                ),
+                volume=self.volume.id,
+            )
         kind = _CONNECTORS.get(str(info.get("driver_volume_type", "")).lower(), Connector)
-        connector = kind(self._host, info, self.volume, self._id)
+        connector = kind(self._host, info, self.volume, self._id, self._has_others_here)
         self.device = connector.connect(self._writable)
         self._connector = connector
         self._api.call(action, lambda client: client.attachments.complete(self._id))
+
+    def _has_others_here(self) -> bool | None:
+        """Tell whether Cinder knows further attachments of the volume to this host."""
+        if not getattr(self.volume, "multiattach", False):
+            return False
+        action = _("Looking for attachments of volume %s") % self.volume.id
+        try:
+            found = self._api.call(action, lambda client: client.volumes.get(self.volume.id))
+        except errors.VolumeNotFound:
+            return False
+        except errors.CinderError as exc:
+            LOG.debug("%s", exc.msg)
+            return None
+        hosts = [
+            one.get("host_name")
+            for one in found.attachments
+            if one.get("attachment_id") != self._id
+        ]
+        if self._host.name in hosts:
+            return True
+        # Only administrators are told the names.
+        return None if None in hosts else False
 
     # -- giving back
 
     def _give_back(self) -> None:
         for problem in self._release():
             # The error that led here goes to the caller.
-            LOG.error("%s", problem)
+            LOG.error("%s", problem.msg)
 
-    def _release(self) -> list[str]:
-        problems = []
+    def _release(self) -> list[errors.CinderError]:
+        problems: list[errors.CinderError] = []
         if self._connector is not None:
             connector, self._connector = self._connector, None
             try:
                 connector.disconnect(self.device)
             except errors.CinderError as exc:
-                problems.append(str(exc.msg))
+                problems.append(exc)
         try:
             self._delete()
         except errors.VolumeNotFound:
             # Gone together with its volume.
             pass
         except errors.CinderError as exc:
-            problems.append(str(exc.msg))
+            problems.append(exc)
         return problems
 
     def _delete(self) -> None:
         action = _("Detaching volume %s") % self.volume.id
-        pause = 0.1
-        for attempt in range(_DELETE_TRIES):
-            try:
-                self._api.call(
-                    action, lambda client: client.attachments.delete(self._id), again=False
-                )
-                return
-            except errors.VolumeNotFound:
-                return
-            except errors.CinderUnavailable as exc:
-                problem = exc
-            if attempt + 1 < _DELETE_TRIES:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+        try:
+            self._api.call(action, lambda client: client.attachments.delete(self._id))
+            return
+        except errors.VolumeNotFound:
+            return
+        except errors.CinderUnavailable as exc:
+            problem = exc
         try:
             # The older way to the same end, through another part of the API.
             self._api.call(
@@ -238,7 +295,7 @@ class Attachment:
             LOG.debug("The older way to detach volume %s has failed: %s", self.volume.id, exc.msg)
         else:
             return
-        raise errors.CinderError(
+        raise errors.CinderUnavailable(
             _(
                 "Volume %(volume)s keeps the attachment %(attachment)s, which an operator has to "
                 "delete: %(cause)s"

@@ -32,6 +32,8 @@ from glance_store.store_options import register_each
 _PROPERTIES_LAST = 60.0
 # What os-brick calls its sets of rights; not every release has both.
 _PRIVILEGED = ("default", "brick_privsep_hide_output")
+# What oslo.privsep puts in front of its helper where nobody has told it otherwise.
+_NOT_SAID = ["sudo"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Host:
     mount_base: str
     lock_path: str
     patience: float
+
+    @property
+    def name(self) -> str:
+        """The name under which Cinder knows this host."""
+        return socket.gethostname()
 
     def execute(self, *command: str) -> None:
         """Run a command as root.
@@ -115,7 +122,7 @@ def _properties(host: Host) -> dict[str, Any]:
         if not found or time.monotonic() - when > _PROPERTIES_LAST:
             from os_brick.initiator import connector
 
-            name = socket.gethostname()
+            name = host.name
             try:
                 found = connector.get_connector_properties(
                     host.root_helper,
@@ -182,15 +189,17 @@ def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
     # os-brick looks at the configuration of the process, whichever one the store has.
     os_brick.setup(cfg.CONF)
     cfg.CONF.set_default("lock_path", lock_path, "os_brick")
-    helper = ""
-    if os.geteuid() == 0:
-        # Root needs no second process to have the rights of root.
-        for rights in _PRIVILEGED:
-            if hasattr(os_brick.privileged, rights):
-                getattr(os_brick.privileged, rights).set_client_mode(False)
-    else:
-        helper = f"sudo glance-rootwrap {store_conf.rootwrap_config}"
-        priv_context.init(root_helper=shlex.split(helper))
+    root = os.geteuid() == 0
+    helper = "" if root else f"sudo glance-rootwrap {store_conf.rootwrap_config}"
+    # A process that has said how it gets the rights of root keeps to that.
+    if getattr(priv_context, "_HELPER_COMMAND_PREFIX", _NOT_SAID) == _NOT_SAID:
+        if not root:
+            priv_context.init(root_helper=shlex.split(helper))
+        for rights in _PRIVILEGED if root else ():
+            context = getattr(os_brick.privileged, rights, None)
+            if context is not None and context.channel is None:
+                # Root needs no second process to have the rights of root.
+                context.set_client_mode(False)
     return Host(
         root_helper=helper,
         use_multipath=store_conf.cinder_use_multipath,
@@ -211,6 +220,9 @@ def _prefer_native_threads() -> None:
         return
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("thread"):
+        return
+    if getattr(backend, "_backend_hook", None) is not None or backend.get_backend_type():
+        # The process has chosen.
         return
     if all(importlib.util.find_spec(name) for name in ("cotyledon", "futurist")):
         backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)

@@ -8,18 +8,23 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
-from glance_store.transfer.retry import Patience
+from glance_store.transfer.retry import Patience, seconds_asked
 
 LOG = logging.getLogger(__name__)
 
-# Seconds: the operator has counted the tries.
+# Seconds for which passing failures of a request are borne; where the operator has counted the
+# tries, it is these that end it.
+_PATIENCE = 30.0
 _LONGEST = 600.0
+# Seconds for which the last answer to this thread asks to be left alone.
+_ASKED = threading.local()
 
 _T = TypeVar("_T")
 
@@ -33,20 +38,28 @@ class Settings:
 
     # What requests takes: True, False, or the path of a file of authorities.
     verify: bool | str
-    retries: int
+    retries: int | None  # None: as long as is reasonable
     request_timeout: float  # seconds
     state_timeout: float  # seconds
 
+    @property
+    def patience(self) -> Patience:
+        """How long the passing failures of a request are borne."""
+        if self.retries is None:
+            return Patience(_PATIENCE)
+        return Patience(_LONGEST, most=self.retries)
+
     @classmethod
-    def of(cls, store_conf: Any) -> Settings:
+    def of(cls, store_conf: Any, counted: bool) -> Settings:
         """Return the settings of a store.
 
         :param store_conf: its options as attributes
+        :param counted: whether the operator has said how often a request is sent again
         """
         authorities = store_conf.cinder_ca_certificates_file
         return cls(
             verify=False if store_conf.cinder_api_insecure else authorities or True,
-            retries=store_conf.cinder_http_retries,
+            retries=store_conf.cinder_http_retries if counted else None,
             request_timeout=store_conf.cinder_request_timeout,
             state_timeout=store_conf.cinder_state_transition_timeout,
         )
@@ -65,12 +78,13 @@ class Clients:
 
     :param store_conf: the options of the store as attributes
     :param name: of the store, for texts
+    :param counted: whether the operator has said how often a request is sent again
     """
 
-    def __init__(self, store_conf: Any, name: str) -> None:
+    def __init__(self, store_conf: Any, name: str, counted: bool) -> None:
         self._conf = store_conf
         self._name = name
-        self.settings = Settings.of(store_conf)
+        self.settings = Settings.of(store_conf, counted)
         # setdefault is atomic; no lock, which another thread could hold while this one forks.
         self._sessions: dict[int, Any] = {}
 
@@ -109,7 +123,8 @@ class Clients:
         options: dict[str, Any] = {
             "session": session,
             "region_name": self._conf.cinder_os_region_name,
-            "retries": self.settings.retries,
+            # Here alone are requests sent again.
+            "retries": 0,
         }
         template = self._conf.cinder_endpoint_template
         if self.has_credentials:
@@ -206,13 +221,21 @@ class Clients:
 
     def _new_session(self) -> Any:
         session: Any = importlib.import_module("keystoneauth1.session")
+        from keystoneauth1 import exceptions as auth_exceptions
 
         class QuietSession(session.Session):  # type: ignore[misc]
             """A session that does not log what it carries: attachments hold keys of storage."""
 
             def request(self, *args: Any, **kwargs: Any) -> Any:
                 kwargs["log"] = False
-                return super().request(*args, **kwargs)
+                _note_answer(None)
+                try:
+                    response = super().request(*args, **kwargs)
+                except auth_exceptions.HttpError as exc:
+                    _note_answer(exc.response)
+                    raise
+                _note_answer(response)
+                return response
 
         return QuietSession(
             auth=self._plugin(),
@@ -252,6 +275,12 @@ class Clients:
         return guarded(self.settings, action, function, again)
 
 
+def _note_answer(response: Any) -> None:
+    """Remember for how long a server wants to be left alone; its clients' errors do not say."""
+    headers = {} if response is None else response.headers
+    _ASKED.seconds = seconds_asked(headers.get("Retry-After"))
+
+
 class Api:
     """Requests to Cinder on behalf of one operation.
 
@@ -272,6 +301,28 @@ class Api:
         """
         return guarded(self.settings, action, lambda: function(self.client), again)
 
+    def settle(
+        self, action: str, function: Callable[[Any], _T], find: Callable[[], _T | None]
+    ) -> _T:
+        """Send a request that must not be carried out twice.
+
+        Where its answer was lost, what it may have done is looked for before it is sent again.
+
+        :param action: what is tried: the beginning of an error's text
+        :param function: takes the client of cinderclient
+        :param find: returns what the request has made, None if there is nothing of it
+        """
+        tries = self.settings.patience.tries()
+        while True:
+            try:
+                return self.call(action, function, again=False)
+            except errors.CinderUnavailable as exc:
+                found = find()
+                if found is not None:
+                    return found
+                if not tries.again(exc):
+                    raise
+
 
 def guarded(settings: Settings, action: str, function: Callable[[], _T], again: bool) -> _T:
     """Call a function that sends requests, with further tries, and translate its errors.
@@ -279,13 +330,21 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
     :param settings: how many tries
     :param action: what is tried
     :param function: the function
-    :param again: whether there are further tries at all
+    :param again: whether one is sent again that the server may have carried out
     """
+
+    def attempt() -> _T:
+        try:
+            return function()
+        except Exception as exc:
+            if seconds := getattr(_ASKED, "seconds", 0.0):
+                exc.retry_after = seconds  # type: ignore[attr-defined]
+            raise
+
     try:
-        patience = Patience(_LONGEST, most=settings.retries if again else 0)
-        return patience.call(
-            function,
-            errors.is_transient,
+        return settings.patience.call(
+            attempt,
+            errors.is_transient if again else errors.is_refused_for_now,
             lambda exc: f"{action} has failed ({errors.text_of(exc)})",
         )
     except Exception as exc:

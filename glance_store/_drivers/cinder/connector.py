@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from glance_store._drivers.cinder import errors
@@ -30,13 +31,23 @@ class Connector:
     :param info: what Cinder says about the connection
     :param volume: of cinderclient
     :param attachment_id: id of the attachment
+    :param others: tells whether Cinder knows further attachments of the volume to this host; None
+        when it does not say
     """
 
     # Whether the connection notices when the volume is extended meanwhile.
     grows = True
 
-    def __init__(self, host: Host, info: dict[str, Any], volume: Any, attachment_id: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        info: dict[str, Any],
+        volume: Any,
+        attachment_id: str,
+        others: Callable[[], bool | None] = lambda: False,
+    ) -> None:
         self._host = host
+        self._others = others
         self._info = info
         self._volume = volume
         self._id = attachment_id
@@ -106,17 +117,19 @@ class Connector:
 
     def _users(self) -> Users:
         folder = os.path.join(self._host.lock_path, "glance_store-attachments")
-        return Users(os.path.join(folder, f"{self._volume.id}.json"))
+        return Users(os.path.join(folder, self._volume.id))
 
     def _connect(self, writable: bool) -> Device:
         # One after the other: two that connect the same volume get the same device.
         with self._lock():
+            # First of all: what cannot be counted is not connected.
+            self._users().add(self._id)
+            self._counted = True
             self._found = self._brick().connect_volume(self._info)
             path = self._found["path"]
             if not isinstance(path, (str, bytes)):
+                # A handle is this attachment's alone.
                 return of_handle(path)
-            self._users().add(self._id)
-            self._counted = True
             name = os.fsdecode(path)
             with self._host.owning(name):
                 device = FileDevice(name, writable)
@@ -131,18 +144,31 @@ class Connector:
         """Look whether a device is what it should be."""
 
     def _disconnect(self) -> None:
-        if self._found is None:
-            return
         if not self._counted:
-            # A handle is this attachment's alone.
-            self._brick().disconnect_volume(self._info, self._found)
-            self._found = None
             return
         with self._lock():
-            if self._users().remove(self._id) == 0:
-                # Forced: what stays behind could show another volume one day.
-                self._brick().disconnect_volume(self._info, self._found, force=True)
-            self._found = None
+            left = self._users().remove(self._id)
+            self._counted = False
+            found, self._found = self._found, None
+            if found is None:
+                return
+            if not isinstance(found["path"], (str, bytes)):
+                self._brick().disconnect_volume(self._info, found)
+            elif left == 0:
+                self._take_away(found)
+
+    def _take_away(self, found: dict[str, Any]) -> None:
+        """Remove a device that no process here uses, unless Cinder knows another user."""
+        others = self._others()
+        if others:
+            LOG.warning(
+                "The device of volume %s stays at this host: Cinder knows another attachment here, "
+                "and its process does not share the locks of this one (lock_path in [os_brick])",
+                self._volume.id,
+            )
+            return
+        # Forced where nobody else can have it: what stays behind could show another volume one day.
+        self._brick().disconnect_volume(self._info, found, force=others is not None)
 
 
 class ScaleIOConnector(Connector):

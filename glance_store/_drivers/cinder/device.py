@@ -52,6 +52,7 @@ class FileDevice:
 
     :param path: where it is
     :param writable: whether it will be written
+    :param flags: further ones of `os.open`
     """
 
     # The kernel sorts and delays writes itself; a second read in flight hides the storage's delay.
@@ -59,10 +60,10 @@ class FileDevice:
     read_concurrency = 2
     reads_zeros = False
 
-    def __init__(self, path: str, writable: bool) -> None:
+    def __init__(self, path: str, writable: bool, flags: int = 0) -> None:
         self.path = path
-        flags = os.O_RDWR if writable else os.O_RDONLY
-        self._file = os.open(path, flags | os.O_CLOEXEC)
+        mode = os.O_RDWR if writable else os.O_RDONLY
+        self._file = os.open(path, mode | flags | os.O_CLOEXEC)
         self._lock = threading.Lock()
         self._open = True
 

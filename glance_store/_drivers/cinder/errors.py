@@ -14,9 +14,11 @@ from typing import Any
 
 from glance_store import exceptions
 from glance_store.i18n import _
+from glance_store.transfer.retry import PASSING
 
-# Another try may work.
-_TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
+# The server has done nothing but count the request.
+_TOO_MANY = 429
+_TOO_LARGE = 413
 _LONGEST_TEXT = 300
 # What an attached volume says whose storage is gone; I/O errors are how the kernel puts it.
 _LOST = frozenset(
@@ -60,6 +62,10 @@ class CinderRefusesCredentials(exceptions.NotAuthenticated, CinderError):  # noq
     """The credentials are not good for anything."""
 
 
+class CinderMisconfigured(exceptions.BadStoreConfiguration, CinderError):  # noqa: N818 - as the library's own
+    """Cinder does not know what the options of the store name."""
+
+
 class QuotaExceeded(exceptions.StorageFull, CinderError):  # noqa: N818 - as the library's own
     """The project may have no more volumes or gigabytes."""
 
@@ -93,7 +99,20 @@ def is_transient(exc: BaseException) -> bool:
     broken, silent = _connection_errors()
     if isinstance(exc, silent):
         return False
-    return isinstance(exc, broken) or status_of(exc) in _TRANSIENT_STATUSES
+    return isinstance(exc, broken) or status_of(exc) in PASSING or is_refused_for_now(exc)
+
+
+def is_refused_for_now(exc: BaseException) -> bool:
+    """Tell whether a server has not even begun with a request, which may be sent again.
+
+    :param exc: of cinderclient or keystoneauth, with the seconds that the server wants as
+        `retry_after`
+    """
+    status = status_of(exc)
+    # Cinder says 413 where a quota is used up, too, but then it asks nobody to come again.
+    return status == _TOO_MANY or (
+        status == _TOO_LARGE and float(getattr(exc, "retry_after", 0) or 0) > 0
+    )
 
 
 def text_of(exc: BaseException) -> str:
@@ -138,11 +157,11 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
         )
     if status == 403:
         return CinderForbids(_("%(action)s: Cinder forbids it: %(cause)s"), **cause)
-    if status == 413:
+    if status == _TOO_LARGE and not is_refused_for_now(exc):
         return QuotaExceeded(
             _("%(action)s: no room, or the quota of the project is used up: %(cause)s"), **cause
         )
-    if isinstance(exc, broken) or status in _TRANSIENT_STATUSES:
+    if isinstance(exc, broken) or status in PASSING or is_refused_for_now(exc):
         return CinderUnavailable(_("%(action)s: %(cause)s"), **cause)
     return CinderError(_("%(action)s: %(cause)s"), **cause)
 

@@ -1,62 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of this host share: locks, and lists of who uses a device or a mount.
+"""What the processes of this host share: locks, and counts of who uses a device or a mount.
 
 Both are files, so that they hold for all workers and all users of the image service. What a killed
-process has left in a list does not count.
+process has left does not count.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
-
-LOG = logging.getLogger(__name__)
 
 _POLL = 0.02
 _LONGEST_POLL = 0.5
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+_held = threading.local()
+# Those of this process, by path.
+_mine: dict[str, int] = {}
 
 
-def _started(pid: int) -> str:
-    """Return when a process began, in the kernel's words; nothing if there is no such process."""
-    # The name of the program, in brackets, may contain spaces.
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+def _forget() -> None:
+    """Close what the parent uses, in a forked process: its end must not wait for ours."""
+    for file in _mine.values():
+        os.close(file)
+    _mine.clear()
 
 
-def _this_world() -> list[str]:
-    """Return what tells process ids of different machines, containers and reboots apart."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return [_read("/proc/sys/kernel/random/boot_id"), namespace]
+os.register_at_fork(after_in_child=_forget)
 
 
-def _is_alive(entry: dict[str, Any]) -> bool:
-    boot, namespace = _this_world()
-    if entry["boot"] != boot:
-        return False
-    if entry["namespace"] != namespace:
-        # A process of another container cannot be seen from here: it is believed.
-        return True
-    return bool(entry["started"]) and _started(entry["pid"]) == entry["started"]
+def holds_a_lock() -> bool:
+    """Tell whether this thread holds a lock of `locked`, for which it must not wait itself."""
+    return bool(getattr(_held, "count", 0))
 
 
 @contextlib.contextmanager
@@ -71,9 +53,11 @@ def locked(path: str, seconds: float) -> Iterator[None]:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _acquire(file, path, seconds)
+        _held.count = getattr(_held, "count", 0) + 1
         try:
             yield
         finally:
+            _held.count -= 1
             # Not left to close(): a process that was forked meanwhile has the file open as well.
             fcntl.flock(file, fcntl.LOCK_UN)
     finally:
@@ -101,51 +85,36 @@ def _acquire(file: int, path: str, seconds: float) -> None:
 
 
 class Users:
-    """A list of attachments that use one thing of this host; changed under a lock only.
+    """Who uses one thing of this host; changed under a lock only.
 
-    :param path: of the file
+    Each attachment has a file, which its process holds locked. The kernel lets go of the lock when
+    the process ends, however it ends, and whatever processes this one can see: those of other
+    containers count as long as they share the folder.
+
+    :param folder: of the files
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
 
-    def _load(self) -> list[dict[str, Any]]:
-        try:
-            with open(self._path, encoding="utf-8") as file:
-                entries = json.load(file)["attachments"]
-            return [entry for entry in entries if _is_alive(entry)]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            # Of another release, or cut off by a crash of the machine.
-            LOG.warning("%s is not readable (%s), and is begun anew", self._path, exc)
-            return []
-
-    def _save(self, entries: list[dict[str, Any]]) -> None:
-        if not entries:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            return
-        new = f"{self._path}.new"
-        with open(new, "w", encoding="utf-8") as file:
-            json.dump({"attachments": entries}, file)
-        os.replace(new, self._path)
+    def _path(self, attachment_id: str) -> str:
+        return os.path.join(self._folder, attachment_id)
 
     def add(self, attachment_id: str) -> None:
         """Note an attachment of this process.
 
         :param attachment_id: its id
+        :raises OSError: it cannot be noted
         """
-        os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
-        boot, namespace = _this_world()
-        entry = {
-            "id": attachment_id,
-            "pid": os.getpid(),
-            "started": _started(os.getpid()),
-            "boot": boot,
-            "namespace": namespace,
-        }
-        self._save([*self._load(), entry])
+        os.makedirs(self._folder, mode=0o755, exist_ok=True)
+        path = self._path(attachment_id)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(file)
+            raise
+        _mine[path] = file
 
     def remove(self, attachment_id: str) -> int:
         """Forget an attachment.
@@ -153,6 +122,39 @@ class Users:
         :param attachment_id: its id
         :returns: how many are left
         """
-        entries = [entry for entry in self._load() if entry["id"] != attachment_id]
-        self._save(entries)
-        return len(entries)
+        path = self._path(attachment_id)
+        file = _mine.pop(path, None)
+        if file is not None:
+            # Not left to close(): a process that was forked meanwhile has the file open as well.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        left = self._count()
+        if not left:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._folder)
+        return left
+
+    def _count(self) -> int:
+        """Return how many live; the files of the others go."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return 0
+        return sum(not self._is_dead(os.path.join(self._folder, name)) for name in names)
+
+    @staticmethod
+    def _is_dead(path: str) -> bool:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(file)
+        return True

@@ -22,8 +22,8 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class NFSConnector(Connector):
     """Mounts the share of a volume below ``cinder_mount_point_base``.
 
-    Processes of this host share a mount: ``_state/mount_state_<hash>.json`` below the same
-    directory lists the attachments that use it.
+    Processes of this host share a mount: the files in ``_state/mount_users_<hash>`` below the same
+    directory are the attachments that use it.
     """
 
     # A file that grows is noticed; Cinder cannot extend it while it is attached.
@@ -48,7 +48,7 @@ class NFSConnector(Connector):
 
     def _users(self) -> Users:
         folder = os.path.join(self._host.mount_base, "_state")
-        return Users(os.path.join(folder, f"mount_state_{self._hash}.json"))
+        return Users(os.path.join(folder, f"mount_users_{self._hash}"))
 
     def extend(self) -> None:
         """Do nothing: a file that is larger is noticed."""
@@ -76,14 +76,22 @@ class NFSConnector(Connector):
 
     def _connect(self, writable: bool) -> Device:
         self._refuse_formats()
+        name = str(self._info["name"])
+        if name != os.path.basename(name) or name in ("", ".", ".."):
+            raise errors.CinderError(
+                _("Volume %(volume)s has %(name)r on its share, which is no name of a file"),
+                volume=self._volume.id,
+                name=name[:100],
+            )
         with self._lock():
-            self._mount()
             self._users().add(self._id)
             self._counted = True
-            path = os.path.join(self.mount_point, self._info["name"])
+            self._mount()
+            path = os.path.join(self.mount_point, name)
             self._found = {"path": path}
             with self._host.owning(path):
-                return FileDevice(path, writable)
+                # Who may write to the share could make it lead to any file of this host.
+                return FileDevice(path, writable, os.O_NOFOLLOW)
 
     def _mount(self) -> None:
         os.makedirs(self.mount_point, mode=0o755, exist_ok=True)
@@ -94,18 +102,12 @@ class NFSConnector(Connector):
 
     def _disconnect(self) -> None:
         if not self._counted:
-            # Nothing is noted yet; a mount that nobody uses goes as well.
-            if self._found is None and not os.path.isdir(self.mount_point):
-                return
-            with self._lock():
-                if self._users().remove(self._id) == 0:
-                    self._unmount()
             return
         with self._lock():
             self._counted = False
+            self._found = None
             if self._users().remove(self._id) == 0:
                 self._unmount()
-            self._found = None
 
     def _unmount(self) -> None:
         if is_mounted(self.mount_point):

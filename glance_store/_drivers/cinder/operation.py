@@ -20,12 +20,14 @@ class Operation:
     :param host: this host
     :param attempts: how often a busy volume is tried
     :param prefix: of the store's locations
+    :param name: of the store, for texts
     """
 
     api: Api
     host: Host
     attempts: int
     prefix: str
+    name: str
 
     @property
     def volumes(self) -> Volumes:

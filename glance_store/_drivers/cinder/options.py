@@ -59,8 +59,9 @@ with a private authority; otherwise every request fails. It has no effect when
         help="""
 How often a request to Cinder is sent again after it failed.
 
-Higher values bridge longer interruptions; a service that is really down then
-holds requests longer before they fail.
+Unless it is set, a request that fails for a passing reason is sent again for
+half a minute, however often that is. Higher values bridge longer interruptions;
+a service that is really down then holds requests longer before they fail.
 """,
     ),
     cfg.IntOpt(

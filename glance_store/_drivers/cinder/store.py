@@ -110,7 +110,8 @@ class Store(driver.Store):
     @property
     def _clients(self) -> Clients:
         if self._own_clients is None:
-            self._own_clients = Clients(self.store_conf, self.name)
+            counted = self._is_set("cinder_http_retries")
+            self._own_clients = Clients(self.store_conf, self.name, counted)
         return self._own_clients
 
     @property
@@ -138,6 +139,7 @@ class Store(driver.Store):
             host=self._host,
             attempts=self.store_conf.cinder_attachment_retry_attempts,
             prefix=self._prefix,
+            name=self.name,
         )
 
     def check_health(self) -> str:
@@ -256,7 +258,7 @@ class Store(driver.Store):
             api = self._api(context)
             action = _("Looking for the store of volume %s") % volume_id
             volume = api.call(action, lambda client: client.volumes.get(volume_id))
-            wanted = self.store_conf.cinder_volume_type
+            wanted = volumes.Volumes(api).type_name(self.store_conf.cinder_volume_type)
             if not wanted:
                 action = _("Looking for the default volume type")
                 default = api.call(action, lambda client: client.volume_types.default())

@@ -8,6 +8,7 @@ before 6 have no `STATE`: they are complete.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,6 +34,8 @@ UPLOADING = "uploading"
 COMMITTING = "committing"
 COMPLETE = "complete"
 
+# The form that the ids of Cinder have.
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _GOING = ("deleting", "managing", "error_managing")
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 5.0
@@ -128,24 +131,32 @@ class Volumes:
         :param metadata: of the volume, with an `UPLOAD` of this very upload
         """
         action = _("Creating a volume for image %s") % image_id
-        tries_left = self._api.settings.retries
-        while True:
-            try:
-                return self._api.call(
-                    action,
-                    lambda client: client.volumes.create(
-                        gigabytes, name=name_of(image_id), volume_type=kind, metadata=metadata
-                    ),
-                    again=False,
-                )
-            except errors.CinderUnavailable:
-                # It may have been created all the same, and a second one must not come of it.
-                created = self.of_upload(image_id, metadata[UPLOAD])
-                if created:
-                    return created[0]
-                if tries_left <= 0:
-                    raise
-                tries_left -= 1
+
+        def created() -> Any:
+            return next(iter(self.of_upload(image_id, metadata[UPLOAD])), None)
+
+        return self._api.settle(
+            action,
+            lambda client: client.volumes.create(
+                gigabytes, name=name_of(image_id), volume_type=kind, metadata=metadata
+            ),
+            created,
+        )
+
+    def type_name(self, wanted: str | None) -> str | None:
+        """Return the name of a volume type that is given by its name or its id.
+
+        :param wanted: name or id; None and nothing stay as they are
+        :returns: the name; what was given, where Cinder knows no type of that id
+        """
+        if not wanted or not _ID.fullmatch(wanted):
+            return wanted
+        action = _("Looking for volume type %s") % wanted
+        try:
+            kind = self._api.call(action, lambda client: client.volume_types.get(wanted))
+        except (errors.VolumeNotFound, errors.CinderForbids):
+            return wanted
+        return str(kind.name)
 
     def of_upload(self, image_id: str, upload: str) -> list[Any]:
         """Return the volumes that an upload has created.
@@ -228,20 +239,13 @@ class Volumes:
             ) from exc
 
     def _ask_to_extend(self, action: str, volume_id: str, gigabytes: int) -> None:
-        tries_left = self._api.settings.retries
-        while True:
-            try:
-                self._api.call(
-                    action, lambda client: client.volumes.extend(volume_id, gigabytes), again=False
-                )
-                return
-            except errors.CinderUnavailable:
-                volume = self.get(volume_id)
-                if volume.status == "extending" or volume.size >= gigabytes:
-                    return
-                if tries_left <= 0:
-                    raise
-                tries_left -= 1
+        def extends() -> bool | None:
+            volume = self.get(volume_id)
+            return volume.status == "extending" or volume.size >= gigabytes or None
+
+        self._api.settle(
+            action, lambda client: client.volumes.extend(volume_id, gigabytes) and None, extends
+        )
 
     @staticmethod
     def _cannot_extend(volume: Any, gigabytes: int) -> bool:

@@ -81,9 +81,11 @@ class CinderWriter:
         self._extending = False
         self._attachment: Attachment | None = None
         self._volume: Any = None
+        kind = self._volumes.type_name(kind)
         self._check_new(kind)
         try:
-            self._volume = self._volumes.create(image_id, gigabytes(size), kind, metadata)
+            self._volume = self._create(gigabytes(size), kind)
+            self._refuse_encryption(kind)
             self._volume = self._volumes.wait(
                 self._volume.id, "available", ("creating", "downloading")
             )
@@ -101,6 +103,29 @@ class CinderWriter:
             # What is incomplete may have been left by a process that was killed.
             if volume.metadata.get(volumes.STATE, volumes.COMPLETE) == volumes.COMPLETE:
                 raise exceptions.Duplicate(image=self._image_id)
+
+    def _create(self, size: int, kind: str | None) -> Any:
+        try:
+            return self._volumes.create(self._image_id, size, kind, self._marks)
+        except errors.VolumeNotFound as exc:
+            # What else could be missing than what the request names?
+            raise errors.CinderMisconfigured(
+                store_name=self._operation.name,
+                reason=_("Cinder has no volume type %(kind)s (cinder_volume_type): %(cause)s")
+                % {"kind": kind, "cause": exc.msg},
+            ) from exc
+
+    def _refuse_encryption(self, kind: str | None) -> None:
+        """Refuse a volume whose bytes are ciphers for all others, before anything is attached."""
+        if getattr(self._volume, "encrypted", False):
+            raise errors.CinderError(
+                _(
+                    "Volume type %(kind)s is encrypted, and an image on such a volume could be "
+                    "read by nobody, or would lie there unencrypted: set cinder_volume_type to a "
+                    "type without encryption"
+                ),
+                kind=kind or self._volume.volume_type,
+            )
 
     @property
     def uri(self) -> str:

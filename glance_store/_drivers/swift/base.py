@@ -9,8 +9,6 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from oslo_config import cfg
-
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.swift import containers, deleter, large
 from glance_store._drivers.swift.auth import GivenAccount
@@ -22,7 +20,6 @@ from glance_store._drivers.swift.reader import SwiftReader, find
 from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter, Whole
 from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
-from glance_store.store_options import DEFAULT_GROUP, SHARED_CONF_GROUP
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import (
     MIB,
@@ -341,15 +338,6 @@ class BaseStore(driver.Store):
             # A single request needs a good token at its beginning only.
             return self.large_object_size, self.large_object_chunk_size
         return _LARGE, _SEGMENT
-
-    def _is_set(self, name: str) -> bool:
-        """Tell whether the operator has given an option a value."""
-        if self.backend_group and self.conf[self.backend_group][name] is not None:
-            return True
-        found = self.conf.get_location(
-            name, SHARED_CONF_GROUP if self.backend_group else DEFAULT_GROUP
-        )
-        return found is not None and found.location is not cfg.Locations.opt_default
 
     # Whether a container is for one image alone.
     _owns_container = False

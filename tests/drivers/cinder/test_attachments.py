@@ -244,8 +244,13 @@ def test_lost_answers_of_an_upload(
 
 
 def test_r180_lost_answers_of_a_download(
-    cinder: Cinder, listing: Listing, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    cinder: Cinder,
+    listing: Listing,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A reservation that may be another host's is never used: it is removed when nobody comes."""
     monkeypatch.setattr(attachment_module, "_RESERVATION_LASTS", 0.5)
     store = proxied(cinder, proxy)
     data = image(SIZE)
@@ -254,7 +259,46 @@ def test_r180_lost_answers_of_a_download(
         proxy.fail_request(number, how=How.RESET, times=1, after=0)
         assert read(store, uri) == data
         assert listing.attachments() == []
+    assert caplog.text.count("which nobody has gone on with") == 1
     store.delete(location(store, uri))
+
+
+def test_reservation_of_another_host(
+    cinder: Cinder, listing: Listing, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there before: it is neither used nor removed, whatever becomes of the download."""
+    monkeypatch.setattr(attachment_module, "_RESERVATION_LASTS", 0.2)
+    store = proxied(cinder, proxy, cinder_attachment_retry_attempts=1)
+    uri = add(store, image(SIZE))
+    body = {"attachment": {"volume_uuid": uri.rpartition("/")[2], "connector": None}}
+    theirs = listing.call("POST", "/attachments", body)["attachment"]["id"]
+    for number in proxy.each_request(lambda: refused(store, uri)):
+        proxy.fail_request(number, 503, how=How.ANSWER, times=1)
+        refused(store, uri)
+        assert listing.attachments() == [theirs]
+    listing.call("DELETE", f"/attachments/{theirs}")
+    store.delete(location(store, uri))
+
+
+def refused(store: Any, uri: str) -> None:
+    with pytest.raises(exceptions.BackendException):
+        read(store, uri)
+
+
+def test_rate_limit(cinder: Cinder, listing: Listing, proxy: FaultProxy) -> None:
+    """Each request is sent again, whatever it asks for, and nothing is left."""
+    store = proxied(cinder, proxy)
+    data = image(SIZE)
+
+    def use() -> None:
+        uri = add(store, data)
+        assert read(store, uri) == data
+        store.delete(location(store, uri))
+
+    for number in proxy.each_request(use):
+        proxy.fail_request(number, 429, how=How.ANSWER, times=1)
+        use()
+        assert listing.all() == []
 
 
 def test_server_that_refuses_connections(

@@ -53,4 +53,4 @@ def test_r188_volumes_on_nfs(
         "end": True,
         "error": "Invalid",
     }
-    assert list(tmp_path.glob("*/*.json")) == []
+    assert list(tmp_path.glob("*/mount_users_*")) == []

@@ -57,7 +57,7 @@ def main() -> None:
     seen["mounts"].append(mounted())
     first.close()
     seen["mounts"].append(mounted())
-    seen["states"] = len(list((base / "_state").glob("mount_state_*.json")))
+    seen["states"] = len(list((base / "_state").glob("mount_users_*")))
     seen["read"] = begun + b"".join(second) == data
     seen["mounts"].append(mounted())
     found: list[bytes] = []

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.cinder.hoststate import Users, locked
+from glance_store._drivers.cinder.hoststate import Users, holds_a_lock, locked
+from tests.waiting import until
 
 
 def test_count(tmp_path: Path) -> None:
-    users = Users(str(tmp_path / "state" / "volume.json"))
+    users = Users(str(tmp_path / "state" / "volume"))
     users.add("first")
     users.add("second")
     assert users.remove("first") == 1
@@ -28,7 +28,7 @@ def test_count(tmp_path: Path) -> None:
 
 
 def test_r170_processes_that_were_killed_do_not_count(tmp_path: Path) -> None:
-    path = tmp_path / "volume.json"
+    path = tmp_path / "volume"
     code = (
         "import sys, time\n"
         "from glance_store._drivers.cinder.hoststate import Users\n"
@@ -50,28 +50,66 @@ def test_r170_processes_that_were_killed_do_not_count(tmp_path: Path) -> None:
     assert users.remove("own") == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "counts"),
-    [({"boot": "another"}, 0), ({"namespace": "another"}, 1), ({"started": "1"}, 0)],
-    ids=["reboot", "container", "reused-id"],
-)
-def test_entries_of_another_world(tmp_path: Path, change: dict[str, str], counts: int) -> None:
-    path = tmp_path / "volume.json"
-    users = Users(str(path))
-    users.add("other")
-    found = json.loads(path.read_text())
-    found["attachments"][0].update(change)
-    path.write_text(json.dumps(found))
-    assert users.remove("own") == counts
+def test_process_of_another_container(tmp_path: Path) -> None:
+    """It cannot be seen from here, and counts for as long as it lives."""
+    path = tmp_path / "volume"
+    code = (
+        "import sys\n"
+        "from glance_store._drivers.cinder.hoststate import Users\n"
+        f"Users({str(path)!r}).add('theirs')\n"
+        "print('noted', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    alone = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    if os.geteuid():
+        pytest.skip("only root makes a PID namespace")
+    with subprocess.Popen(alone, text=True, **pipes) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "noted\n"
+        users = Users(str(path))
+        users.add("own")
+        assert users.remove("own") == 1
+        program.kill()
+    until(lambda: users.remove("own") == 0, "the killed process counts no more")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"attachments": 3}', '{"attachments": [{}]}'])
-def test_damaged_list(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "volume.json"
-    path.write_text(text)
-    users = Users(str(path))
-    users.add("own")
-    assert users.remove("own") == 0
+def test_fork_does_not_prolong_the_use(tmp_path: Path) -> None:
+    """A child that lives on holds nothing of what its parent has used."""
+    path = tmp_path / "volume"
+    code = (
+        "import os, sys\n"
+        "from glance_store._drivers.cinder.hoststate import Users\n"
+        f"Users({str(path)!r}).add('theirs')\n"
+        "if os.fork():\n"
+        "    print('noted', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "noted\n"
+        program.send_signal(signal.SIGKILL)
+        program.wait()
+        users = Users(str(path))
+        until(lambda: users.remove("own") == 0, "the killed process counts no more")
+
+
+def test_what_cannot_be_noted_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        Users(str(tmp_path / "file")).add("own")
+
+
+def test_thread_that_holds_a_lock(tmp_path: Path) -> None:
+    seen = []
+    with locked(str(tmp_path / "one"), 1):
+        assert holds_a_lock()
+        other = threading.Thread(target=lambda: seen.append(holds_a_lock()))
+        other.start()
+        other.join()
+    assert not holds_a_lock()
+    assert seen == [False]
 
 
 def test_r171_lock_among_threads_and_processes(tmp_path: Path) -> None:

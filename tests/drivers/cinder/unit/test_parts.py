@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 import socket
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,18 @@ from oslo_config import cfg
 
 from glance_store import exceptions
 from glance_store._drivers import cinder
-from glance_store._drivers.cinder import brick, connector, errors, nfs, writer
+from glance_store._drivers.cinder import (
+    attachment,
+    brick,
+    client,
+    connector,
+    errors,
+    nfs,
+    writer,
+)
 from glance_store._drivers.cinder.device import FileDevice, HandleDevice, of_handle
+from glance_store.transfer.retry import Patience
+from tests.waiting import until
 
 GiB = 1024**3
 
@@ -234,6 +245,47 @@ def test_r169_device_stays_for_the_last_attachment(tmp_path: Path, brick_of_test
     assert brick_of_test.calls == [True]
 
 
+@pytest.mark.parametrize(
+    ("others", "calls"), [(False, [True]), (None, [False]), (True, [])], ids=str
+)
+def test_device_that_cinder_knows_another_user_of(
+    tmp_path: Path,
+    brick_of_test: Brick,
+    others: bool | None,
+    calls: list[bool],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its process may share no folder with this one: the device stays, or goes without force."""
+    one = connector.Connector(host(tmp_path), {}, volume(), "a", lambda: others)
+    one.disconnect(one.connect(writable=True))
+    assert brick_of_test.calls == calls
+    assert ("stays at this host" in caplog.text) == bool(others)
+
+
+def test_detached_in_the_middle_of_another_connect(tmp_path: Path, brick_of_test: Brick) -> None:
+    """As the collector does it, in a thread that holds the lock of the volume."""
+    one = connector.Connector(host(tmp_path), {}, volume(), "a")
+    found = object.__new__(attachment.Attachment)
+    found.volume, found.device = volume(), one.connect(writable=True)
+    found._api = types.SimpleNamespace(call=lambda *_arguments: None)  # type: ignore[assignment]
+    found._lock, found._process, found._detached = threading.Lock(), os.getpid(), False
+    found._connector, found._id = one, "a"
+    with one._lock():
+        found.detach()
+        assert brick_of_test.calls == []
+    until(lambda: brick_of_test.calls == [True], "the device goes")
+
+
+def test_use_that_cannot_be_counted(tmp_path: Path, brick_of_test: Brick) -> None:
+    """Nothing is connected, and so nothing is disconnected from others."""
+    (tmp_path / "glance_store-attachments").write_text("no directory")
+    one = connector.Connector(host(tmp_path), {}, volume(), "a")
+    with pytest.raises(exceptions.BackendException):
+        one.connect(writable=True)
+    assert not brick_of_test.path.exists()
+    assert brick_of_test.calls == []
+
+
 def test_r197_device_that_stays_is_reported(tmp_path: Path, brick_of_test: Brick) -> None:
     one = connector.Connector(host(tmp_path), {}, volume(), "a")
     device = one.connect(writable=False)
@@ -277,6 +329,41 @@ def test_nfs_volumes_that_would_damage_images(
     with pytest.raises(exceptions.BackendException, match=words):
         one.connect(writable=True)
     assert not os.path.exists(one.mount_point)
+
+
+@pytest.mark.parametrize("name", ["../secret", "a/b", "..", "", "link"])
+def test_nfs_name_that_leads_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Who may write to the share must not get at other files of this host."""
+    share = {"driver_volume_type": "nfs", "export": "10.0.0.1:/x", "name": name}
+    monkeypatch.setattr(nfs, "is_mounted", lambda _path: True)
+    monkeypatch.setattr(brick.Host, "execute", lambda *_arguments: None)
+    one = nfs.NFSConnector(host(tmp_path), share, volume(), "a")
+    os.makedirs(one.mount_point)
+    (tmp_path / "secret").write_text("secret")
+    os.symlink(tmp_path / "secret", os.path.join(one.mount_point, "link"))
+    with pytest.raises(exceptions.BackendException):
+        one.connect(writable=True)
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_process_that_has_chosen_keeps_its_choice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """How it gets the rights of root, and which threads it waits with."""
+    import os_brick.privileged
+    from oslo_privsep import priv_context
+    from oslo_service import backend
+
+    monkeypatch.setattr(priv_context, "_HELPER_COMMAND_PREFIX", ["sudo", "its-own"])
+    monkeypatch.setattr(os_brick.privileged.default, "client_mode", True)
+    monkeypatch.setattr(backend, "_backend_hook", mine := lambda: backend.BackendType.THREADING)
+    store = cinder.Store(cfg.ConfigOpts(), "fast")
+    store.configure()
+    assert os_brick.privileged.default.client_mode
+    assert priv_context._HELPER_COMMAND_PREFIX == ["sudo", "its-own"]
+    assert backend._backend_hook is mine
 
 
 def test_mount_points_with_spaces(tmp_path: Path) -> None:
@@ -327,6 +414,8 @@ def test_device_errors(number: int, expected: type[Exception]) -> None:
         (401, exceptions.NotAuthenticated),
         (403, exceptions.Forbidden),
         (413, exceptions.StorageFull),
+        (429, exceptions.BackendUnavailable),
+        (520, exceptions.BackendUnavailable),
         (503, exceptions.RemoteServiceUnavailable),
         (400, exceptions.BackendException),
     ],
@@ -340,3 +429,54 @@ def test_answers(status: int, expected: type[Exception]) -> None:
     assert isinstance(found, exceptions.BackendException)
     assert "Doing it" in str(found)
     assert "words of Cinder" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "again"),
+    [(429, "7", True), (429, None, True), (413, "7", True), (413, "0", False), (503, "7", False)],
+)
+def test_time_that_is_asked_for(
+    status: int, asked: str | None, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of requests that must not be carried out twice only what was not begun is sent again."""
+    from cinderclient import exceptions as of_client
+
+    waited: list[float] = []
+    monkeypatch.setattr(Patience, "wait", lambda _self, seconds: waited.append(seconds))
+    answers = iter([status])
+
+    def request() -> str:
+        if found := next(answers, None):
+            client._note_answer(types.SimpleNamespace(headers={"Retry-After": asked}))
+            raise of_client.ClientException(found, "later")
+        return "done"
+
+    settings = client.Settings(True, None, 5, 5)
+    if not again:
+        with pytest.raises(exceptions.BackendException):
+            client.guarded(settings, "Doing it", request, again=False)
+        assert waited == []
+        return
+    assert client.guarded(settings, "Doing it", request, again=False) == "done"
+    assert len(waited) == 1
+    assert waited[0] >= float(asked or 0)
+
+
+def test_request_whose_answer_is_lost() -> None:
+    """It is sent again when nothing of it is found, and taken for done when something is."""
+    from cinderclient import exceptions as of_client
+
+    sent: list[int] = []
+
+    def request(_client: object) -> str:
+        sent.append(1)
+        if len(sent) < 3:
+            raise of_client.ClientException(503, "out of order")
+        return "made"
+
+    api = client.Api(None, client.Settings(True, None, 5, 5))
+    assert api.settle("Making it", request, lambda: None) == "made"
+    assert len(sent) == 3
+    sent.clear()
+    assert api.settle("Making it", request, lambda: "found") == "found"
+    assert len(sent) == 1
