@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -15,10 +16,14 @@ def main() -> None:
     module, _colon, name = application.partition(":")
     # The application's own parser of options would stumble over ours.
     sys.argv = [module]
-    callable_ = getattr(importlib.import_module(module), name)
+    with contextlib.suppress(ImportError):
+        engines = importlib.import_module("oslo_db.sqlalchemy.engines")
+        # As for Cinder: a new connection for each query of a file reads the whole schema.
+        engines.pool.NullPool = engines.pool.QueuePool
 
     # Threads that serve a request would hold a polite end up; there is nothing to lose.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    callable_ = getattr(importlib.import_module(module), name)
     import waitress
 
     waitress.serve(
