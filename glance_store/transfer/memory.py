@@ -40,6 +40,7 @@ class Memory:
         self._changed = threading.Condition(threading.RLock())
         self._held: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         self._queue: deque[object] = deque()
+        self._ahead: weakref.WeakSet[object] = weakref.WeakSet()  # transfers that read ahead
         self._idle: dict[int, list[mmap.mmap]] = {}  # by their bytes
         self._buffers: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # those in use, too
 
@@ -74,17 +75,26 @@ class Memory:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
 
-    def try_take(self, holder: object, wanted: int) -> bool:
+    def try_take(self, holder: object, wanted: int, ahead: bool = False) -> bool:
         """Take bytes if there are so many, and nobody waits for some.
 
         :param holder: the transfer
         :param wanted: how many
+        :param ahead: for what nobody has asked for yet, as long as somebody reads slowly: all of
+            these together have half of the memory at most, so that uploads go on beside them
         """
         with self._changed:
             if not self.has(wanted):
                 return False
+            if ahead:
+                self._ahead.add(holder)
+                if self._held_ahead() + wanted > self.size // 2:
+                    return False
             self._hold(holder, wanted)
             return True
+
+    def _held_ahead(self) -> int:
+        return sum(self._held.get(holder, 0) for holder in list(self._ahead))
 
     def _hold(self, holder: object, more: int) -> None:
         self._held[holder] = self._held.get(holder, 0) + more
@@ -165,10 +175,12 @@ class Share:
     """What one transfer holds of the memory of its store.
 
     :param memory: that is shared; None: there is no limit but the transfer's own
+    :param ahead: whether it is for what is read ahead
     """
 
-    def __init__(self, memory: Memory | None) -> None:
+    def __init__(self, memory: Memory | None, ahead: bool = False) -> None:
         self._memory = memory
+        self._ahead = ahead
 
     def take(self, wanted: int, is_over: Callable[[], bool] = lambda: False) -> int:
         """Wait for bytes; the transfer holds none but in blocks that are being worked on.
@@ -181,7 +193,7 @@ class Share:
 
     def try_take(self, wanted: int) -> bool:
         """Take bytes, or say that there are not so many."""
-        return self._memory is None or self._memory.try_take(self, wanted)
+        return self._memory is None or self._memory.try_take(self, wanted, self._ahead)
 
     def give(self, held: int) -> None:
         """Give bytes back."""

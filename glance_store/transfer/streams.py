@@ -92,7 +92,7 @@ class Streams:
         self._alone: Generator[bytes, None, None] | None = None
         self._beside: ReadAhead | None = None
         self._stopped = threading.Event()
-        self._share = Share(getattr(reader, "memory", None))
+        self._share = Share(getattr(reader, "memory", None), ahead=True)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in order, from the first one on in the consumer's thread."""

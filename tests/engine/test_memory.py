@@ -298,7 +298,8 @@ class SharingReader(StreamingMemoryReader):
 def test_a_download_reads_side_by_side_what_there_is_memory_for(
     room: int, threads: int, wrapped: bool
 ) -> None:
-    memory, data = Memory(room * RANGE), pattern(SIZE)
+    # What is read ahead has half of it.
+    memory, data = Memory(2 * room * RANGE), pattern(SIZE)
     reader = SharingReader(memory, data)
     with ticking(SLOW, FASTER) as clock:
         reader._on_data = clock.spend
@@ -312,8 +313,21 @@ def test_a_download_reads_side_by_side_what_there_is_memory_for(
     assert held(memory) == 0
 
 
+def test_slow_downloads_leave_half_of_the_memory_to_uploads() -> None:
+    memory = Memory(100)
+    readers = [Share(memory, ahead=True) for _number in range(3)]
+    assert [reader.try_take(20) for reader in readers] == [True, True, False]
+    upload = Share(memory)
+    assert upload.take(60) == 60
+    readers[0].close()
+    assert not readers[2].try_take(40)
+    upload.close()
+    assert readers[2].try_take(30)
+    assert held(memory) == 50
+
+
 def test_a_download_that_is_closed_gives_its_memory_back() -> None:
-    memory = Memory(THREADS * RANGE)
+    memory = Memory(2 * THREADS * RANGE)
     reader = SharingReader(memory, pattern(SIZE))
     with ticking(SLOW, FASTER) as clock:
         reader._on_data = clock.spend

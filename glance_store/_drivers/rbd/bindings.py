@@ -24,6 +24,27 @@ def rbd() -> Any:
     return sys.modules[_PACKAGE].rbd
 
 
+# Of librbd; older bindings lack the names.
+FEATURE_STRIPING = 1 << 1
+FEATURE_MIGRATING = 1 << 9
+MIRROR_SNAPSHOT = 3
+
+
+def try_when_full(access: Any) -> None:
+    """Have requests to a pool not wait for space.
+
+    In a full cluster or pool one that frees space is carried out then, and any other one fails at
+    once.
+
+    :param access: to the pool
+    """
+    # The newer name first; what has neither waits, as ever.
+    for name in ("set_pool_full_try", "set_osdmap_full_try"):
+        if hasattr(access, name):
+            getattr(access, name)()
+            return
+
+
 class _Objects:
     """The objects of the bindings that are open in this process."""
 

@@ -132,9 +132,7 @@ class Connection:
             # Not under the lock, for which operations on other pools would wait.
             opened = bindings.OBJECTS.opened(self.native.open_ioctx2(pool_id))
             opened.set_namespace(namespace)
-            # In a full cluster or pool a request that frees space is carried out then, and any
-            # other one fails at once. Else both wait until there is space again.
-            opened.set_osdmap_full_try()
+            bindings.try_when_full(opened)
             with self._lock:
                 found = self._pools.setdefault((pool_id, namespace), opened)
             if found is not opened:

@@ -61,7 +61,7 @@ def _check_removable(lease: Lease, image: OpenImage, snapshot: str | None) -> No
             image=image.name,
             snapshot=snapshot,
         )
-    if image.native.features() & bindings.rbd().RBD_FEATURE_MIGRATING:
+    if image.native.features() & bindings.FEATURE_MIGRATING:
         raise _in_use(image.name, _("it is being migrated: see 'rbd migration' and 'rbd status'"))
     if group := image.group():
         raise _in_use(image.name, _("it belongs to the RBD group %s") % group)
@@ -80,6 +80,13 @@ def _unprotect(image: OpenImage, snapshot: str) -> bool:
         number = errors.number_of(exc)
         if number == errno.EBUSY:
             raise _in_use(image.name, _("its snapshot has clones")) from exc
+        if number == errno.EROFS:
+            reason = _(
+                "nobody may change it here: it is a copy that mirroring keeps, or locked by a dead "
+                "client that the Ceph user may not blocklist (capability 'profile rbd' for the "
+                "monitors)"
+            )
+            raise _in_use(image.name, reason) from exc
         # Already unprotected, or not there.
         if number not in (errno.EINVAL, errno.ENOENT):
             raise

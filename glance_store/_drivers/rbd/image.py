@@ -79,12 +79,14 @@ class OpenImage:
         return {
             snapshot["name"]
             for snapshot in self.native.list_snaps()
-            if snapshot.get("namespace") != bindings.rbd().RBD_SNAP_NAMESPACE_TYPE_MIRROR
+            if snapshot.get("namespace") != bindings.MIRROR_SNAPSHOT
         }
 
     def group(self) -> str:
         """Return the RBD group that the image belongs to, empty when there is none."""
-        return "" if self.is_old else str(self.native.group()["name"])
+        if self.is_old or not hasattr(self.native, "group"):
+            return ""
+        return str(self.native.group()["name"])
 
     def has_parent(self) -> bool:
         """Tell whether the image is a clone."""

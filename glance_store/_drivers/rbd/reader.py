@@ -52,11 +52,11 @@ class RBDReader:
                 self.size = int(native.size())
                 self._object_size = int(native.stat()["obj_size"])
                 features = native.features()
-                striped = features & bindings.rbd().RBD_FEATURE_STRIPINGV2
+                striped = features & bindings.FEATURE_STRIPING
                 # What lies in one object, one after the other.
                 self._piece = int(native.stripe_unit()) if striped else self._object_size
                 # An object that is missing is no hole where the data of others shine through.
-                migrating = features & bindings.rbd().RBD_FEATURE_MIGRATING
+                migrating = features & bindings.FEATURE_MIGRATING
                 self._has_parent = bool(migrating) or self._image.has_parent()
                 self._snapshot_id = (
                     None if self._image.is_old else int(native.snap_get_id(snapshot or SNAPSHOT))

@@ -240,8 +240,8 @@ in each process of the service, besides what they always need (about 2 MiB
 each).
 
 One upload alone may use all of it. Where there are many they wait for each
-other, part by part, and downloads fetch fewer ranges at a time. A part that is
-larger than this is sent alone.
+other, part by part. What downloads hold, side by side and until it is read, is
+half of it at most. A part that is larger than this is sent alone.
 
 Related options: ``s3_store_large_object_chunk_size``,
 ``s3_store_thread_pools``, ``s3_store_read_concurrency``.

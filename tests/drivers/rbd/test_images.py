@@ -392,6 +392,23 @@ def test_last_step_that_fails(bed: Bed, monkeypatch: pytest.MonkeyPatch, number:
     assert is_whole(bed, uri)
 
 
+def test_image_that_nobody_may_change_here(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the copy that mirroring keeps of an image of another cluster."""
+    import rbd
+
+    uri = add(bed.store(), DATA)
+
+    class Frozen(rbd.Image):  # type: ignore[misc]
+        def unprotect_snap(self, _name: str) -> None:
+            raise rbd.ReadOnlyImage("error unprotecting snapshot", errno=errno.EROFS)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rbd, "Image", Frozen)
+        with pytest.raises(exceptions.InUseByStore, match="mirroring"):
+            delete(bed.store(), uri)
+    assert is_whole(bed, uri)
+
+
 # -- striped images
 
 

@@ -125,13 +125,13 @@ def test_upload_waits_for_no_memory_that_others_have(server):
 
 
 def test_download_that_is_read_slowly(server):
-    """What is requested side by side is memory of the store: no more than there is of it."""
+    """What is requested side by side is memory of the store: no more than half of it."""
     size = 64 * MIB
     server.objects["images/image"] = Stored(bytes(size), {})
     sent = Traffic()
     threads: set[int] = set()
-    store = store_at(server, memory=16, read_concurrency=8)
-    # Ranges of 8 MiB: two of them fit.
+    store = store_at(server, memory=32, read_concurrency=8)
+    # Ranges of 8 MiB: two of them fit into half of it.
     store.READ_CHUNKSIZE = MIB
     slow = threading.Event()
 
