@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from glance_store._drivers.rbd.leftovers import UPLOAD_PREFIX
 from tests.services import ceph_conf
 
 from ..images import MIB
@@ -123,7 +124,7 @@ class RbdStore(StoreUnderTest):
     def has(self, image_id: str) -> bool:
         if image_id not in self._pool.names():
             return False
-        # Without its protected snapshot an image is not complete.
+        # Without its protected snapshot nobody can clone it.
         with self._pool.image(image_id) as image:
             found = {snapshot["name"] for snapshot in image.list_snaps()}
             return SNAPSHOT in found and bool(image.is_protected_snap(SNAPSHOT))
@@ -144,7 +145,9 @@ class RbdStore(StoreUnderTest):
         return sorted(self._pool.names() + trash)
 
     def is_writing(self, image_id: str) -> bool:
-        return image_id in self._pool.names()
+        # Not before it is complete does an image have its name.
+        beginning = f"{UPLOAD_PREFIX}{image_id}."
+        return any(name.startswith(beginning) for name in self._pool.names())
 
     def put_in_the_way(self, image_id: str) -> Callable[[], bool]:
         content = b"not Glance's" * 1000
