@@ -120,7 +120,8 @@ def text_of(exc: BaseException) -> str:
 
     :param exc: any exception
     """
-    text = getattr(exc, "message", None) or str(exc) or type(exc).__name__
+    # That of the exception: some classes have one, too, with gaps to be filled.
+    text = vars(exc).get("message") or str(exc) or type(exc).__name__
     line = " ".join(str(text).split())
     return line if len(line) <= _LONGEST_TEXT else line[:_LONGEST_TEXT] + "..."
 

@@ -50,6 +50,18 @@ def _uploads(lease: Lease, name: str) -> list[str]:
     return [key[len(_NAME) :] for key in keys if "." not in key[len(prefix) :]]
 
 
+def is_half_named(lease: Lease, name: str) -> bool:
+    """Tell whether a name leads to the image of an upload that died while it gave it this name.
+
+    RBD notes the new name first, then lists the image under it.
+
+    :param lease: the pool
+    :param name: of the image
+    """
+    found = id_of(lease, name)
+    return found is not None and any(id_of(lease, left) == found for left in _uploads(lease, name))
+
+
 def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
     """Take away what dead uploads of an image have left.
 
@@ -82,6 +94,9 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
                 image=name,
             )
         claim.check()
+        if id_of(lease, name) == image_id:
+            # Nobody was told that the image has its name.
+            lease.access.remove_object(f"rbd_id.{name}")
         try:
             image_id = move_to_trash(lease, left, image_id)
         except Exception as exc:

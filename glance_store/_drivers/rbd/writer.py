@@ -16,7 +16,12 @@ from glance_store._drivers.rbd import bindings, errors
 from glance_store._drivers.rbd.claim import Claim, claimed
 from glance_store._drivers.rbd.connection import Lease
 from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage, id_of
-from glance_store._drivers.rbd.leftovers import discard, new_name, remove_leftovers
+from glance_store._drivers.rbd.leftovers import (
+    discard,
+    is_half_named,
+    new_name,
+    remove_leftovers,
+)
 from glance_store._drivers.rbd.location import StoreLocation
 from glance_store._drivers.rbd.trash import purge
 from glance_store.i18n import _
@@ -138,7 +143,8 @@ class RBDWriter:
         for key in (f"rbd_id.{self._name}", f"{self._name}.rbd"):
             with errors.expected(errno.ENOENT):
                 self._lease.access.stat(key)
-                raise self._duplicate()
+                if not is_half_named(self._lease, self._name):
+                    raise self._duplicate()
 
     def _duplicate(self) -> exceptions.Duplicate:
         return exceptions.Duplicate(

@@ -124,6 +124,16 @@ def test_leftover_is_replaced(bed: Bed, kind: str) -> None:
     assert (bed.names(), bed.trash()) == ([image_id], [])
 
 
+def test_upload_that_died_while_it_gave_the_image_its_name(bed: Bed) -> None:
+    """RBD has noted the name, and lists the image under the other one still."""
+    image_id = new_id()
+    name = make_leftover(bed, image_id, "protected")
+    bed.pool.write_full(f"rbd_id.{image_id}", bed.pool.read(f"rbd_id.{name}"))
+    uri = add(bed.store(), DATA, image_id)
+    assert read(bed.store(), uri) == DATA
+    assert (bed.names(), bed.trash()) == ([image_id], [])
+
+
 def test_leftovers_of_several_uploads_and_of_other_images(bed: Bed) -> None:
     image_id = new_id()
     for _number in range(3):

@@ -99,6 +99,8 @@ class S3Store(StoreUnderTest):
 
     def put_in_the_way(self, image_id: str) -> Callable[[], bool]:
         content = b"not Glance's"
+        # The store makes its bucket with its first image.
+        self._client.create_bucket(Bucket=self._bucket)
         self._client.put_object(Bucket=self._bucket, Key=image_id, Body=content)
 
         def untouched() -> bool:

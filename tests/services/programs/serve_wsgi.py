@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import signal
@@ -16,14 +15,10 @@ def main() -> None:
     module, _colon, name = application.partition(":")
     # The application's own parser of options would stumble over ours.
     sys.argv = [module]
-    with contextlib.suppress(ImportError):
-        engines = importlib.import_module("oslo_db.sqlalchemy.engines")
-        # As for Cinder: a new connection for each query of a file reads the whole schema.
-        engines.pool.NullPool = engines.pool.QueuePool
+    callable_ = getattr(importlib.import_module(module), name)
 
     # Threads that serve a request would hold a polite end up; there is nothing to lose.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    callable_ = getattr(importlib.import_module(module), name)
     import waitress
 
     waitress.serve(
