@@ -410,11 +410,11 @@ in each process of the service, besides what they always need (about 2 MiB
 each).
 
 One upload alone may use all of it. Where many run they wait for each other,
-segment by segment, and downloads request fewer ranges at a time. An upload that
-begins while there is no room for two of its segments sends one at a time while
-its data comes in, and waits for nobody; so do all whose segments never fit
-twice. Such a segment can be sent again after an error if there is memory for
-it, and fails the upload if there is not.
+segment by segment. What downloads hold, side by side and until it is read, is
+half of it at most. An upload that begins while there is no room for two of its
+segments sends one at a time while its data comes in, and waits for nobody; so
+do all whose segments never fit twice. Such a segment can be sent again after an
+error if there is memory for it, and fails the upload if there is not.
 """,
     ),
     cfg.BoolOpt(
