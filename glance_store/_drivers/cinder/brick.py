@@ -77,22 +77,24 @@ class Host:
             ) from exc
 
     @contextlib.contextmanager
-    def owning(self, path: str) -> Iterator[None]:
+    def owning(self, path: str, follow: bool = True) -> Iterator[None]:
         """Let this process open a device that belongs to root, for the time of a block.
 
         :param path: of the device
+        :param follow: whether it may be a symbolic link; the owner of another file never changes
         """
-        owner = os.stat(path).st_uid
+        owner = os.stat(path, follow_symlinks=follow).st_uid
+        chown = ("chown",) if follow else ("chown", "-h")
         if owner == os.geteuid() or os.geteuid() == 0:
             yield
             return
-        self.execute("chown", str(os.geteuid()), path)
+        self.execute(*chown, str(os.geteuid()), path)
         try:
             yield
         finally:
             # Another attachment of this host may have done it, or the device may be gone.
             with contextlib.suppress(errors.CinderError):
-                self.execute("chown", str(owner), path)
+                self.execute(*chown, str(owner), path)
 
     def properties(self) -> dict[str, Any]:
         """Return what Cinder has to know to export a volume to this host.

@@ -89,8 +89,8 @@ class NFSConnector(Connector):
             self._mount()
             path = os.path.join(self.mount_point, name)
             self._found = {"path": path}
-            with self._host.owning(path):
-                # Who may write to the share could make it lead to any file of this host.
+            # Who may write to the share could make it lead to any file of this host.
+            with self._host.owning(path, follow=False):
                 return FileDevice(path, writable, os.O_NOFOLLOW)
 
     def _mount(self) -> None:

@@ -244,7 +244,7 @@ class Volumes:
             return volume.status == "extending" or volume.size >= gigabytes or None
 
         self._api.settle(
-            action, lambda client: client.volumes.extend(volume_id, gigabytes) and None, extends
+            action, lambda client: bool(client.volumes.extend(volume_id, gigabytes)), extends
         )
 
     @staticmethod

@@ -51,7 +51,7 @@ def _uploads(lease: Lease, name: str) -> list[str]:
 
 
 def is_half_named(lease: Lease, name: str) -> bool:
-    """Tell whether a name leads to the image of an upload that died while it gave it this name.
+    """Tell whether a name leads to the image of an upload that stopped while it gave it this name.
 
     RBD notes the new name first, then lists the image under it.
 
@@ -94,9 +94,7 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
                 image=name,
             )
         claim.check()
-        if id_of(lease, name) == image_id:
-            # Nobody was told that the image has its name.
-            lease.access.remove_object(f"rbd_id.{name}")
+        _take_name_back(lease, name, image_id)
         try:
             image_id = move_to_trash(lease, left, image_id)
         except Exception as exc:
@@ -120,16 +118,28 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
     return moved
 
 
-def discard(lease: Lease, image: OpenImage, *names: str) -> None:
+def discard(lease: Lease, image: OpenImage, upload: str, name: str) -> None:
     """Remove the image of an upload that has failed, and close it.
 
     :param lease: the pool
     :param image: as it was opened for writing
-    :param names: those that it may have
+    :param upload: what it is called until it is complete
+    :param name: of the image
     """
+    listed = name
+    if upload in _uploads(lease, name):
+        listed = upload
+        _take_name_back(lease, name, image.id)
     # Not before it has lost its name is the watcher taken away that shows the upload to be alive.
-    name = next((name for name in names if id_of(lease, name) == image.id), None)
-    moved = None if name is None else move_to_trash(lease, name, image.id)
+    moved = None
+    if id_of(lease, listed) == image.id:
+        moved = move_to_trash(lease, listed, image.id)
     image.close_quietly()
     if moved is not None:
         purge(lease, moved)
+
+
+def _take_name_back(lease: Lease, name: str, image_id: str | None) -> None:
+    """Undo what RBD has done of giving an image its name; nobody was told that it has it."""
+    if image_id is not None and id_of(lease, name) == image_id:
+        lease.access.remove_object(f"rbd_id.{name}")

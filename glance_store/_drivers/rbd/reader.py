@@ -57,7 +57,12 @@ class RBDReader:
                 self._piece = int(native.stripe_unit()) if striped else self._object_size
                 # An object that is missing is no hole where the data of others shine through.
                 migrating = features & bindings.FEATURE_MIGRATING
-                self._has_parent = bool(migrating) or self._image.has_parent()
+                self._tells_holes = not (
+                    migrating
+                    or self._image.is_old
+                    or self._piece != self._object_size
+                    or self._image.has_parent()
+                )
                 self._snapshot_id = (
                     None if self._image.is_old else int(native.snap_get_id(snapshot or SNAPSHOT))
                 )
@@ -119,8 +124,7 @@ class RBDReader:
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes, by whole objects."""
-        whole = self._has_parent or self._image.is_old or self._piece != self._object_size
-        if whole or length <= self._object_size:
+        if not self._tells_holes or length <= self._object_size:
             yield Extent(offset, length, True)
             return
         position, stop = offset, offset + length

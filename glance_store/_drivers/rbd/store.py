@@ -216,19 +216,13 @@ class Store(driver.Store):
             self._learn_fsid(lease.connection.native)
         return lease
 
-    def _once_more(self, use: Callable[[bool], _T]) -> _T:
-        """Do something, and again when the first request on an old connection finds it useless.
-
-        :param use: does it; takes whether the monitors have to be asked for the pools
-        """
+    def _once_more(self, use: Callable[[], _T]) -> _T:
+        """Do something, and again when the first request on an old connection finds it useless."""
         try:
-            return use(False)
+            return use()
         except errors.NotAvailable as exc:
             LOG.warning("Store %s: %s; connecting anew", self.name, exc)
-        except exceptions.NotFound:
-            # Its pool may have been made anew since the last operation.
-            pass
-        return use(True)
+        return use()
 
     def _check_places(self, lease: Lease) -> None:
         """Make sure that there are the namespace and the data pool for new images."""
@@ -276,7 +270,7 @@ class Store(driver.Store):
             raise exceptions.Invalid(
                 _("The image id %(image)r cannot be the name of an RBD image"), image=name[:100]
             )
-        return self._once_more(lambda _latest: self._writer(name, size))
+        return self._once_more(lambda: self._writer(name, size))
 
     def _writer(self, name: str, size: int) -> RBDWriter:
         try:
@@ -318,11 +312,19 @@ class Store(driver.Store):
         :raises TimeoutError: the cluster does not answer
         """
         place = self._placed(location)
-        return self._once_more(
-            lambda latest: RBDReader(
-                self._lease(place, latest), str(place.image), place.snapshot, self.io_depth
-            )
-        )
+
+        def read(latest: bool) -> RBDReader:
+            lease = self._lease(place, latest)
+            return RBDReader(lease, str(place.image), place.snapshot, self.io_depth)
+
+        def opened() -> RBDReader:
+            try:
+                return read(latest=False)
+            except exceptions.NotFound:
+                # Its pool may have been made anew since the last operation.
+                return read(latest=True)
+
+        return self._once_more(opened)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -337,7 +339,7 @@ class Store(driver.Store):
         """
         place = self._placed(location)
 
-        def remove(_latest: bool) -> None:
+        def remove() -> None:
             with self._lease(place, latest=True) as lease:
                 remove_image(lease, str(place.image), place.snapshot)
 

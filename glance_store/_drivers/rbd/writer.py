@@ -277,7 +277,8 @@ class RBDWriter:
             if number is None or number in errors.LOST:
                 raise
             # The answer to a request that is repeated says nothing about the first one.
-            if id_of(self._lease, self._name) == self._image.id:
+            is_ours = id_of(self._lease, self._name) == self._image.id
+            if is_ours and not is_half_named(self._lease, self._name):
                 return
             if number == errno.EEXIST:
                 raise self._duplicate() from exc
@@ -295,11 +296,10 @@ class RBDWriter:
 
     def abort(self) -> None:
         """Remove the image; with the cluster out of reach, it is left to the next upload."""
-        names = (self._hidden, self._name)
         try:
             if not self._lost:
                 with self._translated(_("Removing what is left of image %s")):
-                    discard(self._lease, self._image, *names)
+                    discard(self._lease, self._image, self._hidden, self._name)
         except (exceptions.TimeoutError, errors.NotAvailable):
             self._lost = True
             raise

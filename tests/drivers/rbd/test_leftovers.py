@@ -28,22 +28,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 
 DATA = os.urandom(2 * MIB + 777)
-# An upload that says when it has begun, and then waits for ever.
+# An upload that says when it has begun, and goes on when it is told to.
 UPLOAD = """
-import itertools
-store = bed.store()
-class Source:
-    sent = 0
-    def read(self, length):
-        self.sent += 1
-        if self.sent == 12:
-            print("begun", flush=True)
-            sys.stdin.read()
-        return os.urandom(1024 * 1024)
-store.add(sys.argv[1], Source(), 64 * 1024 * 1024, "sha256")
-"""
-# An upload that goes on when it is told to.
-SLEEPER = """
 from glance_store import exceptions
 store = bed.store()
 class Source:
@@ -201,11 +187,29 @@ def test_image_that_somebody_else_has_put_there(bed: Bed, kind: str) -> None:
             read(store, f"{store.url_prefix}{image_id}/snap")
 
 
+def test_name_that_is_given_by_half(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upload has failed, and leaves nothing: such an image would be a leftover to the next."""
+    import rbd
+
+    class Half(rbd.RBD):  # type: ignore[misc]
+        def rename(self, pool: Any, name: str, new: str) -> None:
+            pool.write_full(f"rbd_id.{new}", pool.read(f"rbd_id.{name}"))
+            raise rbd.OSError("error renaming image", errno=errno.EIO)
+
+    image_id = new_id()
+    with monkeypatch.context() as patched:
+        patched.setattr(rbd, "RBD", Half)
+        with pytest.raises(exceptions.BackendException):
+            add(bed.store(), DATA, image_id)
+    assert (bed.names(), bed.trash()) == ([], [])
+    assert read(bed.store(), add(bed.store(), DATA, image_id)) == DATA
+
+
 @pytest.mark.usefixtures("short_watch")
 def test_upload_that_was_taken_for_dead(bed: Bed, program: Callable[..., Program]) -> None:
     """When it wakes up it fails, and harms nothing of the one that has replaced it."""
     image_id = new_id()
-    sleeper = program(SLEEPER, image_id)
+    sleeper = program(UPLOAD, image_id)
     assert sleeper.line() == "begun"
     sleeper.process.send_signal(signal.SIGSTOP)
     uri = until_added(bed, image_id)

@@ -348,6 +348,17 @@ def test_nfs_name_that_leads_elsewhere(
     assert (tmp_path / "secret").read_text() == "secret"
 
 
+def test_owner_of_a_link_on_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link may get another owner for a while, and what it leads to never does."""
+    run: list[tuple[str, ...]] = []
+    monkeypatch.setattr(brick.Host, "execute", lambda _self, *command: run.append(command))
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    os.symlink("/etc/passwd", tmp_path / "link")
+    with host(tmp_path).owning(str(tmp_path / "link"), follow=False):
+        pass
+    assert [command[:2] for command in run] == [("chown", "-h")] * 2
+
+
 def test_process_that_has_chosen_keeps_its_choice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
