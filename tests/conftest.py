@@ -60,10 +60,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")
 
 
-def pytest_collection_finish() -> None:
-    """Have the garbage collector look at what tests make alone, not at modules and tests."""
+def _spare_the_collector() -> None:
+    """Have the garbage collector look at what comes from now on, not at modules and tests."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """Tests make little, and some collect at each of their steps."""
+    _spare_the_collector()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def spared_collector() -> None:
+    """Leave out what the tests before have imported."""
+    _spare_the_collector()
 
 
 @pytest.fixture(autouse=True)
