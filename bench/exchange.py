@@ -71,6 +71,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("segments, multi tenant", 5 * _MEGABYTE, {**_TENANT, **_SEGMENTS}, place="swift"),
     ),
     "cinder": (Case("volume", 3 * MIB + 512, place="cinder"),),
+    "vmware": (Case("file", 3 * MIB + 7, place="vcenter"),),
 }
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bench.model import Goal, Scenario
-from bench.server_scenarios import CINDER, RBD, S3, SWIFT
+from bench.server_scenarios import CINDER, RBD, S3, SWIFT, VMWARE
 from bench.worker import KIB, MIB, Task
 
 LARGE = 512 * MIB
@@ -86,4 +86,5 @@ DRIVERS: dict[str, tuple[Scenario, ...]] = {
     "s3": S3,
     "swift": SWIFT,
     "cinder": CINDER,
+    "vmware": VMWARE,
 }

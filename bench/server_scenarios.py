@@ -445,3 +445,18 @@ CINDER = (
         warm=False,
     ),
 )
+
+# vmware
+
+VMWARE_PEAK = Goal("peak", 150 * MIB)
+
+
+def _vmware(name: str, title: str, task: Task, *goals: Goal, **more: object) -> Scenario:
+    settings: dict[str, object] = {"place": "vcenter", "stated": STATED, **more}
+    return Scenario(name, title, task, goals, **settings)  # type: ignore[arg-type]
+
+
+VMWARE = (
+    _vmware("add", "add 1 GiB, random", Task("add", GIB), Goal("speed", 1.4), VMWARE_PEAK),
+    _vmware("get", "get 1 GiB", Task("read", GIB), Goal("speed", 1.0), VMWARE_PEAK),
+)

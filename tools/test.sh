@@ -63,7 +63,8 @@ prepare() {
             s3) services+=(radosgw ceph keystone swift) ;;
             swift) services+=(keystone swift radosgw ceph) ;;
             cinder) services+=(keystone cinder ceph) ;;
-            glance | services) services+=(ceph radosgw keystone swift cinder) ;;
+            vmware) services+=(vcenter) ;;
+            glance | services) services+=(ceph radosgw keystone swift cinder vcenter) ;;
         esac
         [[ $name != glance ]] || glance=1
     done

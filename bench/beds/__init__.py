@@ -15,6 +15,7 @@ _KINDS = {
     "s3": "bench.beds.s3:S3Bed",
     "swift": "bench.beds.swift:SwiftBed",
     "cinder": "bench.beds.cinder:CinderBed",
+    "vmware": "bench.beds.vmware:VMwareBed",
 }
 
 

@@ -9,7 +9,28 @@ import socket
 import ssl
 from typing import Any
 
+import requests
+import urllib3.exceptions
+
 from glance_store.i18n import _
+
+_DEEPEST_CAUSE = 12
+
+
+def root_of(exc: BaseException) -> BaseException:
+    """Return the innermost exception that one of requests or urllib3 wraps, or itself.
+
+    :param exc: what the client library has raised
+    """
+    for _level in range(_DEEPEST_CAUSE):
+        if not isinstance(exc, (requests.RequestException, urllib3.exceptions.HTTPError)):
+            break
+        inner = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
+        deeper = next((item for item in inner if isinstance(item, BaseException)), None)
+        if deeper is None:
+            break
+        exc = deeper
+    return exc
 
 
 def in_words(root: BaseException) -> str | None:

@@ -58,6 +58,12 @@ NEW = {
     "cinder": [
         ("cinder_request_timeout", 180, 1),
     ],
+    "vmware": [
+        ("vmware_store_connect_timeout", 10, 1),
+        ("vmware_store_read_timeout", 60, 1),
+        ("vmware_store_retry_timeout", 30.0, 0),
+        ("vmware_store_task_timeout", 600, 1),
+    ],
 }
 
 # Their values may hold passwords, and the log of a service that lists its options hides them now.

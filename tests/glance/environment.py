@@ -41,6 +41,7 @@ STORE_CLIENTS = (
     "python-cinderclient",
     "oslo.privsep",
     "oslo.rootwrap",
+    "oslo.vmware",
 )
 LIBRARY_NAME = "glance-store"
 

@@ -21,6 +21,7 @@ from .stores.file import FileStore
 from .stores.rbd import CephPool, RbdStore, add_pool
 from .stores.s3 import S3Store, s3_client
 from .stores.swift import SwiftAccount, swift_store_by_options, swift_store_by_reference
+from .stores.vmware import VMwareStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -188,12 +189,24 @@ def _cinder(request: pytest.FixtureRequest) -> Iterator[Kind]:
         )
 
 
+@contextlib.contextmanager
+def _vmware(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """A datastore each."""
+    vcenter = request.getfixturevalue("vcenter")
+    first, second = vcenter.datastores
+    yield Kind(
+        "vmware",
+        (VMwareStore("datastore", vcenter, first), VMwareStore("another", vcenter, second)),
+    )
+
+
 _BUILDERS: dict[str, Callable[[pytest.FixtureRequest], contextlib.AbstractContextManager[Kind]]] = {
     "file": _files,
     "rbd": _rbd,
     "s3": _s3,
     "swift": _swift,
     "cinder": _cinder,
+    "vmware": _vmware,
 }
 
 

@@ -123,7 +123,7 @@ def test_second_upload_is_refused_and_harms_nothing(scene: Scene) -> None:
     assert client.show(image_id)["checksum"] == hashlib.md5(data).hexdigest()
 
 
-@kinds("file", "rbd", "s3", "swift")  # names of volumes need not be unique
+@kinds("file", "rbd", "s3", "swift", "vmware")  # names of volumes need not be unique
 def test_upload_over_something_that_is_in_the_way_is_refused(scene: Scene) -> None:
     image_id = scene.client.create("in the way")
     is_untouched = scene.default.put_in_the_way(image_id)

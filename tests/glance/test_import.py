@@ -61,7 +61,7 @@ def test_glance_direct_into_several_stores(scene: Scene) -> None:
     assert not scene.named.has(image_id)
 
 
-@kinds("file", "rbd", "s3", "swift")
+@kinds("file", "rbd", "s3", "swift", "vmware")
 def test_glance_direct_into_the_default_store(scene: Scene) -> None:
     client = scene.client
     data = image_bytes("glance-direct default")
@@ -105,7 +105,7 @@ def test_web_download_of_a_missing_file_leaves_nothing(scene: Scene, web: WebSer
     assert scene.everything() == before
 
 
-@kinds("file", "rbd", "s3", "swift")  # names of volumes need not be unique
+@kinds("file", "rbd", "s3", "swift", "vmware")  # names of volumes need not be unique
 def test_import_that_fails_in_one_store_leaves_nothing(scene: Scene) -> None:
     client = scene.client
     image_id = client.create("one store fails")
@@ -119,7 +119,7 @@ def test_import_that_fails_in_one_store_leaves_nothing(scene: Scene) -> None:
     assert is_untouched()
 
 
-@kinds("file", "rbd", "s3", "swift")  # names of volumes need not be unique
+@kinds("file", "rbd", "s3", "swift", "vmware")  # names of volumes need not be unique
 def test_import_that_may_fail_in_one_store(scene: Scene) -> None:
     client, stores = scene.client, names(scene.default, scene.named)
     data = image_bytes("one store may fail")

@@ -130,7 +130,7 @@ def test_record_tells_where_the_data_is(scene: Scene) -> None:
     assert (location["url"], location["metadata"]) == (url, {"store": store.name})
 
 
-@kinds("rbd", "s3", "swift", "cinder")
+@kinds("rbd", "s3", "swift", "cinder", "vmware")
 def test_location_of_data_that_is_there(scene: Scene) -> None:
     """What somebody has put into the store becomes an image."""
     client, store = scene.client, scene.default

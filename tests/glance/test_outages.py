@@ -36,6 +36,7 @@ IMPATIENT = {
     "swift": {"swift_store_retry_timeout": "0", "swift_store_connect_timeout": "5"},
     "cinder": {"cinder_http_retries": "0"},
     "rbd": {"rados_connect_timeout": "2"},
+    "vmware": {"vmware_store_retry_timeout": "0"},
 }
 # Refused for lack of a server, each at its address.
 ELSEWHERE: dict[str, Callable[[str], dict[str, str]]] = {
@@ -56,6 +57,13 @@ ELSEWHERE: dict[str, Callable[[str], dict[str, str]]] = {
         "cinder_store_user_name": "user",
         "cinder_store_password": "password",
         "cinder_store_project_name": "project",
+    },
+    # The option takes no port.
+    "vmware": lambda _address: {
+        "vmware_server_host": "127.0.0.9",
+        "vmware_server_username": "user",
+        "vmware_server_password": "password",
+        "vmware_datastores": "datacenter:datastore",
     },
 }
 

@@ -47,7 +47,7 @@ def test_stores_survive_a_fork(scene: Scene, start_glance: StartGlance) -> None:
         use_from_several_processes(preforked)
 
 
-@kinds("rbd", "s3", "swift", "cinder")
+@kinds("rbd", "s3", "swift", "cinder", "vmware")
 def test_real_stores_survive_a_fork(scene: Scene) -> None:
     # The processes of these scenes forked when the stores were configured.
     use_from_several_processes(scene)

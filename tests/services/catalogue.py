@@ -13,6 +13,7 @@ MODULES = {
     "keystone": "tests.services.keystone:Keystone",
     "swift": "tests.services.swift:Swift",
     "cinder": "tests.services.cinder:Cinder",
+    "vcenter": "tests.services.vcenter:VCenter",
     "http": "tests.services.web:Http",
 }
 

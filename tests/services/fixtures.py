@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.services.keystone import Keystone
     from tests.services.radosgw import Radosgw
     from tests.services.swift import Swift
+    from tests.services.vcenter import VCenter
 
 _LAB = pytest.StashKey[Lab]()
 _HOST = pytest.StashKey[Host]()
@@ -138,6 +139,12 @@ def swift(lab: Lab) -> Swift:
 def cinder(lab: Lab) -> Cinder:
     """Give a Cinder with volumes."""
     return cast("Cinder", running(lab, "cinder"))
+
+
+@pytest.fixture(scope="session")
+def vcenter(own_lab: Lab) -> VCenter:
+    """Give a vCenter of this process alone: its faults and its sessions are for all who use it."""
+    return cast("VCenter", running(own_lab, "vcenter"))
 
 
 def pytest_terminal_summary(

@@ -22,7 +22,6 @@ from glance_store.i18n import _
 
 _T = TypeVar("_T")
 
-_DEEPEST_CAUSE = 12
 _LONGEST_CAUSE = 200
 
 _TRANSLATED = (
@@ -79,13 +78,13 @@ def broke_before_answer(exc: requests.ConnectionError) -> bool:
     """Tell whether a connection, once made, ended before the head of the answer was complete."""
     # What cannot be connected to is wrapped otherwise.
     broken = bool(exc.args) and isinstance(exc.args[0], urllib3.exceptions.ProtocolError)
-    return broken and isinstance(_root_of(exc), ConnectionError)
+    return broken and isinstance(_network.root_of(exc), ConnectionError)
 
 
 def _translate(
     exc: BaseException, action: str, unreachable: type[exceptions.GlanceStoreException]
 ) -> exceptions.GlanceStoreException:
-    root = _root_of(exc)
+    root = _network.root_of(exc)
     cause = _cause_in_words(root)
     if isinstance(exc, _PROXY):
         text = _("%(action)s: the proxy cannot be used: %(cause)s (option http_proxy_information)")
@@ -106,19 +105,6 @@ def _translate(
     else:
         text = _("%(action)s: %(cause)s")
     return unreachable(text, action=action, cause=cause)
-
-
-def _root_of(exc: BaseException) -> BaseException:
-    """Return the exception that one of requests or urllib3 wraps, itself if there is none."""
-    for _level in range(_DEEPEST_CAUSE):
-        if not isinstance(exc, (requests.RequestException, urllib3.exceptions.HTTPError)):
-            break
-        inner = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
-        deeper = next((item for item in inner if isinstance(item, BaseException)), None)
-        if deeper is None:
-            break
-        exc = deeper
-    return exc
 
 
 def _cause_in_words(root: BaseException) -> str:

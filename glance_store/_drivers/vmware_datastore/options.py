@@ -14,8 +14,8 @@ Name or IP address of the vCenter server or ESX(i) host that manages the
 datastores.
 
 The store needs it together with the user name and the password. It becomes
-part of the location of each image: images whose locations name a server that
-no longer exists cannot be read.
+part of the location of each new image. Images whose locations name another
+server are looked for at this one, so that it may get another name.
 """,
     ),
     cfg.StrOpt(
@@ -24,8 +24,8 @@ no longer exists cannot be read.
         help="""
 User to log in as at ``vmware_server_host``.
 
-It needs the right to browse the datastores and to write and delete files
-there.
+It needs the privileges ``Datastore.Browse`` and ``Datastore.FileManagement`` on
+the datastores.
 
 Related options: ``vmware_server_password``.
 """,
@@ -45,11 +45,8 @@ Keep the configuration file readable for the service only.
         default=10,
         min=1,
         help="""
-How often a request to the server is tried again after a lost connection or an
-expired session.
-
-Higher values bridge longer interruptions; a server that is really down then
-holds requests longer before they fail.
+How often a request to the server is sent again after a passing failure, at
+most. ``vmware_store_retry_timeout`` limits the time.
 """,
     ),
     cfg.IntOpt(
@@ -58,9 +55,9 @@ holds requests longer before they fail.
         min=1,
         help="""
 Seconds between two looks at a task that the server carries out, such as the
-deletion of an image.
+deletion of an image, at most.
 
-Smaller values notice the end earlier and put more load on the server.
+The first looks follow each other sooner, since most tasks end at once.
 """,
     ),
     cfg.StrOpt(
@@ -109,6 +106,51 @@ highest weight that has room for it, among equal weights to the one with the
 most free space. Without ``:weight`` it is 0. The path of the datacenter starts
 below the root folder of the inventory, for example ``folder/datacenter1``. An
 entry that names an unknown datastore disables writing.
+""",
+    ),
+    cfg.IntOpt(
+        "vmware_store_connect_timeout",
+        default=10,
+        min=1,
+        help="""
+Seconds to wait until the server accepts a connection.
+""",
+    ),
+    cfg.IntOpt(
+        "vmware_store_read_timeout",
+        default=60,
+        min=1,
+        help="""
+Seconds of silence after which a request is given up: the server sends no byte
+of an answer, or takes no byte of an image.
+
+It does not limit how long a transfer takes as a whole.
+""",
+    ),
+    cfg.FloatOpt(
+        "vmware_store_retry_timeout",
+        default=30.0,
+        min=0,
+        help="""
+Seconds for which a request that failed for a passing reason is sent again: a
+lost connection, or an answer such as 503. They count from the failure. At most
+``vmware_api_retry_count`` further requests are sent.
+
+Downloads go on where they stopped. Of an upload only the beginning can be sent
+again; one that breaks off later fails and leaves nothing. With 0 nothing is
+sent again.
+""",
+    ),
+    cfg.IntOpt(
+        "vmware_store_task_timeout",
+        default=600,
+        min=1,
+        help="""
+Seconds after which a task of the server is given up and cancelled: the move
+that gives an image its name, and deletions.
+
+On most datastores both take less than a second. Raise it where the server
+queues tasks for long, or where a move copies the data.
 """,
     ),
 ]

@@ -1,57 +1,302 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VMware datastore store: its options and locations, without a data path.
-
-It loads, registers its options and parses its locations, so that configuration files stay valid and
-the other stores of a configuration work. It neither reads nor writes, and says so.
-"""
+"""The VMware store: images are files of datastores, behind a vCenter or an ESXi host."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+import os
+import posixpath
+import re
+import urllib.parse
+from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers.vmware_datastore import datastores
+from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory
+from glance_store._drivers.vmware_datastore.files import File, Files
 from glance_store._drivers.vmware_datastore.location import StoreLocation
 from glance_store._drivers.vmware_datastore.options import OPTIONS
+from glance_store._drivers.vmware_datastore.reader import RANGE_SIZE, DatastoreReader
+from glance_store._drivers.vmware_datastore.session import Sessions, Settings
+from glance_store._drivers.vmware_datastore.soap import check_library
+from glance_store._drivers.vmware_datastore.writer import DatastoreWriter
 from glance_store.i18n import _
+from glance_store.transfer.multipart import MIB
+from glance_store.transfer.retry import ResumingStreamingReader
 
 if TYPE_CHECKING:
     from glance_store.location import Location
+    from glance_store.transfer.interface import ImageReader
 
 __all__ = ["Store", "StoreLocation"]
 
+LOG = logging.getLogger(__name__)
+
+_FOLDER = "/folder/"
+# What means the same in a location, in a request and in the vSphere API; and no hidden file.
+_IDS = re.compile(r"[\w~-][\w.~-]*", re.ASCII)
+
 
 class Store(driver.Store):
-    """Images as files of a VMware datastore: none can be read or written yet."""
+    """Images as files of VMware datastores, each ``<image directory>/<id>``."""
 
-    _CAPABILITIES: int = capabilities.BitMasks.DRIVER_REUSABLE
+    _CAPABILITIES: int = (
+        capabilities.BitMasks.READ_RANDOM
+        | capabilities.BitMasks.WRITE_ACCESS
+        | capabilities.BitMasks.DRIVER_REUSABLE
+    )
     OPTIONS = OPTIONS
+    READ_CHUNKSIZE = RANGE_SIZE
+    # No option names another one.
+    PORT = 443
+
+    def __init__(self, conf: Any, backend: str | None = None) -> None:
+        super().__init__(conf, backend)
+        self._files: Files | None = None
+        self._datastores: list[Datastore] = []
+        self._directory = ""
+        self._inventories: dict[int, Inventory] = {}
+        self._foreign_hosts: set[str] = set()
 
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
         return ("vsphere",)
 
+    # -- configuration
+
     def configure_add(self) -> None:
-        """Refuse: there is nothing to write with.
+        """Check the options, log in, and look for the datastores.
 
-        :raises BadStoreConfiguration: always; the text says what to do
+        :raises BadStoreConfiguration: oslo.vmware is missing, an option is missing or wrong, the
+            server does not accept the user, or a datastore does not exist
+        :raises DatastoreUnavailable: the server cannot be reached
         """
-        raise exceptions.BadStoreConfiguration(store_name=self.name, reason=self._reason())
+        try:
+            self._configure()
+        except exceptions.BackendUnavailable:
+            raise
+        except exceptions.BadStoreConfiguration as exc:
+            problem = str(exc.msg)
+        except exceptions.GlanceStoreException as exc:
+            problem = str(exc.msg)
+        else:
+            return
+        raise exceptions.BadStoreConfiguration(store_name=self.name, reason=problem)
 
-    def get_size(self, location: Location, context: Any = None) -> int:
-        """Refuse: there is nothing to read with.
-
-        :param location: where the image is
-        :param context: the request's context
-        :raises StoreGetNotSupported: always; the text says what to do
-        """
-        raise exceptions.StoreGetNotSupported(self._reason())
-
-    def _reason(self) -> str:
-        return str(
-            _(
-                "this release of glance_store does not carry the data path of the driver 'vmware' "
-                "yet: its images can be neither read nor written. Remove the store from "
-                "enabled_backends (or its driver from stores), or keep the previous release of "
-                "glance_store on the hosts that need it"
+    def _configure(self) -> None:
+        options = self.store_conf
+        if self._files is not None:
+            self._files.sessions.log_out()
+        self._files = None
+        self._inventories.clear()
+        check_library()
+        settings = Settings.of(options, self.PORT)
+        if options.vmware_ca_file and not os.path.isfile(options.vmware_ca_file):
+            raise exceptions.BadStoreConfiguration(
+                _("vmware_ca_file names the file %s, which is not there") % options.vmware_ca_file
             )
+        if options.vmware_insecure and not options.vmware_ca_file:
+            LOG.warning(
+                "Store %s: the certificate of %s is not verified, so that the password can be read "
+                "on the way. Name the server's authority in vmware_ca_file",
+                self.name,
+                settings.host,
+            )
+        self._directory = _directory(options.vmware_store_image_dir)
+        self._files = Files(Sessions(settings))
+        self._url_prefix = f"vsphere://{settings.host}{_FOLDER}{self._directory}".rstrip("/")
+        self._datastores = [Datastore.parse(entry) for entry in options.vmware_datastores or []]
+        if not self._datastores:
+            raise exceptions.BadStoreConfiguration(
+                _("The option vmware_datastores is not set: name the datastores for the images")
+            )
+        inventory = self._inventory()
+        for datastore in self._datastores:
+            inventory.datastore(datastore.datacenter, datastore.name)
+
+    def storage_ids(self) -> set[str]:
+        """Return the directory of each datastore."""
+        if self._files is None:
+            return set()
+        host = self._files.settings.host
+        return {f"{host} {datastore} {self._directory}" for datastore in self._datastores}
+
+    def check_health(self) -> str:
+        """Look whether the server answers and which datastores take images.
+
+        :returns: how many do, and their free space
+        :raises GlanceStoreException: the server cannot be reached, or none takes images
+        """
+        inventory = self._inventory()
+        states = {store: datastores.state_of(inventory, store) for store in self._datastores}
+        problems = [f"{store}: {state.problem}" for store, state in states.items() if state.problem]
+        if len(problems) == len(states):
+            raise exceptions.BackendUnavailable(
+                _("No datastore takes images: %s") % "; ".join(problems)
+            )
+        free = sum(state.free for state in states.values() if not state.problem)
+        text = _("%(good)d of %(all)d datastores take images, %(free)d GiB free") % {
+            "good": len(states) - len(problems),
+            "all": len(states),
+            "free": free // (1024 * MIB),
+        }
+        return "; ".join([text, *problems])
+
+    def _get_files(self) -> Files:
+        if self._files is None:
+            # A store that cannot write because of an option may still read.
+            check_library()
+            self._files = Files(Sessions(Settings.of(self.store_conf, self.PORT)))
+        return self._files
+
+    def _inventory(self) -> Inventory:
+        session = self._get_files().sessions.current()
+        pid = os.getpid()
+        found = self._inventories.get(pid)
+        return found or self._inventories.setdefault(pid, Inventory(session))
+
+    # -- images
+
+    def open_writer(self, image_id: str, size: int, context: Any = None) -> DatastoreWriter:
+        """Begin to store an image.
+
+        :param image_id: id of the image, which becomes the name of the file
+        :param size: bytes, 0 when unknown
+        :param context: of no use here
+        :returns: the writer, which has sent no image data yet
+        :raises Duplicate: there is a file of this name, in whatever datastore
+        :raises StorageFull: no datastore has room for the image
+        """
+        files = self._get_files()
+        if not _IDS.fullmatch(image_id):
+            raise exceptions.Invalid(
+                _("%(image)r cannot be the id of an image in a VMware datastore"), image=image_id
+            )
+        inventory = self._inventory()
+        patience = files.settings.new_patience()
+        places = {store: self._file_in(store, image_id) for store in self._datastores}
+        for file in places.values():
+            _check_free(files, file, image_id)
+        datastore = patience.call(lambda: datastores.choose(inventory, self._datastores, size))
+        specs = {
+            "scheme": "vsphere",
+            "server_host": files.settings.host,
+            "image_dir": self._directory,
+            "image_id": image_id,
+            "datacenter_path": datastore.datacenter,
+            "datastore_name": datastore.name,
+        }
+        location = StoreLocation(specs, self.conf, backend_group=self.backend_group)
+        return DatastoreWriter(
+            files,
+            inventory,
+            datastore,
+            self._directory,
+            image_id,
+            size,
+            location.get_uri(),
+            [file for store, file in places.items() if store is not datastore],
         )
+
+    def _file_in(self, datastore: Datastore, image_id: str) -> File:
+        path = f"{self._directory}/{image_id}" if self._directory else image_id
+        return File(datastore.datacenter, datastore.name, path)
+
+    def open_reader(self, location: Location, context: Any = None) -> ImageReader:
+        """Open an image.
+
+        :param location: where it is; requests go to the server of the options, whatever its host
+        :param context: of no use here
+        :returns: the reader, which resumes what breaks off
+        :raises NotFound: there is no such file
+        :raises Forbidden: the server refuses
+        :raises BackendUnavailable: the server cannot be reached
+        """
+        files, file = self._get_files(), self._file(location)
+        patience = files.settings.new_patience()
+        return ResumingStreamingReader(DatastoreReader(files, file, patience), patience)
+
+    @capabilities.check
+    def delete(self, location: Location, context: Any = None) -> None:
+        """Remove an image.
+
+        :param location: where it is
+        :param context: of no use here
+        :raises NotFound: there is no such file
+        :raises Forbidden: it is not an image of this store, or the user may not delete it
+        :raises InUseByStore: the server keeps it locked
+        """
+        file = self._file(location)
+        directory, name = posixpath.split(file.path)
+        if directory != self._directory or name.startswith("."):
+            raise exceptions.Forbidden(
+                _(
+                    "%(file)s is not deleted: images of this store are files of the directory "
+                    "%(directory)s (vmware_store_image_dir)"
+                ),
+                file=file.name,
+                directory=self._directory,
+            )
+        inventory = self._inventory()
+        try:
+            # The server deletes a directory with all that is in it.
+            if inventory.is_directory(file.datacenter, file.datastore, file.path):
+                raise exceptions.Forbidden(
+                    _("%(file)s is not deleted: it is a directory"), file=file.name
+                )
+            datastores.remove(inventory, file)
+        except datastores.DatastoreMissing as exc:
+            raise exceptions.NotFound(str(exc.msg)) from exc
+        LOG.debug("Store %s: deleted %s", self.name, file.name)
+
+    def _file(self, location: Location) -> File:
+        place = cast("StoreLocation", location.store_location)
+        self._note_host(str(place.server_host))
+        path = urllib.parse.unquote(place.path or "")
+        if not path.startswith(_FOLDER):
+            raise exceptions.BadStoreUri(
+                _("The location %(uri)s does not name a file of a datastore: it has no %(folder)s"),
+                uri=place.get_uri(),
+                folder=_FOLDER,
+            )
+        return File(
+            place.datacenter_path, str(place.datastore_name), path[len(_FOLDER) :].strip("/")
+        )
+
+    def _note_host(self, host: str) -> None:
+        """Say once that a location names another server than the options."""
+        configured = str(self.store_conf.vmware_server_host)
+        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        if name.lower() != configured.lower() and name not in self._foreign_hosts:
+            self._foreign_hosts.add(name)
+            LOG.warning(
+                "Store %s: images whose locations name the server %s are looked for at %s "
+                "(vmware_server_host)",
+                self.name,
+                name,
+                configured,
+            )
+
+
+def _check_free(files: Files, file: File, image_id: str) -> None:
+    """Refuse an id that has an image."""
+    action = _("Looking for %s") % file.name
+    try:
+        files.settings.new_patience().call(lambda: files.size(file, action))
+    except exceptions.NotFound:
+        return
+    raise exceptions.Duplicate(image=image_id)
+
+
+def _directory(option: str) -> str:
+    """Return the directory of images, without slashes at its ends.
+
+    :param option: ``vmware_store_image_dir``
+    :raises BadStoreConfiguration: it cannot be a part of a location
+    """
+    parts = [part for part in option.split("/") if part]
+    if any(part in (".", "..") for part in parts) or set(option) & set('%?#[]\\"'):
+        raise exceptions.BadStoreConfiguration(
+            _("vmware_store_image_dir = %s cannot be a directory of images") % option
+        )
+    return "/".join(parts)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests for the files of datastores, over HTTPS.
+
+``https://SERVER/folder/PATH?dcPath=DATACENTER&dsName=DATASTORE``: "HTTP Access to vSphere Server
+Files" in the vSphere Web Services SDK Programming Guide.
+"""
+
+from __future__ import annotations
+
+import http.cookiejar
+import os
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import requests
+import requests.adapters
+
+from glance_store import exceptions
+from glance_store._drivers._objects.errors import NoResult
+from glance_store._drivers._patience import patient
+from glance_store._drivers.vmware_datastore import errors
+from glance_store._drivers.vmware_datastore.session import Sessions
+from glance_store._drivers.vmware_datastore.soap import POOL_SIZE
+from glance_store.i18n import _
+
+MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_READING = ("GET", "HEAD")
+# Bytes of an answer that are read to keep a connection.
+_SHORT = 64 * 1024
+
+
+class File(NamedTuple):
+    """A file of a datastore."""
+
+    datacenter: str | None  # path in the inventory; None at an ESXi host, which has one
+    datastore: str
+    path: str  # in the datastore, without a slash at its beginning
+
+    @property
+    def name(self) -> str:
+        """As the vSphere API writes it."""
+        return f"[{self.datastore}] {self.path}"
+
+    @property
+    def target(self) -> str:
+        """Path and query at the server."""
+        query = {"dcPath": self.datacenter} if self.datacenter else {}
+        query["dsName"] = self.datastore
+        return f"/folder/{urllib.parse.quote(self.path)}?{urllib.parse.urlencode(query)}"
+
+
+class Files:
+    """Sends requests on behalf of a store, from any thread, with the cookie of its session.
+
+    :param sessions: of the store
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.settings = sessions.settings
+        self._by_process: dict[int, requests.Session] = {}
+
+    def request(
+        self,
+        method: str,
+        file: File,
+        action: str,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> requests.Response:
+        """Send a request. A session that has ended is renewed, unless there is a body.
+
+        :param method: of HTTP
+        :param file: which one
+        :param action: what is tried: the beginning of an error's text
+        :param headers: of the request
+        :param body: a file, which is sent once
+        :returns: the answer, a success, whose body is not yet read
+        :raises NotFound: there is no such file
+        :raises DatastoreDenied: the server refuses a new session as well, or the user may not
+        :raises DatastoreUnavailable: the server cannot be reached, or another try may work
+        :raises MaxRedirectsExceeded: the server redirects too often
+        """
+        session = self.sessions.current()
+        login = session.login(action)
+
+        def send() -> requests.Response:
+            response = self._follow(method, file, action, headers or {}, body, session.login)
+            if response.status_code < 400:
+                return response
+            error = errors.refusal(response, action)
+            read_out(response, action)
+            raise error
+
+        try:
+            return send()
+        except errors.SessionExpired:
+            if body is not None:
+                raise
+            session.renew(login, action)
+        try:
+            return send()
+        except errors.SessionExpired as exc:
+            raise errors.DatastoreDenied(str(exc)) from None
+
+    def _follow(
+        self,
+        method: str,
+        file: File,
+        action: str,
+        headers: Mapping[str, str],
+        body: Any,
+        login: Callable[[str], Any],
+    ) -> requests.Response:
+        """Send a request, also to where the server redirects it, which gets no cookie."""
+        origin = self.settings.base_url
+        url = origin + file.target
+        for _hop in range(MAX_REDIRECTS + 1):
+            own = url.startswith(origin + "/")
+            cookie = {"Cookie": f"vmware_soap_session={login(action).cookie}"} if own else {}
+            response = self._send(method, url, action, {**headers, **cookie}, body)
+            if response.status_code not in _REDIRECTS:
+                return response
+            with response:
+                url = urllib.parse.urljoin(url, response.headers.get("Location", ""))
+            parts = urllib.parse.urlsplit(url)
+            if method not in _READING or parts.scheme != "https" or parts.username:
+                raise errors.DatastoreError(
+                    _("%(action)s: the server redirects the request to where it may not go"),
+                    action=action,
+                )
+            if parts.path.endswith("/"):
+                raise exceptions.BadStoreUri(
+                    _("%(action)s: it is a directory, not an image"), action=action
+                )
+        raise exceptions.MaxRedirectsExceeded(redirects=MAX_REDIRECTS)
+
+    def _send(
+        self, method: str, url: str, action: str, headers: Mapping[str, str], body: Any
+    ) -> requests.Response:
+        connections = self._connections()
+        return errors.guarded(
+            lambda: connections.request(
+                method,
+                url,
+                headers={"Accept-Encoding": "identity", **headers},
+                data=body,
+                # With each request: otherwise REQUESTS_CA_BUNDLE would have precedence.
+                verify=self.settings.verify,
+                timeout=self.settings.limits,
+                allow_redirects=False,
+                stream=True,
+            ),
+            action,
+        )
+
+    def _connections(self) -> requests.Session:
+        pid = os.getpid()
+        found = self._by_process.get(pid)
+        if found is None:
+            made = requests.Session()
+            # The session's cookie goes with the requests that may have it, and no other one does.
+            made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+            made.mount("https://", _Adapter(self.settings.read_timeout))
+            found = self._by_process.setdefault(pid, made)
+        return found
+
+    def size(self, file: File, action: str) -> tuple[int, Mapping[str, str]]:
+        """Return the bytes of a file.
+
+        :param file: which one
+        :param action: what is tried
+        :returns: bytes, and the headers of the answer
+        :raises NotFound: there is no such file
+        :raises NoResult: the server does not say
+        """
+        for method in ("HEAD", "GET"):
+            try:
+                response = self.request(method, file, action)
+            except errors.MethodRefused:
+                continue
+            length = response.headers.get("Content-Length", "")
+            # That of an image is not read: the connection is closed.
+            read_out(response, action) if method == "HEAD" else response.close()
+            if length.isdecimal():
+                return int(length), response.headers
+        raise NoResult(_("%(action)s: the server does not say how large it is"), action=action)
+
+
+def read_out(response: requests.Response, action: str) -> None:
+    """Read the short rest of an answer, so that its connection can be used again.
+
+    :param response: the answer
+    :param action: what was tried
+    """
+    length = response.headers.get("Content-Length", "")
+    if response.request.method == "HEAD" or (length.isdecimal() and int(length) <= _SHORT):
+        errors.guarded(lambda: response.content, action)
+    response.close()
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """With a pool for many threads, and with the time limit for reading also while it sends."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        super().__init__(pool_maxsize=POOL_SIZE)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            scheme: patient(pool, self._seconds)
+            for scheme, pool in self.poolmanager.pool_classes_by_scheme.items()
+        }

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads one image by ranges, never bytes of two versions of the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import requests
+
+from glance_store import exceptions
+from glance_store._drivers import _network
+from glance_store._drivers._objects.ranges import RangeStream, Rest, bare_etag, part_of
+from glance_store._drivers.vmware_datastore import errors
+from glance_store._drivers.vmware_datastore.files import File, Files
+from glance_store.i18n import _
+from glance_store.transfer.interface import Extent
+from glance_store.transfer.multipart import MIB
+from glance_store.transfer.retry import Patience
+
+RANGE_SIZE = 8 * MIB
+_CONCURRENCY = 4
+
+
+class DatastoreReader:
+    """A file of a datastore; the constructor asks for its size.
+
+    :param files: sends the requests
+    :param file: which one
+    :param patience: for passing failures
+    :raises NotFound: there is no such file
+    :raises DatastoreUnavailable: the server cannot be reached
+    """
+
+    concurrency = _CONCURRENCY
+    range_size = RANGE_SIZE
+
+    def __init__(self, files: Files, file: File, patience: Patience) -> None:
+        self._files = files
+        self._file = file
+        self._rest = Rest()
+        action = _("Looking for %s") % file.name
+        self.size, about = patience.call(lambda: files.size(file, action))
+        self._version = _version_of(about)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Say that all is data; the file server knows no holes."""
+        yield Extent(offset, length, True)
+
+    def close(self) -> None:
+        """Let go of an answer that might have been of use."""
+        self._rest.close()
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at an offset.
+
+        :param offset: first byte
+        :param length: how many
+        :returns: the bytes, none only at the end of the image
+        :raises DatastoreUnavailable: the answer broke off; calling again may help
+        :raises RemoteServiceUnavailable: the image was replaced
+        :raises NotFound: the image has been removed
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        with contextlib.closing(self.open_stream(offset, length)) as stream:
+            return stream.read(length)
+
+    def open_stream(self, offset: int, length: int) -> RangeStream:
+        """Ask for bytes at an offset.
+
+        :param offset: first byte
+        :param length: how many; the image has them
+        :raises DatastoreUnavailable: the server cannot be reached
+        :raises RemoteServiceUnavailable: the image was replaced
+        :raises NotFound: the image has been removed
+        """
+        kept = self._rest.take(offset, length)
+        if kept is not None:
+            return kept
+        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        response = self._files.request("GET", self._file, self._action(offset), wanted)
+        try:
+            self._check_version(response.headers, offset)
+            part = part_of(
+                response.status_code,
+                response.headers,
+                offset,
+                length,
+                self.size,
+                self._action(offset),
+            )
+        except BaseException:
+            response.close()
+            raise
+        if part.stop > offset + length:
+            # More than one at a time would only be sent the same bytes.
+            self.concurrency = 1
+        body = _Body(response, self._action(offset))
+        return RangeStream(body, part, offset, length, self._action, self._rest.keep)
+
+    def _check_version(self, headers: Mapping[str, str], offset: int) -> None:
+        for known, found in zip(self._version, _version_of(headers), strict=True):
+            if known and found and known != found:
+                raise exceptions.RemoteServiceUnavailable(
+                    _(
+                        "The image %(name)s was replaced while it was being read, at byte "
+                        "%(offset)d: what was read so far is of no use, start the download again"
+                    ),
+                    name=self._file.name,
+                    offset=offset,
+                )
+
+    def _action(self, offset: int) -> str:
+        return str(
+            _("Reading %(name)s at byte %(offset)d") % {"name": self._file.name, "offset": offset}
+        )
+
+
+def _version_of(headers: Mapping[str, str]) -> tuple[str, str]:
+    return bare_etag(headers.get("ETag")), headers.get("Last-Modified", "")
+
+
+class _Body:
+    """The body of an answer, with errors of this library."""
+
+    def __init__(self, response: requests.Response, action: str) -> None:
+        self._response = response
+        self._action = action
+
+    def read(self, length: int) -> bytes:
+        """Return up to `length` of the next bytes."""
+        raw = self._response.raw
+        return errors.guarded(lambda: bytes(raw.read(length, decode_content=False)), self._action)
+
+    def interrupt(self) -> None:
+        """End a read in another thread."""
+        _network.break_off(self._response.raw)
+
+    def close(self) -> None:
+        """Let go of what was not read."""
+        self._response.close()

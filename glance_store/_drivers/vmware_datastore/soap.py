@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vSphere API, spoken by oslo.vmware.
+
+Its `VMwareAPISession` is not used. That class pauses ten seconds after an expired session, has no
+time limit for loading the service description and for tasks, asks whether a session is active,
+which takes a privilege of its own, and needs oslo.service, which chooses a threading model for the whole
+process when it is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from glance_store import exceptions
+from glance_store.i18n import _
+
+if TYPE_CHECKING:
+    from glance_store._drivers.vmware_datastore.session import Settings
+
+# Idle connections kept, enough for the threads of a busy service.
+POOL_SIZE = 64
+
+
+class _Quiet(logging.Filter):
+    """Drops what suds logs at the level DEBUG: it quotes the password."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let a record pass, or not."""
+        return record.levelno > logging.DEBUG
+
+
+_QUIET = _Quiet()
+
+
+def check_library() -> None:
+    """Look whether oslo.vmware is installed.
+
+    :raises BadStoreConfiguration: it is not
+    """
+    try:
+        from oslo_vmware import vim  # noqa: F401 - only whether it is there
+    except ImportError as exc:
+        raise exceptions.BadStoreConfiguration(
+            _("oslo.vmware cannot be loaded (%s): pip install 'glance_store[vmware]'") % exc
+        ) from exc
+
+
+def connect(settings: Settings) -> Any:
+    """Return a `Vim` whose requests all end in time; it loads the description of the service."""
+    from oslo_vmware import service, vim
+    from suds import transport
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "suds":
+            logging.getLogger(name).addFilter(_QUIET)
+
+    class Transport(service.RequestsTransport):  # type: ignore[misc]
+        """Sends SOAP requests, to the configured server alone and never without a time limit."""
+
+        limits = settings.limits
+
+        def open(self, request: Any) -> io.BytesIO:
+            """Load a document."""
+            response = self.session.get(
+                request.url, verify=self.verify, timeout=self.limits, allow_redirects=False
+            )
+            _check(response, (200,))
+            return io.BytesIO(response.content)
+
+        def send(self, request: Any) -> Any:
+            """Send a message; a redirect would take the password elsewhere."""
+            response = self.session.post(
+                request.url,
+                data=request.message,
+                headers=request.headers,
+                verify=self.verify,
+                timeout=self.limits,
+                allow_redirects=False,
+            )
+            if response.status_code == 500 and b"Envelope" in response.content:
+                # So suds wants to hear of faults.
+                fault = io.BytesIO(response.content)
+                raise transport.TransportError(response.reason, response.status_code, fault)
+            _check(response, (200,))
+            return transport.Reply(200, response.headers, response.content)
+
+    class Vim(vim.Vim):  # type: ignore[misc]
+        """The API, on that transport."""
+
+        def __init__(self) -> None:
+            self.wsdl_url = f"{settings.base_url}/sdk/vimService.wsdl"
+            self.soap_url = f"{settings.base_url}/sdk"
+            self.op_id_prefix = "glance_store"
+            self._service_content = None
+            self._vc_session_cookie = None
+            self.client = service.CompatibilitySudsClient(
+                self.wsdl_url,
+                transport=Transport(settings.verify, pool_maxsize=POOL_SIZE)
+                if isinstance(settings.verify, str)
+                else Transport(insecure=not settings.verify, pool_maxsize=POOL_SIZE),
+                location=self.soap_url,
+                plugins=[service.ServiceMessagePlugin()],
+                cache=_descriptions(),
+            )
+
+    return Vim()
+
+
+@functools.lru_cache(maxsize=1)
+def _descriptions() -> Any:
+    """Return the descriptions of services that this process has loaded; that takes seconds."""
+    from oslo_vmware import service
+
+    return service.MemoryCache()
+
+
+def _check(response: requests.Response, accepted: tuple[int, ...]) -> None:
+    if response.status_code not in accepted:
+        raise requests.HTTPError(response=response)

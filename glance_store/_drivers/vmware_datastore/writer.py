@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes one image: all of it under a hidden name, then its own name, or nothing.
+
+The file server overwrites what has the name, cuts what is longer than announced, and keeps what it
+has when the connection breaks. So an image is sent under a name that nobody else gives, its size is
+looked at, and a move that refuses to overwrite gives it its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import requests
+
+from glance_store import exceptions
+from glance_store._drivers.vmware_datastore import errors
+from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory, remove
+from glance_store._drivers.vmware_datastore.files import File, Files, read_out
+from glance_store.i18n import _
+from glance_store.transfer.multipart import MIB
+from glance_store.transfer.pipe import Feed, Pipe
+
+LOG = logging.getLogger(__name__)
+
+_BLOCK_SIZE = 4 * MIB
+
+
+def part_name(image_id: str) -> str:
+    """Return a name for an image that is not complete, which no other upload has.
+
+    :param image_id: id of the image
+    """
+    return f".{image_id}.{uuid.uuid4().hex}.part"
+
+
+class DatastoreWriter:
+    """One image on its way.
+
+    :param files: sends the requests for files
+    :param inventory: of the session that moves and deletes
+    :param datastore: where the image will be
+    :param directory: of the datastore, without slashes at its ends
+    :param image_id: id of the image
+    :param size: bytes, 0 when unknown
+    :param uri: location of the image
+    :param others: files that would be the same image in other datastores
+    """
+
+    concurrency = 1
+    holes = False
+    block_size = _BLOCK_SIZE
+
+    def __init__(
+        self,
+        files: Files,
+        inventory: Inventory,
+        datastore: Datastore,
+        directory: str,
+        image_id: str,
+        size: int,
+        uri: str,
+        others: Iterable[File] = (),
+    ) -> None:
+        self.uri = uri
+        self.metadata: dict[str, Any] = {}
+        self._files = files
+        self._inventory = inventory
+        self._session = inventory.session
+        self._datastore = datastore
+        self._directory = directory
+        self._image_id = image_id
+        self._size = size
+        self._file = self._in_directory(image_id)
+        self._others = list(others)
+        # Each request that carries the data has a name of its own: the server may still be busy
+        # with one that broke off.
+        self._parts: list[File] = []
+        self._action = _("Storing image %s") % image_id
+        self._patience = self._session.settings.new_patience()
+        self._pipe: Pipe[requests.Response] | None = None
+        self._sent = 0  # bytes, at least
+        # Whether the image has its name, as far as is known.
+        self._published = False
+        self._unclear = False
+
+    def _in_directory(self, name: str) -> File:
+        path = f"{self._directory}/{name}" if self._directory else name
+        return File(self._datastore.datacenter, self._datastore.name, path)
+
+    # -- the data
+
+    def write(self, offset: int, block: memoryview) -> None:
+        """Send a block. The first one is sent again where its request has failed with it."""
+        self._sent = offset
+        if offset == 0:
+            self._patience.call(lambda: self._send_first(block), self._is_curable)
+        elif self._pipe is None or not self._pipe.feed(block):
+            raise self._ended_early()
+
+    def _send_first(self, block: memoryview) -> None:
+        self._begin()
+        if self._pipe is None or not self._pipe.feed(block):
+            raise self._ended_early()
+        if len(block) == self._size:
+            # All of a small image: it is here as long as this call lasts.
+            self._finish(self._size)
+
+    def _begin(self) -> None:
+        """Begin the one request that carries the data."""
+        # The session is renewed by this, where it has ended. An answer 401 to the data would come
+        # when some of it has been sent, and cannot be read again.
+        self._ensure_directory()
+        part = self._in_directory(part_name(self._image_id))
+        self._parts.append(part)
+        headers = {"Content-Type": "application/octet-stream"}
+
+        def put(feed: Feed) -> requests.Response:
+            return self._files.request("PUT", part, self._action, headers, feed)
+
+        self._pipe = Pipe(put, self._size or None, "glance_store-vmware")
+
+    def _ensure_directory(self) -> None:
+        if not self._directory:
+            self._inventory.state(self._datastore)
+            return
+        name = f"[{self._datastore.name}] {self._directory}"
+        datacenter = self._inventory.datacenter(self._datastore.datacenter)
+        try:
+            self._session.call(
+                lambda vim: vim.MakeDirectory(
+                    vim.service_content.fileManager,
+                    name=name,
+                    datacenter=datacenter,
+                    createParentDirectories=True,
+                ),
+                _("Creating the directory %s") % name,
+            )
+        except exceptions.Duplicate:
+            LOG.debug("The directory %s is there", name)
+        except (errors.DatastoreError, errors.DatastoreDenied) as exc:
+            # Perhaps somebody else has to make it, as on vSAN. If it is missing the upload fails.
+            LOG.debug("%s", exc)
+
+    def _ended_early(self) -> Exception:
+        """Return why the request has ended before it had all of the data."""
+        pipe, self._pipe = self._pipe, None
+        assert pipe is not None
+        try:
+            with pipe.finish():
+                return errors.DatastoreUnavailable(
+                    _("%s: the server answered before it had all of the data") % self._action
+                )
+        except (exceptions.GlanceStoreException, exceptions.BackendException) as exc:
+            return self._or_full(exc)
+
+    def _is_curable(self, error: Exception) -> bool:
+        """Tell whether sending the first block again may help."""
+        if isinstance(error, errors.SessionExpired):
+            return True
+        return isinstance(error, exceptions.BackendUnavailable)
+
+    def _or_full(self, error: Exception) -> Exception:
+        """Return the error, or `StorageFull` where the datastore is full: no answer says so."""
+        if not isinstance(error, errors.DatastoreError | errors.DatastoreUnavailable):
+            return error
+        try:
+            free = self._inventory.state(self._datastore).free
+        except exceptions.GlanceStoreException as exc:
+            LOG.debug("The free space of %s is not known: %s", self._datastore, exc)
+            return error
+        if free >= max(self._size - self._sent, MIB):
+            return error
+        return exceptions.StorageFull(
+            _("%(action)s: the datastore %(name)s is full, %(free)d bytes are free"),
+            action=self._action,
+            name=self._datastore,
+            free=free,
+        )
+
+    # -- the end
+
+    def commit(self, size: int) -> None:
+        """Check what has arrived, and give the image its name."""
+        self._size = size
+        if not self._parts:
+            self._patience.call(self._begin)
+        part = self._parts[-1]
+        if self._pipe is not None:
+            self._finish(size)
+        self._patience.call(lambda: self._check_size(part, size))
+        self._patience.call(lambda: self._publish(part, size))
+        self._published = True
+        self._look_elsewhere()
+
+    def _finish(self, size: int) -> None:
+        pipe, self._pipe = self._pipe, None
+        assert pipe is not None
+        try:
+            read_out(pipe.finish(), self._action)
+        except errors.DatastoreUnavailable as exc:
+            # The answer alone may have been lost.
+            if exc.status or not self._has(self._parts[-1], size):
+                raise self._or_full(exc) from None
+            LOG.info("%s; all of the data has arrived", exc)
+        except errors.DatastoreError as exc:
+            raise self._or_full(exc) from None
+
+    def _has(self, file: File, size: int) -> bool:
+        """Tell whether a file is there with a size."""
+        action = _("Looking for %s") % file.name
+        try:
+            return self._patience.call(lambda: self._files.size(file, action))[0] == size
+        except exceptions.NotFound:
+            return False
+
+    def _check_size(self, part: File, size: int) -> None:
+        found, _about = self._files.size(part, self._action)
+        if found != size:
+            raise errors.DatastoreError(
+                _("%(action)s: the server has stored %(found)d bytes of %(size)d"),
+                action=self._action,
+                found=found,
+                size=size,
+            )
+
+    def _publish(self, part: File, size: int) -> None:
+        """Move a part to the name of the image; where it is not clear what came of it, look.
+
+        Nobody else knows the name of the part: when it has gone it has been moved, by this request
+        or by an earlier one whose answer was lost.
+        """
+        try:
+            self._move(part)
+        except (exceptions.Duplicate, exceptions.NotFound, errors.DatastoreUnavailable) as exc:
+            self._unclear |= isinstance(exc, errors.DatastoreUnavailable)
+            if self._is_there(part) or not self._has(self._file, size):
+                if isinstance(exc, exceptions.Duplicate):
+                    raise exceptions.Duplicate(image=self._image_id) from None
+                raise
+            LOG.info("%s; the image has its name all the same", exc)
+
+    def _move(self, part: File) -> None:
+        datacenter = self._inventory.datacenter(self._datastore.datacenter)
+        self._session.task(
+            lambda vim: vim.MoveDatastoreFile_Task(
+                vim.service_content.fileManager,
+                sourceName=part.name,
+                sourceDatacenter=datacenter,
+                destinationName=self._file.name,
+                destinationDatacenter=datacenter,
+                force=False,
+            ),
+            self._action,
+            self._patience,
+        )
+
+    def _look_elsewhere(self) -> None:
+        """Withdraw the image where another upload has stored it in another datastore meanwhile."""
+        for file in self._others:
+            if self._is_there(file):
+                raise exceptions.Duplicate(image=self._image_id)
+
+    def _is_there(self, file: File) -> bool:
+        action = _("Looking for %s") % file.name
+        try:
+            self._patience.call(lambda: self._files.size(file, action))
+        except exceptions.NotFound:
+            return False
+        return True
+
+    def interrupt(self) -> None:
+        """End pauses."""
+        self._patience.stop()
+
+    def abort(self) -> None:
+        """Break off what is being sent, and delete what has arrived."""
+        self._patience.stop()
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.cancel()
+        error: Exception | None = None
+        for part in self._parts:
+            try:
+                self._remove(part)
+            except exceptions.GlanceStoreException as exc:
+                error = exc
+        if error is not None:
+            raise error
+
+    def _remove(self, part: File) -> None:
+        try:
+            remove(self._inventory, part, unfinished=True)
+        except exceptions.NotFound:
+            if part is not self._parts[-1]:
+                return
+            # It may have been moved, although that is not what the server said.
+            if self._published or (self._unclear and self._has(self._file, self._size)):
+                remove(self._inventory, self._file)
