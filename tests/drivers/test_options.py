@@ -63,6 +63,7 @@ NEW = {
         ("vmware_store_read_timeout", 60, 1),
         ("vmware_store_retry_timeout", 30.0, 0),
         ("vmware_store_task_timeout", 600, 1),
+        ("vmware_store_memory", 256, 16),
     ],
 }
 

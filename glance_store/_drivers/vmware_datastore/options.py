@@ -153,4 +153,15 @@ On most datastores both take less than a second. Raise it where the server
 queues tasks for long, or where a move copies the data.
 """,
     ),
+    cfg.IntOpt(
+        "vmware_store_memory",
+        default=256,
+        min=16,
+        help="""
+Mebibytes that the downloads of the store may hold together in each process, to
+fetch several ranges side by side.
+
+A download for which nothing is left fetches one range after the other.
+""",
+    ),
 ]

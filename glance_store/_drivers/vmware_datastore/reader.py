@@ -15,6 +15,7 @@ from glance_store._drivers.vmware_datastore import errors
 from glance_store._drivers.vmware_datastore.files import File, Files
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
+from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB
 from glance_store.transfer.retry import Patience
 
@@ -27,6 +28,7 @@ class DatastoreReader:
 
     :param files: sends the requests
     :param file: which one
+    :param memory: that the downloads of the store share
     :param patience: for passing failures
     :raises NotFound: there is no such file
     :raises DatastoreUnavailable: the server cannot be reached
@@ -35,9 +37,10 @@ class DatastoreReader:
     concurrency = _CONCURRENCY
     range_size = RANGE_SIZE
 
-    def __init__(self, files: Files, file: File, patience: Patience) -> None:
+    def __init__(self, files: Files, file: File, memory: Memory, patience: Patience) -> None:
         self._files = files
         self._file = file
+        self.memory = memory
         self._rest = Rest()
         action = _("Looking for %s") % file.name
         self.size, about = patience.call(lambda: files.size(file, action))

@@ -3,8 +3,8 @@
 
 Its `VMwareAPISession` is not used. That class pauses ten seconds after an expired session, has no
 time limit for loading the service description and for tasks, asks whether a session is active,
-which takes a privilege of its own, and needs oslo.service, which chooses a threading model for the whole
-process when it is imported.
+which takes a privilege of its own, and needs oslo.service, which chooses a threading model for the
+whole process when it is imported.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from glance_store._drivers.vmware_datastore.session import Sessions, Settings
 from glance_store._drivers.vmware_datastore.soap import check_library
 from glance_store._drivers.vmware_datastore.writer import DatastoreWriter
 from glance_store.i18n import _
+from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB
 from glance_store.transfer.retry import ResumingStreamingReader
 
@@ -53,6 +54,7 @@ class Store(driver.Store):
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._files: Files | None = None
+        self._memory = Memory(self.store_conf.vmware_store_memory * MIB)
         self._datastores: list[Datastore] = []
         self._directory = ""
         self._inventories: dict[int, Inventory] = {}
@@ -89,6 +91,7 @@ class Store(driver.Store):
             self._files.sessions.log_out()
         self._files = None
         self._inventories.clear()
+        self._memory = Memory(options.vmware_store_memory * MIB)
         check_library()
         settings = Settings.of(options, self.PORT)
         if options.vmware_ca_file and not os.path.isfile(options.vmware_ca_file):
@@ -214,7 +217,9 @@ class Store(driver.Store):
         """
         files, file = self._get_files(), self._file(location)
         patience = files.settings.new_patience()
-        return ResumingStreamingReader(DatastoreReader(files, file, patience), patience)
+        return ResumingStreamingReader(
+            DatastoreReader(files, file, self._memory, patience), patience
+        )
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
