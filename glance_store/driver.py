@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from oslo_config import cfg
 
 from glance_store import capabilities, exceptions
 from glance_store.i18n import _
+from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.location import Location, StoreLocation
 from glance_store.store_options import (
     DEFAULT_GROUP,
@@ -253,6 +254,28 @@ class Store(capabilities.StoreCapability):
         :raises GlanceStoreException: it is not; the text says what is wrong
         """
         return "ok"
+
+    # -- optional: what operators' tools ask for
+
+    def images(self) -> Iterator[StoredImage]:
+        """Yield everything that is in the store, page by page, so that memory is bounded.
+
+        :raises UnsupportedBackend: the driver cannot tell
+        """
+        raise exceptions.UnsupportedBackend(f"Store {self.name} cannot list its images")
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield what interrupted uploads have left, and nobody is writing.
+
+        :param older_than: seconds for which nothing has happened to it. Some backends cannot tell
+            whether an upload is alive: for them this is the only proof
+        :raises UnsupportedBackend: the driver cannot tell
+        """
+        raise exceptions.UnsupportedBackend(f"Store {self.name} cannot find what uploads have left")
+
+    def capacity(self) -> Capacity | None:
+        """Return the room that there is; None when the backend does not say."""
+        return None
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
         """Begin to store an image.

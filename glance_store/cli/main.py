@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from glance_store.cli import commands, config
+from glance_store import inventory
+from glance_store.cli import commands, config, holdings
 from glance_store.cli.errors import (
     OK,
     OutputClosedError,
@@ -42,6 +43,7 @@ examples:
   glance-store verify file:///srv/images/6ad4f0a2-... --checksum 9e107d9d372bb6826bd81d3542a419d6
 """
 
+_YOUNGEST = 3600.0
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -141,6 +143,9 @@ def build_parser() -> argparse.ArgumentParser:
         add("verify", commands.verify, "read a whole image and compare or print its digests")
     )
     _add_remove(add("rm", commands.remove, "remove an image"))
+    _add_list(add("ls", holdings.list_images, "list what the stores hold"))
+    _add_store(add("du", holdings.usage, "sum up what the stores hold, and their room"))
+    _add_collect(add("gc", holdings.collect, "find what interrupted uploads have left"))
     return parser
 
 
@@ -216,6 +221,42 @@ def _add_remove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
 
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", nargs="?", help="one store (default: all)")
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument(
+        "--state",
+        choices=inventory.STATES,
+        help="images (complete), what uploads have not completed (incomplete), all else (foreign)",
+    )
+
+
+def _age(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no time, such as 90m, 12h, 7d")
+    seconds = float(int(found[1]) * {"m": 60, "h": 3600, "d": 86400}[found[2]])
+    # An upload that waits for its source may be silent for a while.
+    if seconds < _YOUNGEST:
+        raise argparse.ArgumentTypeError("at least an hour (1h): younger ones may be alive")
+    return seconds
+
+
+def _add_collect(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument(
+        "--older-than",
+        type=_age,
+        default="1d",
+        metavar="TIME",
+        help="for how long nothing has happened to it: 90m, 12h, 7d (default: 1d)",
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="remove it")
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the command by an exception, so that clean-up runs."""
@@ -244,12 +285,14 @@ def _run(words: Sequence[str], output: Output) -> int:
     output.quiet = getattr(args, "quiet", False)
     output.as_json = getattr(args, "json", False)
     lists = args.run is commands.stores
-    writes = args.run in (commands.put, commands.remove)
+    surveys = args.run in (holdings.list_images, holdings.usage, holdings.collect)
+    writes = args.run in (commands.put, commands.remove, holdings.collect)
     debug = getattr(args, "debug", False)
     # What is wrong with a store stands in the list of stores: a warning would repeat it.
     with logging_to_stderr(debug, silent=lists) as log:
         conf = config.load(getattr(args, "config_file", []), getattr(args, "config_dir", []))
-        needs = None if lists else config.Needs(getattr(args, "uri", None), args.store, writes)
+        every = lists or (surveys and args.store is None)
+        needs = None if every else config.Needs(getattr(args, "uri", None), args.store, writes)
         try:
             # Who reads an image cares for the stores that were searched only if that fails.
             log.holds = not (writes or debug)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from oslo_config import cfg
@@ -160,6 +160,21 @@ class Stores:
             for name, reason in registry.failures().items()
         ]
         return result
+
+    def each(self, store: str | None) -> Iterator[tuple[str, Any, str | None]]:
+        """Yield the stores that were loaded, and what is wrong with those that were not.
+
+        :param store: name of one store, None for all
+        :returns: name, store and None; or name, None and the problem
+        """
+        loaded = self._loaded()
+        if store is not None:
+            yield store, self._store(store), None
+            return
+        for name, found in loaded.items():
+            yield name, found, None
+        for name, reason in registry.failures().items():
+            yield name, None, one_line(f"not loaded: {reason}")
 
     def default_problem(self) -> str | None:
         """Return what is wrong with the choice of the default store, None when nothing is."""

@@ -34,6 +34,7 @@ _MODULES = (
     "failures",
     "faults",
     "hashes",
+    "holdings",
     "inputs",
     "kit",
     "lifecycle",
@@ -57,6 +58,7 @@ from glance_store.testing.concurrency import Concurrency
 from glance_store.testing.failures import Failures
 from glance_store.testing.faults import Faults
 from glance_store.testing.hashes import Hashes
+from glance_store.testing.holdings import Holdings
 from glance_store.testing.inputs import image
 from glance_store.testing.kit import Kit, needs, touches
 from glance_store.testing.lifecycle import Lifecycle
@@ -83,6 +85,7 @@ class StoreConformance(
     Faults,
     Concurrency,
     Secrets,
+    Holdings,
     Stateful,
 ):
     """All tests of the kit; see `Kit` for what a subclass defines."""

@@ -106,6 +106,8 @@ class Kit:
     :cvar variant: for a further configuration of a driver: what it changes, names of `ASPECTS`.
         With the plugin `glance_store.testing.selection` it runs those tests alone that touch it.
         None for the main configuration, which runs all
+    :cvar knows_the_living: whether the store can tell a living upload from a dead one
+    :cvar finds_killed_uploads: whether `Store.leftovers` finds all that a killed upload leaves
     :ivar store: the store of this test, as long as it runs
     :ivar proxy: what fails requests between driver and server, in the form of
         `glance_store.testing.faults.Proxy`; set by `backend`, None where there is no server
@@ -119,6 +121,8 @@ class Kit:
     secrets: ClassVar[tuple[str, ...]] = ()
     hostile_uris: ClassVar[tuple[str, ...]] = ()
     variant: ClassVar[Collection[str] | None] = None
+    knows_the_living: ClassVar[bool] = False
+    finds_killed_uploads: ClassVar[bool] = False
 
     proxy: Any = None
     store: Store
@@ -183,6 +187,9 @@ class Kit:
         if os.path.isdir("/proc/self/fd"):
             held["descriptors"] = len(os.listdir("/proc/self/fd"))
         return held
+
+    def wait_until_dead(self) -> None:
+        """Wait until the backend has noticed that a client was killed."""
 
     def between_tests(self) -> None:
         """Clean up after a test, where `backend` is not made anew for each."""

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.cinder import brick, errors, volumes
+from glance_store._drivers.cinder import brick, errors, holdings, volumes
 from glance_store._drivers.cinder.client import ATTACHMENTS, Api, Clients, library
 from glance_store._drivers.cinder.location import StoreLocation
 from glance_store._drivers.cinder.operation import Operation
@@ -19,8 +19,11 @@ from glance_store.i18n import _
 from glance_store.transfer.download import clip
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from oslo_config import cfg
 
+    from glance_store.inventory import Leftover, StoredImage
     from glance_store.location import Location
     from glance_store.transfer.interface import ImageReader
 
@@ -156,6 +159,29 @@ class Store(driver.Store):
         room, used = found.get("maxTotalVolumeGigabytes", -1), found.get("totalGigabytesUsed", 0)
         of_all = "" if room < 0 else f" of {room}"
         return f"ok, {used}{of_all} GiB of the quota used"
+
+    def _own_api(self) -> Api:
+        """Return the API with the credentials of the store."""
+        if not self._clients.has_credentials:
+            raise exceptions.UnsupportedBackend(
+                f"Store {self.name} has no credentials of its own (cinder_store_user_name): it "
+                "cannot list its images"
+            )
+        return self._api(None)
+
+    def images(self) -> Iterator[StoredImage]:
+        """Yield the volumes of images in the project of the store's user."""
+        prefix = f"{self._prefix}/" if self.backend_group else self._prefix
+        return holdings.images(
+            self._own_api(), self.backend_group or "", lambda volume: f"{prefix}{volume}"
+        )
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield volumes of uploads that were broken off, and that nobody has attached.
+
+        :param older_than: seconds since Cinder has changed its record of the volume
+        """
+        return holdings.leftovers(self._own_api(), self.backend_group or "", older_than)
 
     # -- images
 

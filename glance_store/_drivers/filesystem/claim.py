@@ -100,6 +100,8 @@ class Claim:
         # Known before there is a file: an interrupt may come before its descriptor does.
         self._partial = f".glance_store-{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         file = os.open(self._partial, _NAMED, 0o666, dir_fd=directory)
+        # As long as it is open, in whatever process: so it is known to be alive.
+        syscalls.hold(file)
         if unnamed:
             self._datadir.unnamed_files = False
         return file

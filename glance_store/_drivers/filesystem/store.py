@@ -7,13 +7,14 @@ import functools
 import logging
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from oslo_config import cfg
 
 from glance_store import capabilities, exceptions
 from glance_store import driver as store_driver
-from glance_store._drivers.filesystem import datadirs, metadata, syscalls
+from glance_store._drivers.filesystem import datadirs, holdings, metadata, syscalls
 from glance_store._drivers.filesystem.claim import PARTIAL_SUFFIX, prove_room, prove_writable
 from glance_store._drivers.filesystem.location import SCHEMES, StoreLocation, is_encodable
 from glance_store._drivers.filesystem.mounts import is_within
@@ -21,6 +22,7 @@ from glance_store._drivers.filesystem.options import OPTIONS
 from glance_store._drivers.filesystem.reader import FileReader, check_is_file
 from glance_store._drivers.filesystem.writer import FileWriter, WriteSettings
 from glance_store.i18n import _
+from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.location import Location
 from glance_store.store_options import DEFAULT_GROUP
 from glance_store.transfer.threads import Calls
@@ -247,6 +249,23 @@ class Store(store_driver.Store):
             problems="; ".join(map(str, broken)),
             good=", ".join(good),
         )
+
+    def images(self) -> Iterator[StoredImage]:
+        """Yield everything in the data directories."""
+        for directory in self._configured().all:
+            yield from holdings.images(directory, self._guard)
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield files that uploads have not completed. A living upload holds its file locked.
+
+        :param older_than: seconds for which nothing has been written to it
+        """
+        for directory in self._configured().all:
+            yield from holdings.leftovers(directory, self._guard, older_than)
+
+    def capacity(self) -> Capacity | None:
+        """Return the room of the file systems, each counted once."""
+        return holdings.capacity(self._configured().all, self._guard)
 
     # -- images
 

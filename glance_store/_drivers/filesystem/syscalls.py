@@ -108,6 +108,37 @@ def lock(fd: int) -> bool:
     return True
 
 
+def hold(fd: int) -> bool:
+    """Take the lock of an open file if it is free, until the file is closed.
+
+    :param fd: descriptor of a file that is open for writing
+    :returns: False when somebody else has it, or the file system has none
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def is_held(fd: int) -> bool:
+    """Tell whether somebody else has the lock of an open file.
+
+    :param fd: descriptor of a file that is open for writing
+    :returns: False also where the file system has no locks
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as exc:
+        if exc.errno not in UNSUPPORTED | {errno.ENOLCK}:
+            raise
+        return False
+    unlock(fd)
+    return False
+
+
 def unlock(fd: int) -> None:
     """Give the lock back.
 

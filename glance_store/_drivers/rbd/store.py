@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from oslo_config import cfg
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.rbd import bindings, errors
+from glance_store._drivers.rbd import bindings, errors, holdings
 from glance_store._drivers.rbd.connection import Cluster, Connection, Lease, Settings, UnknownPool
 from glance_store._drivers.rbd.deletion import remove_image
 from glance_store._drivers.rbd.image import SNAPSHOT, is_possible_name
@@ -21,6 +21,7 @@ from glance_store._drivers.rbd.options import OPTIONS
 from glance_store._drivers.rbd.reader import RBDReader
 from glance_store._drivers.rbd.writer import RBDWriter, WriteSettings
 from glance_store.i18n import _
+from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.location import Location
 
 __all__ = ["Store", "StoreLocation"]
@@ -173,6 +174,24 @@ class Store(driver.Store):
         data = f", data in pool {self.data_pool}" if self.data_pool else ""
         return f"ok, pool {self._place} of Ceph cluster {self._fsid}{data}"
 
+    def images(self) -> Iterator[StoredImage]:
+        """Yield all images of the pool. Those without the snapshot of an image are foreign."""
+        with self._lease(latest=True) as lease:
+            yield from holdings.images(lease, lambda name: self._location_of(name).get_uri())
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield what uploads have not completed, and no client has open.
+
+        :param older_than: seconds since it was created
+        """
+        with self._lease(latest=True) as lease:
+            yield from holdings.leftovers(lease, older_than)
+
+    def capacity(self) -> Capacity:
+        """Return the room of the cluster, before replication."""
+        with self._lease() as lease:
+            return holdings.capacity(lease)
+
     # -- connection
 
     def _settings(self) -> Settings:
@@ -279,17 +298,7 @@ class Store(driver.Store):
             raise self._misconfigured(str(exc.msg)) from exc
         try:
             self._check_places(lease)
-            place = StoreLocation(
-                {
-                    "fsid": self._fsid,
-                    "pool": self.pool,
-                    "namespace": self.namespace,
-                    "image": name,
-                    "snapshot": SNAPSHOT,
-                },
-                self.conf,
-                backend_group=self.backend_group,
-            )
+            place = self._location_of(name)
         except BaseException:
             lease.close()
             raise
@@ -301,6 +310,16 @@ class Store(driver.Store):
             data_pool=self.data_pool,
         )
         return RBDWriter(lease, place, size, settings)
+
+    def _location_of(self, name: str) -> StoreLocation:
+        specs = {
+            "fsid": self._fsid,
+            "pool": self.pool,
+            "namespace": self.namespace,
+            "image": name,
+            "snapshot": SNAPSHOT,
+        }
+        return StoreLocation(specs, self.conf, backend_group=self.backend_group)
 
     def open_reader(self, location: Location, context: Any = None) -> RBDReader:
         """Open an image.

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.s3 import endpoint
+from glance_store._drivers.s3 import endpoint, holdings
 from glance_store._drivers.s3.bucket import Bucket
 from glance_store._drivers.s3.client import (
     Client,
@@ -24,6 +25,7 @@ from glance_store._drivers.s3.options import OPTIONS
 from glance_store._drivers.s3.reader import S3Reader
 from glance_store._drivers.s3.upload import Upload
 from glance_store.i18n import _
+from glance_store.inventory import Leftover, StoredImage
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB, EqualParts, GrowingParts, MultipartWriter
 from glance_store.transfer.retry import Patience, ResumingStreamingReader
@@ -168,6 +170,29 @@ class Store(driver.Store):
         """
         return self._bucket.check(self._client(), Patience(0))
 
+    def images(self) -> Iterator[StoredImage]:
+        """Yield all objects of the bucket, in pages of a thousand."""
+        client = self._client()
+        place = client.settings.place
+
+        def uri_of(key: str) -> str:
+            return self._location_of(key, place).get_uri()
+
+        return holdings.images(
+            client, self.store_conf.s3_store_bucket, uri_of, client.settings.new_patience()
+        )
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield uploads in parts that were never finished.
+
+        :param older_than: seconds for which no part has come. S3 cannot tell whether an upload is
+            alive: one that waits for its source for longer looks like one that is dead
+        """
+        client = self._client()
+        return holdings.leftovers(
+            client, self.store_conf.s3_store_bucket, older_than, client.settings.new_patience()
+        )
+
     def _client(self) -> Client:
         if self._clients is None:
             # A store that cannot write because of an option may still read.
@@ -207,13 +232,7 @@ class Store(driver.Store):
 
     def _place_for(self, image_id: str, place: endpoint.Endpoint) -> StoreLocation:
         """Return the location of a new image; refuse an id that makes none."""
-        specs = {
-            "scheme": place.location_scheme,
-            "s3serviceurl": place.host,
-            "bucket": self.store_conf.s3_store_bucket,
-            "key": image_id,
-        }
-        location = StoreLocation(specs, self.conf, backend_group=self.backend_group)
+        location = self._location_of(image_id, place)
         parsed = StoreLocation({}, self.conf, backend_group=self.backend_group)
         parsed.parse_uri(location.get_uri())
         if (parsed.bucket, parsed.key) != (location.bucket, location.key):
@@ -221,6 +240,15 @@ class Store(driver.Store):
                 _("%(image)r cannot be the id of an image in an S3 store"), image=image_id
             )
         return location
+
+    def _location_of(self, key: str, place: endpoint.Endpoint) -> StoreLocation:
+        specs = {
+            "scheme": place.location_scheme,
+            "s3serviceurl": place.host,
+            "bucket": self.store_conf.s3_store_bucket,
+            "key": key,
+        }
+        return StoreLocation(specs, self.conf, backend_group=self.backend_group)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image.

@@ -21,6 +21,8 @@ from glance_store.transfer.retry import Patience
 
 # Seconds for which the limits of a cluster are asked for: an upload can do without them.
 _INFO = 5.0
+# In the place of a container: the account, whose listing is that of its containers.
+ACCOUNT = ""
 # Idle connections kept for each server, enough for the threads of a busy service.
 _POOL_SIZE = 64
 
@@ -310,6 +312,8 @@ def _target(container: str, obj: str | None, query: Mapping[str, object] | None)
 
     :raises BadStoreUri: the names can be no container and object
     """
+    if container == ACCOUNT and obj is None:
+        return f"?{urllib.parse.urlencode(query or {})}"
     names = [container] if obj is None else [container, obj]
     for name in names:
         # A server or a proxy takes dots for steps in the path: they would lead elsewhere.

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import calendar
 import itertools
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -157,7 +159,8 @@ class Entry(NamedTuple):
 
     name: str
     size: int  # bytes
-    etag: str  # MD5 in hexadecimal
+    etag: str  # MD5 in hexadecimal; empty of a container
+    modified: float | None = None  # seconds since 1970
 
 
 def pages(client: Client, container: str, prefix: str, patience: Patience) -> Iterator[list[Entry]]:
@@ -190,7 +193,12 @@ def _parsed(text: bytes, action: str) -> list[Entry]:
         entries: Any = json.loads(text) if text else []
         if isinstance(entries, list):
             return [
-                Entry(str(entry["name"]), int(entry["bytes"]), str(entry["hash"]).lower())
+                Entry(
+                    str(entry["name"]),
+                    int(entry["bytes"]),
+                    str(entry.get("hash", "")).lower(),
+                    _seconds(entry.get("last_modified")),
+                )
                 for entry in entries
             ]
     except (ValueError, LookupError, TypeError):
@@ -199,3 +207,12 @@ def _parsed(text: bytes, action: str) -> list[Entry]:
     raise errors.SwiftUnavailable(
         _("%(action)s: the answer is no listing of objects"), action=action
     )
+
+
+def _seconds(moment: object) -> float | None:
+    """Return a time such as ``2026-11-29T22:41:00.123456``, in UTC, in seconds since 1970."""
+    try:
+        whole = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+    return float(whole)

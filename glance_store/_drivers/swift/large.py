@@ -20,7 +20,8 @@ LOG = logging.getLogger(__name__)
 
 # Seconds for which a cluster's answer is believed.
 _KEPT = 3600.0
-_ODD = re.compile(r"[^A-Za-z0-9._~-]")
+# In the names of segments an underline stands for these.
+ODD = re.compile(r"[^A-Za-z0-9._~-]")
 _PLAIN_NUMBERS = 100_000
 
 
@@ -145,7 +146,7 @@ class Names:
     def __init__(self, container: str, obj: str, mark: str) -> None:
         self._container = container
         # radosgw decodes the names in a manifest that it removes: they need nothing to be decoded.
-        self.prefix = f"{_ODD.sub('_', obj)}-{mark}-"
+        self.prefix = f"{ODD.sub('_', obj)}-{mark}-"
 
     def of(self, number: int) -> str:
         """Return the name of a segment.

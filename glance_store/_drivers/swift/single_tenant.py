@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
-from glance_store._drivers.swift import auth, containers, references
+from glance_store._drivers.swift import auth, containers, holdings, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.location import StoreLocation
@@ -15,9 +15,10 @@ from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from glance_store._drivers.swift.references import Reference
+    from glance_store.inventory import Leftover, StoredImage
 
 __all__ = ["SingleTenantStore", "StoreLocation"]
 
@@ -112,6 +113,33 @@ class SingleTenantStore(BaseStore):
             action = _("Looking for the container %s") % self.container
             client.request("HEAD", self.container, action=action, patience=Patience(0), allow=allow)
         return self._check_cluster(client)
+
+    def images(self) -> Iterator[StoredImage]:
+        """Yield the images of the account's containers."""
+        client, place, containers_of = self._holder()
+        for container in containers_of:
+
+            def uri_of(name: str, container: str = container) -> str:
+                place.container, place.obj = container, name
+                return self._uri(place)
+
+            yield from holdings.images(client, container, uri_of)
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield segments that no image has.
+
+        :param older_than: seconds for which no segment has come. Swift cannot tell whether an
+            upload is alive: one that waits for its source for longer looks like one that is dead
+        """
+        client, _place, containers_of = self._holder()
+        for container in containers_of:
+            yield from holdings.leftovers(client, container, older_than)
+
+    def _holder(self) -> tuple[Client, StoreLocation, Iterator[str]]:
+        account, place = self._account_for(None)
+        client = Client(self._wires, self._settings, account)
+        seeded = self.store_conf.swift_store_multiple_containers_seed > 0
+        return client, place, holdings.names(client, self.container, seeded)
 
     # -- accounts
 

@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 LOG = logging.getLogger(__name__)
 
-_MARK = "X-Object-Meta-Glance-Upload"
+MARK = "X-Object-Meta-Glance-Upload"
 # Seconds that the cluster may take to look at one segment of a manifest.
 _PER_SEGMENT = 0.5
 # Seconds until the listing has all segments, from which Swift counts the bytes of an image.
@@ -87,7 +87,7 @@ class Upload(Claim):
             return None
         size = response.headers.get("content-length", "")
         return Found(
-            response.headers.get(_MARK, ""),
+            response.headers.get(MARK, ""),
             bare_etag(response.headers.get("etag")).lower(),
             int(size) if size.isdecimal() else None,
         )
@@ -138,7 +138,7 @@ class Upload(Claim):
         return {
             "Content-Type": "application/octet-stream",
             "If-None-Match": "*",
-            _MARK: self.mark,
+            MARK: self.mark,
             **(more or {}),
         }
 

@@ -60,6 +60,7 @@ class State(NamedTuple):
 
     free: int  # bytes
     problem: str  # why it takes no image now; nothing if it does
+    capacity: int = 0  # bytes
 
 
 class Inventory:
@@ -127,7 +128,23 @@ class Inventory:
             problem = _("not accessible")
         elif str(getattr(summary, "maintenanceMode", _NORMAL)) != _NORMAL:
             problem = _("in maintenance mode")
-        return State(int(getattr(summary, "freeSpace", 0) or 0), problem)
+        free, capacity = (int(getattr(summary, name, 0) or 0) for name in ("freeSpace", "capacity"))
+        return State(free, problem, capacity)
+
+    def files(self, datacenter: str | None, name: str, directory: str, pattern: str) -> list[Any]:
+        """Return what the vSphere API says of the files of a directory.
+
+        :param datacenter: path of the datacenter
+        :param name: of the datastore
+        :param directory: without slashes at its ends
+        :param pattern: of the names: ``*`` stands for any text
+        :returns: objects of the class `FileInfo`; none where there is no such directory
+        """
+        action = _("Listing [%(name)s] %(path)s") % {"name": name, "path": directory}
+        try:
+            return self._search(datacenter, name, directory, pattern, action, folders=False)
+        except exceptions.NotFound:
+            return []
 
     def is_directory(self, datacenter: str | None, name: str, path: str) -> bool:
         """Tell whether a path in a datastore is that of a directory.
@@ -139,15 +156,33 @@ class Inventory:
         """
         parent, _slash, last = path.rpartition("/")
         action = _("Looking for [%(name)s] %(path)s") % {"name": name, "path": path}
+        found = self._search(datacenter, name, parent, last, action, folders=True)
+        return any(item.path == last for item in found)
+
+    def _search(
+        self,
+        datacenter: str | None,
+        name: str,
+        directory: str,
+        pattern: str,
+        action: str,
+        folders: bool,
+    ) -> list[Any]:
+        """Return the files of a directory, or its directories alone."""
         browser = self.session.property(self.datastore(datacenter, name), "browser", action)
 
         def search(vim: Any) -> Any:
             factory = vim.client.factory
             spec = factory.create("ns0:HostDatastoreBrowserSearchSpec")
-            spec.query = [factory.create("ns0:FolderFileQuery")]
-            spec.matchPattern = [last]
+            spec.matchPattern = [pattern]
+            if folders:
+                spec.query = [factory.create("ns0:FolderFileQuery")]
+            else:
+                details = factory.create("ns0:FileQueryFlags")
+                details.fileType = details.fileSize = details.modification = True
+                spec.details = details
             return vim.SearchDatastore_Task(
-                browser, datastorePath=f"[{name}] {parent}".rstrip(), searchSpec=spec
+                browser, datastorePath=f"[{name}] {directory}".rstrip(), searchSpec=spec
             )
 
         try:
@@ -155,7 +190,7 @@ class Inventory:
         except errors.DatastoreUnavailable:
             self.forget()
             raise
-        return any(item.path == last for item in getattr(found, "file", ()))
+        return list(getattr(found, "file", ()))
 
     def forget(self) -> None:
         """Look everything up again: references change when a datastore is mounted anew."""

@@ -8,10 +8,11 @@ import os
 import posixpath
 import re
 import urllib.parse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.vmware_datastore import datastores
+from glance_store._drivers.vmware_datastore import datastores, holdings
 from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory
 from glance_store._drivers.vmware_datastore.files import File, Files
 from glance_store._drivers.vmware_datastore.location import StoreLocation
@@ -21,6 +22,7 @@ from glance_store._drivers.vmware_datastore.session import Sessions, Settings
 from glance_store._drivers.vmware_datastore.soap import check_library
 from glance_store._drivers.vmware_datastore.writer import DatastoreWriter
 from glance_store.i18n import _
+from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB
 from glance_store.transfer.retry import ResumingStreamingReader
@@ -145,6 +147,32 @@ class Store(driver.Store):
         }
         return "; ".join([text, *problems])
 
+    def images(self) -> Iterator[StoredImage]:
+        """Yield everything in the directory of images, one datastore after the other."""
+        inventory = self._inventory()
+        for datastore in self._datastores:
+
+            def uri_of(name: str, datastore: Datastore = datastore) -> str:
+                return self._location_of(name, datastore).get_uri()
+
+            yield from holdings.images(inventory, datastore, self._directory, uri_of)
+
+    def leftovers(self, older_than: float) -> Iterator[Leftover]:
+        """Yield what uploads have not completed.
+
+        :param older_than: seconds for which nothing has been written to it. The server cannot tell
+            whether an upload is alive: one that waits for its source for longer looks dead
+        """
+        for datastore in self._datastores:
+            yield from holdings.leftovers(self._inventory(), datastore, self._directory, older_than)
+
+    def capacity(self) -> Capacity:
+        """Return the room of the datastores that can be reached."""
+        states = [datastores.state_of(self._inventory(), one) for one in self._datastores]
+        total = sum(state.capacity for state in states)
+        free = sum(state.free for state in states)
+        return Capacity(total, free, total - free)
+
     def _get_files(self) -> Files:
         if self._files is None:
             # A store that cannot write because of an option may still read.
@@ -181,15 +209,7 @@ class Store(driver.Store):
         for file in places.values():
             _check_free(files, file, image_id)
         datastore = patience.call(lambda: datastores.choose(inventory, self._datastores, size))
-        specs = {
-            "scheme": "vsphere",
-            "server_host": files.settings.host,
-            "image_dir": self._directory,
-            "image_id": image_id,
-            "datacenter_path": datastore.datacenter,
-            "datastore_name": datastore.name,
-        }
-        location = StoreLocation(specs, self.conf, backend_group=self.backend_group)
+        location = self._location_of(image_id, datastore)
         return DatastoreWriter(
             files,
             inventory,
@@ -200,6 +220,17 @@ class Store(driver.Store):
             location.get_uri(),
             [file for store, file in places.items() if store is not datastore],
         )
+
+    def _location_of(self, image_id: str, datastore: Datastore) -> StoreLocation:
+        specs = {
+            "scheme": "vsphere",
+            "server_host": self._get_files().settings.host,
+            "image_dir": self._directory,
+            "image_id": image_id,
+            "datacenter_path": datastore.datacenter,
+            "datastore_name": datastore.name,
+        }
+        return StoreLocation(specs, self.conf, backend_group=self.backend_group)
 
     def _file_in(self, datastore: Datastore, image_id: str) -> File:
         path = f"{self._directory}/{image_id}" if self._directory else image_id

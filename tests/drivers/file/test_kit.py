@@ -14,6 +14,8 @@ from glance_store.testing import StoreConformance
 
 
 class TestFile(StoreConformance):
+    knows_the_living = True
+    finds_killed_uploads = True
     hostile_uris = ("file:///", "file:///dev/zero", "file:///proc/self/mem/..", "filesystem://.")
 
     @pytest.fixture

@@ -24,6 +24,7 @@ BOOKKEEPING = ("rbd_children", "rbd_directory", "rbd_info", "rbd_trash")
 
 
 class TestRbd(StoreConformance):
+    knows_the_living = True
     random_sequences = 5
     data_pool: ClassVar[bool] = False
     hostile_uris = ("rbd://a/b/c/%00", "rbd://%ff", "rbd://a/../c/snap", "rbd://" + "x" * 5000)

@@ -345,3 +345,35 @@ def test_upload_that_died_while_it_created_its_image(bed: Bed) -> None:
     assert read(bed.store(), add(bed.store(), DATA, image_id)) == DATA
     with pytest.raises(rados.ObjectNotFound):
         bed.pool.stat(header)
+
+
+def test_leftovers_are_found(bed: Bed) -> None:
+    """Dead ones, each once; not living ones, images, and what others have made."""
+    store, image_id = bed.store(), new_id()
+    uri = add(store, DATA, image_id)
+    bed.create(new_name("dead.one"))
+    bed.create("disk of a machine")
+    assert list(store.leftovers(3600)) == []
+    (left,) = store.leftovers(-60)
+    assert left.name.endswith(f"/{UPLOAD_PREFIX}dead.one.{left.name.rpartition('.')[2]}")
+    states = {image.image_id: (image.state, image.uri) for image in store.images()}
+    assert states == {
+        image_id: ("complete", uri),
+        "dead.one": ("incomplete", None),
+        "disk of a machine": ("foreign", None),
+    }
+    left.remove()
+    left.remove()
+    assert sorted(bed.names()) == sorted([image_id, "disk of a machine"])
+
+
+def test_a_leftover_that_somebody_opens(bed: Bed) -> None:
+    """It may be a living upload's after all."""
+    store, name = bed.store(), new_name("image")
+    bed.create(name)
+    (left,) = store.leftovers(-60)
+    with bed.image(name, read_only=False), pytest.raises(exceptions.InUseByStore):
+        left.remove()
+    assert bed.names() == [name]
+    left.remove()
+    assert bed.names() == []

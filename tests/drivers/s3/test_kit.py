@@ -28,6 +28,7 @@ class S3Kit(StoreConformance):
     __test__ = False
 
     block_size = PART
+    finds_killed_uploads = True
     random_sequences = 5
     hostile_uris = ("s3://127.0.0.1", "s3://127.0.0.1/images", "s3://../images/x", "s3://:0//x")
 

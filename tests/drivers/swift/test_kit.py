@@ -107,6 +107,8 @@ class Conformance(StoreConformance):
 class TestSwift(Conformance):
     """One account, with its credentials in the options and in the locations."""
 
+    finds_killed_uploads = True
+
     @pytest.fixture
     def server_url(self, swift: Swift) -> str:
         return swift.storage_url(self.user)

@@ -21,6 +21,7 @@ class VMwareKit(StoreConformance):
     __test__ = False
 
     block_size = BLOCK
+    finds_killed_uploads = True
     random_sequences = 5
     secrets = (VCenter.password,)
     hostile_uris = (

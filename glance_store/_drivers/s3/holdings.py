@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bucket holds: images, and uploads in parts that were never finished."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from glance_store import exceptions
+from glance_store._drivers.s3.client import Client
+from glance_store._drivers.s3.errors import guarded
+from glance_store.i18n import _
+from glance_store.inventory import COMPLETE, Leftover, StoredImage
+from glance_store.transfer.retry import Patience
+
+
+def images(
+    client: Client, bucket: str, uri_of: Callable[[str], str], patience: Patience
+) -> Iterator[StoredImage]:
+    """Yield all objects of a bucket.
+
+    :param client: sends the requests
+    :param bucket: its name
+    :param uri_of: returns the location of an object by its key
+    :param patience: for passing failures
+    """
+    action = _("Listing the bucket %s") % bucket
+    for page in _pages(client, "list_objects_v2", action, patience, Bucket=bucket):
+        for entry in page.get("Contents", ()):
+            yield StoredImage(
+                image_id=entry["Key"],
+                uri=uri_of(entry["Key"]),
+                size=int(entry["Size"]),
+                state=COMPLETE,
+                modified=_seconds(entry.get("LastModified")),
+                used=int(entry["Size"]),
+            )
+
+
+def leftovers(
+    client: Client, bucket: str, older_than: float, patience: Patience
+) -> Iterator[Leftover]:
+    """Yield uploads in parts that have got no part for a while.
+
+    :param client: sends the requests
+    :param bucket: its name
+    :param older_than: seconds for which no part has come
+    :param patience: for passing failures
+    """
+    action = _("Listing the unfinished uploads of the bucket %s") % bucket
+    for page in _pages(client, "list_multipart_uploads", action, patience, Bucket=bucket):
+        for entry in page.get("Uploads", ()):
+            upload = {"Bucket": bucket, "Key": entry["Key"], "UploadId": entry["UploadId"]}
+            try:
+                size, latest = _state_of(client, upload, _seconds(entry["Initiated"]), patience)
+            except exceptions.NotFound:
+                # Finished or aborted meanwhile.
+                continue
+            if latest is None or latest > time.time() - older_than:
+                continue
+
+            def remove(upload: dict[str, str] = upload, latest: float = latest) -> None:
+                _abort(client, upload, latest, patience)
+
+            yield Leftover(
+                name=f"upload {entry['UploadId']} of {bucket}/{entry['Key']}",
+                size=size,
+                modified=latest,
+                proof=_("it was never finished, and has got no part since then"),
+                remove=remove,
+            )
+
+
+def _state_of(
+    client: Client, upload: dict[str, str], begun: float | None, patience: Patience
+) -> tuple[int, float | None]:
+    """Return the bytes of an unfinished upload, and when its last part came."""
+    size, latest = 0, begun
+    action = _("Listing the parts of %s") % upload["Key"]
+    for page in _pages(client, "list_parts", action, patience, **upload):
+        for part in page.get("Parts", ()):
+            size += int(part["Size"])
+            came = _seconds(part.get("LastModified"))
+            if came is not None:
+                latest = came if latest is None else max(latest, came)
+    return size, latest
+
+
+def _abort(client: Client, upload: dict[str, str], latest: float, patience: Patience) -> None:
+    action = _("Aborting an unfinished upload of %s") % upload["Key"]
+    try:
+        _size, now = _state_of(client, upload, None, patience)
+        if now is not None and now > latest:
+            raise exceptions.InUseByStore(
+                _("%(key)s is being uploaded: a part has just come"), key=upload["Key"]
+            )
+        patience.call(
+            lambda: guarded(
+                lambda: client.s3.abort_multipart_upload(**upload), action, upload["Key"]
+            )
+        )
+    except exceptions.NotFound:
+        # Finished or aborted meanwhile.
+        return
+
+
+def _pages(
+    client: Client, operation: str, action: str, patience: Patience, **arguments: Any
+) -> Iterator[dict[str, Any]]:
+    pages = iter(client.s3.get_paginator(operation).paginate(**arguments))
+    while True:
+        page = patience.call(lambda: guarded(lambda: next(pages, None), action, action))
+        if page is None:
+            return
+        yield page
+
+
+def _seconds(moment: datetime.datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()

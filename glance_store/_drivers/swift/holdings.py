@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the containers of an account hold: images, and segments that no image has."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Container, Iterator
+from typing import NamedTuple
+
+from glance_store import exceptions
+from glance_store._drivers.swift import containers, deleter, large
+from glance_store._drivers.swift.client import ACCOUNT, Client
+from glance_store._drivers.swift.containers import Entry
+from glance_store._drivers.swift.upload import MARK
+from glance_store.i18n import _
+from glance_store.inventory import (
+    COMPLETE,
+    INCOMPLETE,
+    Leftover,
+    StoredImage,
+)
+
+# See `large.Names`; and the names that older releases gave.
+_SEGMENT = re.compile(r"(?P<prefix>(?P<image>.+)-(?P<mark>[0-9a-f]{16})-)(\d{5}|x\d{9})", re.DOTALL)
+_OLD_SEGMENT = re.compile(r"(?P<image>.+)-\d{5}", re.DOTALL)
+# Names of images in front of their segments: others may sort in between.
+_REMEMBERED = 1000
+
+
+class _Group(NamedTuple):
+    """The segments of one upload."""
+
+    image: str
+    mark: str
+    prefix: str
+    size: int
+    modified: float | None  # the latest
+
+
+def names(client: Client, container: str, seeded: bool) -> Iterator[str]:
+    """Yield the containers of images.
+
+    :param client: of the account
+    :param container: name of the one, or beginning of the names of several
+    :param seeded: whether there are several
+    """
+    if not seeded:
+        yield container
+        return
+    patience = client.patience()
+    for page in containers.pages(client, ACCOUNT, f"{container}_", patience):
+        for entry in page:
+            yield entry.name
+
+
+def images(client: Client, container: str, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
+    """Yield the images of a container, and the segments of images that are not complete.
+
+    :param client: of the account
+    :param container: its name
+    :param uri_of: returns the location of an image by its name
+    """
+    known: dict[str, None] = {}
+    # The listing has no size of an image in segments, or that of its manifest.
+    waiting: Entry | None = None
+    for entry in itertools.chain(_entries(client, container), (None,)):
+        segment = entry is not None and _is_segment(entry.name, known)
+        if waiting is not None:
+            asked = not waiting.size or segment
+            size = _size(client, container, waiting.name) if asked else waiting.size
+            uri = uri_of(waiting.name)
+            yield StoredImage(waiting.name, uri, size, COMPLETE, waiting.modified, size)
+        waiting = None if segment else entry
+        if waiting is not None:
+            known[waiting.name] = None
+            if len(known) > _REMEMBERED:
+                del known[next(iter(known))]
+    for group in _unused(client, container):
+        yield StoredImage(group.image, None, group.size, INCOMPLETE, group.modified, group.size)
+
+
+def _is_segment(name: str, known: Container[str]) -> bool:
+    old = _OLD_SEGMENT.fullmatch(name)
+    return bool(_SEGMENT.fullmatch(name) or (old and old["image"] in known))
+
+
+def _entries(client: Client, container: str, prefix: str = "") -> Iterator[Entry]:
+    pages = containers.pages(client, container, prefix, client.patience())
+    return itertools.chain.from_iterable(pages)
+
+
+def _size(client: Client, container: str, name: str) -> int | None:
+    """Return the bytes of an object of which the listing tells none: it may be a manifest."""
+    action = _("Looking for image %s") % name
+    patience = client.patience()
+    head = client.request("HEAD", container, name, action=action, patience=patience, allow=(404,))
+    size = head.headers.get("content-length", "")
+    return int(size) if head.status_code != 404 and size.isdecimal() else None
+
+
+def _groups(client: Client, container: str, prefix: str = "") -> Iterator[_Group]:
+    """Yield the segments of each upload; they follow each other in a listing."""
+    found = (
+        (entry, _SEGMENT.fullmatch(entry.name)) for entry in _entries(client, container, prefix)
+    )
+    segments = ((entry, match) for entry, match in found if match is not None)
+    for (start, image, mark), group in itertools.groupby(
+        segments, lambda pair: pair[1].group("prefix", "image", "mark")
+    ):
+        size, latest = 0, None
+        for entry, _match in group:
+            size += entry.size
+            latest = max(filter(None, (latest, entry.modified)), default=None)
+        yield _Group(image, mark, start, size, latest)
+
+
+def _unused(client: Client, container: str) -> Iterator[_Group]:
+    """Yield the segments that are not those of an image."""
+    for group in _groups(client, container):
+        if not _is_used(client, container, group):
+            yield group
+
+
+def _is_used(client: Client, container: str, group: _Group) -> bool:
+    """Tell whether these segments are those of an image, as far as that is not excluded."""
+    action = _("Looking for the manifest of image %s") % group.image
+    patience = client.patience()
+    for name in _images_of(client, container, group.image):
+        head = client.request(
+            "HEAD", container, name, action=action, patience=patience, allow=(404,)
+        )
+        if head.status_code == 404:
+            continue
+        mark = head.headers.get(MARK, "")
+        place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+        static = head.headers.get("x-static-large-object", "").lower() == "true"
+        # Not every server shows the manifest of a static one: the mark says whose it is.
+        if (
+            mark == group.mark
+            or (place and f"{container}/{group.prefix}".startswith(place))
+            or (static and not mark)
+        ):
+            return True
+    return False
+
+
+def _images_of(client: Client, container: str, image: str) -> Iterator[str]:
+    """Yield the names of images whose segments may be named like this.
+
+    In the names of segments an underline stands for odd characters.
+    """
+    if "_" not in image:
+        yield image
+        return
+    start = image.partition("_")[0]
+    for entry in _entries(client, container, start):
+        if large.ODD.sub("_", entry.name) == image:
+            yield entry.name
+
+
+def leftovers(client: Client, container: str, older_than: float) -> Iterator[Leftover]:
+    """Yield segments that no image has, and to which none has come for a while.
+
+    :param client: of the account
+    :param container: its name
+    :param older_than: seconds for which no segment has come
+    """
+    for group in _unused(client, container):
+        if group.modified is None or group.modified > time.time() - older_than:
+            continue
+
+        def remove(group: _Group = group) -> None:
+            _remove(client, container, group)
+
+        yield Leftover(
+            name=f"segments {container}/{group.prefix}",
+            size=group.size,
+            modified=group.modified,
+            proof=_("the names are those of an upload, and no manifest names them"),
+            remove=remove,
+        )
+
+
+def _remove(client: Client, container: str, group: _Group) -> None:
+    now = list(_groups(client, container, group.prefix))
+    if now not in ([], [group]) or _is_used(client, container, group):
+        raise exceptions.InUseByStore(_("%(image)s is being uploaded"), image=group.image)
+    found = [entry.name for entry in _entries(client, container, group.prefix)]
+    deleter.remove_objects(client, container, found)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a store says that it holds; for drivers that can tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from glance_store import exceptions
+from glance_store.inventory import COMPLETE, STATES
+from glance_store.testing.inputs import Source, image
+from glance_store.testing.kit import WRITE, Kit, needs, touches
+
+_T = TypeVar("_T")
+
+_HOUR = 3600.0
+# Of whatever age; backends have clocks of their own.
+_ANY_AGE = -60.0
+_BLOCKS = 6
+
+
+def _listed(find: Callable[[], Iterator[_T]]) -> list[_T]:
+    try:
+        return list(find())
+    except exceptions.UnsupportedBackend as exc:
+        pytest.skip(str(exc))
+
+
+@touches("layout", "account", "locations")
+class Holdings(Kit):
+    """Images are listed with locations that lead to them; leftovers are those of dead uploads."""
+
+    @needs(WRITE)
+    def test_images(self) -> None:
+        """Everything that was stored is listed, with its location and size, and nothing else."""
+        _listed(self.store.images)
+        expected = {}
+        for size in (0, 1, self.block_size, 3 * self.block_size + 5):
+            image_id = self.new_id()
+            expected[image_id] = (self.add(image_id, image(size)), size)
+        found = {
+            one.image_id: (one.uri, one.size)
+            for one in self.call(_listed, self.store.images)
+            if one.state == COMPLETE
+        }
+        # A backend may count in units of its own.
+        assert found.keys() == expected.keys()
+        for image_id, (uri, size) in expected.items():
+            assert found[image_id][0] == uri
+            assert found[image_id][1] in (None, size)
+            self.delete(uri)
+        assert not [one for one in _listed(self.store.images) if one.state == COMPLETE]
+
+    @needs(WRITE)
+    def test_a_living_upload_is_no_leftover(self) -> None:
+        """Nor is it an image before it is complete."""
+        _listed(lambda: self.store.leftovers(_HOUR))
+        image_id = self.new_id()
+        data = image(_BLOCKS * self.block_size)
+        looks = 0
+
+        def look(position: int) -> None:
+            nonlocal looks
+            if position >= (_BLOCKS - 2) * self.block_size:
+                looks += 1
+                limit = _ANY_AGE if self.knows_the_living else _HOUR
+                assert not list(self.store.leftovers(limit))
+                states = {one.state for one in self.store.images() if one.image_id == image_id}
+                assert COMPLETE not in states
+                assert states <= set(STATES)
+
+        uri = self.add(image_id, Source(data, before_read=look), len(data))
+        assert looks
+        assert self.read(uri) == data
+        assert not list(self.store.leftovers(_ANY_AGE))
+
+    @needs(WRITE, "finds_killed_uploads")
+    def test_what_a_killed_upload_leaves(self) -> None:
+        """It is found, and goes; images stay."""
+        _listed(lambda: self.store.leftovers(_HOUR))
+        data = image(self.block_size + 1)
+        uri = self.add(self.new_id(), data)
+        before = sorted(self.listing())
+        for known in (True, False):
+            self._killed_upload(known)
+            self.wait_until_dead()
+            for left in list(self.store.leftovers(_ANY_AGE)):
+                assert left.proof
+                left.remove()
+            assert sorted(self.listing()) == before
+            assert not list(self.store.leftovers(_ANY_AGE))
+        assert self.read(uri) == data
+
+    def _killed_upload(self, known: bool) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                data = image(2 * _BLOCKS * self.block_size)
+
+                def die(position: int) -> None:
+                    if position >= _BLOCKS * self.block_size:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+                source = Source(data, portion=self.block_size, before_read=die)
+                self.make_store().add(self.new_id(), source, len(data) if known else 0, "sha256")
+            finally:
+                os._exit(1)
+        _child, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the upload has failed before it was killed"
+
+    @touches()
+    def test_capacity(self) -> None:
+        """Room is told in bytes, or not at all."""
+        room = self.store.capacity()
+        for figure in room or ():
+            assert figure is None or (isinstance(figure, int) and figure >= 0)
