@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import NoResult
 from glance_store.i18n import _
+from glance_store.transfer.interface import Extent
 
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
 _PARTIAL = 206
@@ -203,3 +206,67 @@ class Rest:
             stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+
+
+class RangeReader(abc.ABC):
+    """A reader of an image that comes in answers to requests for ranges, and has no holes.
+
+    A subclass sets `size`, `concurrency` and `range_size`, and says how a range is asked for.
+    """
+
+    size: int
+    concurrency: int
+    range_size: int
+
+    def __init__(self) -> None:
+        self._rest = Rest()
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Say that there are no holes."""
+        yield Extent(offset, length, True)
+
+    def close(self) -> None:
+        """Let go of an answer that might have been of use."""
+        self._rest.close()
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at an offset.
+
+        :param offset: first byte
+        :param length: how many
+        :returns: the bytes, none only at the end of the image
+        :raises BackendUnavailable: the answer broke off; calling again may help
+        :raises RemoteServiceUnavailable: the image was replaced
+        :raises NotFound: the image has been removed
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        with contextlib.closing(self.open_stream(offset, length)) as stream:
+            return stream.read(length)
+
+    def open_stream(self, offset: int, length: int) -> RangeStream:
+        """Ask for bytes at an offset.
+
+        :param offset: first byte
+        :param length: how many; the image has them
+        :raises BackendUnavailable: the service cannot be reached
+        :raises RemoteServiceUnavailable: the image was replaced
+        :raises NotFound: the image has been removed
+        """
+        kept = self._rest.take(offset, length)
+        if kept is not None:
+            return kept
+        body, part = self._ask(offset, length)
+        if part.stop > offset + length:
+            # More than one at a time would only be sent the same bytes.
+            self.concurrency = 1
+        return RangeStream(body, part, offset, length, self._action, self._rest.keep)
+
+    @abc.abstractmethod
+    def _ask(self, offset: int, length: int) -> tuple[Bytes, Part]:
+        """Send a request for bytes; return the body of the answer, and which bytes it has."""
+
+    @abc.abstractmethod
+    def _action(self, offset: int) -> str:
+        """Say what is being read at an offset, for errors."""

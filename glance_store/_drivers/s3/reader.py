@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers._network import break_off
 from glance_store._drivers._objects.errors import ERRORS, NameTaken, NoResult
-from glance_store._drivers._objects.ranges import Part, RangeStream, Rest, bare_etag, part_of
+from glance_store._drivers._objects.ranges import Part, RangeReader, bare_etag, part_of
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import guarded, is_unknown_feature
 from glance_store.i18n import _
-from glance_store.transfer.interface import Extent
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.retry import Patience
 
@@ -26,7 +23,7 @@ _COMPUTED = ("ChecksumCRC32", "ChecksumSHA1", "ChecksumSHA256")
 _COMPUTED_WITH_CRT = ("ChecksumCRC32C", "ChecksumCRC64NVME")
 
 
-class S3Reader:
+class S3Reader(RangeReader):
     """An object in a bucket; its size and version are asked for by the constructor.
 
     Where checksums are to be verified and the object has one of all its bytes, all of it is asked
@@ -56,13 +53,13 @@ class S3Reader:
         memory: Memory,
         patience: Patience,
     ) -> None:
+        super().__init__()
         self._s3 = client.s3
         self._shown = f"{bucket}/{key}"
         self._name: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self.concurrency = concurrency
         self.range_size = range_size
         self.memory = memory
-        self._rest = Rest()
         self._verifying = client.settings.verifies_downloads
         about = patience.call(self._head)
         self.size: int = about["ContentLength"]
@@ -84,42 +81,7 @@ class S3Reader:
             raise NoResult(_("%s: the service does not say how large it is") % action)
         return about
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that all is data; S3 knows no holes."""
-        yield Extent(offset, length, True)
-
-    def close(self) -> None:
-        """Let go of an answer that might have been of use."""
-        self._rest.close()
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many
-        :returns: the bytes, none only at the end of the image
-        :raises BackendUnavailable: the answer broke off; calling again may help
-        :raises RemoteServiceUnavailable: the image was replaced
-        :raises NotFound: the image has been removed
-        """
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        with contextlib.closing(self.open_stream(offset, length)) as stream:
-            return stream.read(length)
-
-    def open_stream(self, offset: int, length: int) -> RangeStream:
-        """Ask for bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many; the image has them
-        :raises BackendUnavailable: the service cannot be reached
-        :raises RemoteServiceUnavailable: the image was replaced
-        :raises NotFound: the image has been removed
-        """
-        kept = self._rest.take(offset, length)
-        if kept is not None:
-            return kept
+    def _ask(self, offset: int, length: int) -> tuple[_Body, Part]:
         whole = self._verified and length == self.size
         if whole:
             self._was_whole = True
@@ -138,11 +100,8 @@ class S3Reader:
         except ERRORS:
             answer["Body"].close()
             raise
-        body = _Body(answer["Body"], self._action, self._verified and whole, self.size, part.start)
-        if part.stop > offset + length:
-            # More than one at a time would only be sent the same bytes.
-            self.concurrency = 1
-        return RangeStream(body, part, offset, length, self._action, self._rest.keep)
+        verified = self._verified and whole
+        return _Body(answer["Body"], self._action, verified, self.size, part.start), part
 
     def _get(self, wanted: dict[str, str], offset: int) -> Any:
         """Ask for bytes of the version that was opened."""

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import requests
 
 from glance_store import exceptions
 from glance_store._drivers import _network
-from glance_store._drivers._objects.ranges import RangeStream, Rest, bare_etag, part_of
+from glance_store._drivers._objects.ranges import Part, RangeReader, bare_etag, part_of
 from glance_store._drivers.vmware_datastore import errors
 from glance_store._drivers.vmware_datastore.files import File, Files
 from glance_store.i18n import _
-from glance_store.transfer.interface import Extent
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB
 from glance_store.transfer.retry import Patience
@@ -23,7 +21,7 @@ RANGE_SIZE = 8 * MIB
 _CONCURRENCY = 4
 
 
-class DatastoreReader:
+class DatastoreReader(RangeReader):
     """A file of a datastore; the constructor asks for its size.
 
     :param files: sends the requests
@@ -38,50 +36,15 @@ class DatastoreReader:
     range_size = RANGE_SIZE
 
     def __init__(self, files: Files, file: File, memory: Memory, patience: Patience) -> None:
+        super().__init__()
         self._files = files
         self._file = file
         self.memory = memory
-        self._rest = Rest()
         action = _("Looking for %s") % file.name
         self.size, about = patience.call(lambda: files.size(file, action))
         self._version = _version_of(about)
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that all is data; the file server knows no holes."""
-        yield Extent(offset, length, True)
-
-    def close(self) -> None:
-        """Let go of an answer that might have been of use."""
-        self._rest.close()
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many
-        :returns: the bytes, none only at the end of the image
-        :raises DatastoreUnavailable: the answer broke off; calling again may help
-        :raises RemoteServiceUnavailable: the image was replaced
-        :raises NotFound: the image has been removed
-        """
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        with contextlib.closing(self.open_stream(offset, length)) as stream:
-            return stream.read(length)
-
-    def open_stream(self, offset: int, length: int) -> RangeStream:
-        """Ask for bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many; the image has them
-        :raises DatastoreUnavailable: the server cannot be reached
-        :raises RemoteServiceUnavailable: the image was replaced
-        :raises NotFound: the image has been removed
-        """
-        kept = self._rest.take(offset, length)
-        if kept is not None:
-            return kept
+    def _ask(self, offset: int, length: int) -> tuple[_Body, Part]:
         wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
         response = self._files.request("GET", self._file, self._action(offset), wanted)
         try:
@@ -97,11 +60,7 @@ class DatastoreReader:
         except BaseException:
             response.close()
             raise
-        if part.stop > offset + length:
-            # More than one at a time would only be sent the same bytes.
-            self.concurrency = 1
-        body = _Body(response, self._action(offset))
-        return RangeStream(body, part, offset, length, self._action, self._rest.keep)
+        return _Body(response, self._action(offset)), part
 
     def _check_version(self, headers: Mapping[str, str], offset: int) -> None:
         for known, found in zip(self._version, _version_of(headers), strict=True):
