@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glance_store._drivers.filesystem.mounts import mount_point
 from tests.drivers.cinder.stores import Listing
+from tests.drivers.file.conftest import need
 from tests.faults.proxy import FaultProxy
 from tests.services.fixtures import ceph_of, client_module
 from tests.waiting import until
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.services.vcenter import VCenter
+
     from .conftest import StartGlance
     from .server import GlanceServer
 
@@ -31,7 +37,8 @@ pytestmark = pytest.mark.glance
 
 NAME = "far"
 # Of tries and time-outs, so that a test need not wait.
-IMPATIENT = {
+IMPATIENT: dict[str, dict[str, str]] = {
+    "file": {},
     "s3": {"s3_store_retry_timeout": "0", "s3_store_connect_timeout": "5"},
     "swift": {"swift_store_retry_timeout": "0", "swift_store_connect_timeout": "5"},
     "cinder": {"cinder_http_retries": "0"},
@@ -286,3 +293,69 @@ def test_ceph_comes_back(
             until(is_stored, "the image can be stored", seconds=60, pause=0.5)
             assert client.download(image_id).content == data
             client.delete(image_id)
+
+
+def test_a_file_system_comes_back(start_glance: StartGlance, tmp_path: Path) -> None:
+    """Not mounted at the start, and gone in the middle of an image, as when its server dies."""
+    need("bindfs", "bindfs")
+    below, share = tmp_path / "below", tmp_path / "share"
+    below.mkdir()
+    share.mkdir()
+    served: list[subprocess.Popen[bytes]] = []
+
+    def serve() -> None:
+        served.append(subprocess.Popen(["bindfs", "-f", below, share]))
+        until(lambda: os.path.ismount(share), "the file system")
+
+    def lose() -> None:
+        served[-1].kill()
+        served[-1].wait()
+
+    def unmount() -> None:
+        subprocess.run(["umount", "--lazy", share], check=False)
+
+    options = {
+        "filesystem_store_datadir": str(share / "images"),
+        "filesystem_store_require_mount": "true",
+    }
+    # Where the temporary folder is a file system of its own nothing is missing.
+    missing = mount_point(str(tmp_path)) == "/"
+    try:
+        if not missing:
+            serve()
+        glance = start_glance("file-gone", **arguments("file", options))
+        with GlanceClient(glance.url) as client:
+            if missing:
+                image_id = refused(client, glance, "not mounted")
+                serve()
+                stored(client, image_id)
+            image_id = client.create("gone in the middle")
+            client.upload(image_id, half_and_half(lose), store=NAME, expect=503)
+            assert client.show(image_id)["status"] == "queued"
+            unmount()
+            serve()
+            stored(client, image_id)
+    finally:
+        lose()
+        unmount()
+
+
+@pytest.mark.services
+def test_a_vcenter_comes_back(start_glance: StartGlance, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("environment")
+    server: VCenter = request.getfixturevalue("vcenter")
+    options = {name: str(value) for name, value in server.store_options().items()}
+    options["vmware_datastores"] = f"{server.datacenter}:{server.datastores[0]}"
+    server.trouble("fault", path="/", status=503, times=100_000)
+    glance = start_glance("vmware-gone", **arguments("vmware", options))
+    with GlanceClient(glance.url) as client:
+        image_id = refused(client, glance, "down at the start")
+        server.trouble("clear")
+        stored(client, image_id)
+        image_id = client.create("gone in the middle")
+        server.trouble("fault", method="PUT", cut=9 * MIB)
+        client.upload(image_id, half_and_half(lambda: None), store=NAME, expect=503)
+        assert client.show(image_id)["status"] == "queued"
+        server.trouble("clear")
+        stored(client, image_id)
+        assert server.files() == []
