@@ -8,30 +8,62 @@ import contextlib
 import hashlib
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from glance_store import exceptions, location
 from glance_store.cli import files
 from glance_store.cli.errors import FAILED, OK, UsageError
 from glance_store.cli.output import Output, Progress, ProgressReader, human_size
-from glance_store.cli.stores import Stores, scheme_of
+from glance_store.cli.stores import StoreInfo, Stores, scheme_of
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.upload import upload
 
+_METRICS: dict[str, tuple[str, str, Callable[[StoreInfo], float | None]]] = {
+    "glance_store_up": ("gauge", "Whether the store is well.", lambda info: int(info.healthy)),
+    "glance_store_probe_seconds": (
+        "gauge",
+        "How long it took to find out.",
+        lambda info: info.latency,
+    ),
+    "glance_store_total_bytes": ("gauge", "Room of the backend.", lambda info: info.total),
+    "glance_store_free_bytes": ("gauge", "Free room of the backend.", lambda info: info.free),
+    "glance_store_used_bytes": ("gauge", "Used room of the backend.", lambda info: info.used),
+}
 _STORE_COLUMNS = ("id", "driver", "capabilities", "default", "weight", "health")
 
 
 def stores(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """List the stores."""
-    listing = opened.listing()
-    output.table([info._asdict() for info in listing], _STORE_COLUMNS)
+    listing = opened.listing(args.timeout)
+    if args.prometheus:
+        output.write(metrics(listing))
+    else:
+        output.table([info._asdict() for info in listing], _STORE_COLUMNS)
     problem = opened.default_problem()
     if problem:
         output.warn(problem)
     if args.check and (problem or not all(info.healthy for info in listing)):
         return FAILED
     return OK
+
+
+def metrics(listing: Sequence[StoreInfo]) -> str:
+    """Return facts of stores for Prometheus.
+
+    The form is https://prometheus.io/docs/instrumenting/exposition_formats/ (text).
+
+    :param listing: the stores
+    """
+    lines = []
+    for name, (kind, text, value) in _METRICS.items():
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        for info in listing:
+            found = value(info)
+            if found is not None:
+                labels = f'store="{info.id}",driver="{info.driver}"'
+                lines.append(f"{name}{{{labels}}} {found}")
+    return "\n".join(lines)
 
 
 def put(args: argparse.Namespace, opened: Stores, output: Output) -> int:

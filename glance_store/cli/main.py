@@ -153,6 +153,22 @@ def _add_stores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 when something is wrong with a store"
     )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long the stores may take to say how they are (default: 30)",
+    )
+    parser.add_argument(
+        "--prometheus", action="store_true", help="print metrics in the text form of Prometheus"
+    )
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no number of seconds")
+    return float(text)
 
 
 def _add_uri(parser: argparse.ArgumentParser) -> None:

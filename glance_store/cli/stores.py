@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +14,9 @@ from oslo_config import cfg
 from glance_store import backend, exceptions, location, multi_backend, registry
 from glance_store.capabilities import BitMasks
 from glance_store.cli.errors import UsageError, describe, one_line
+from glance_store.inventory import Capacity
+
+LOG = logging.getLogger(__name__)
 
 _CAPABILITIES = (
     ("read", BitMasks.READ_ACCESS),
@@ -20,7 +26,11 @@ _CAPABILITIES = (
 
 
 class StoreInfo(NamedTuple):
-    """One store as the operator sees it; `health` is a text, `healthy` whether it is a good one."""
+    """One store as the operator sees it.
+
+    `health` is a text, `healthy` whether it is a good one, `latency` how many seconds it took to
+    find out; `total`, `free` and `used` are bytes of its backend, as far as that tells.
+    """
 
     id: str
     driver: str
@@ -30,6 +40,10 @@ class StoreInfo(NamedTuple):
     weight: int
     healthy: bool
     health: str
+    latency: float | None = None
+    total: int | None = None
+    free: int | None = None
+    used: int | None = None
 
 
 class Stored(NamedTuple):
@@ -79,6 +93,38 @@ def _unserved(scheme: str) -> exceptions.UnknownScheme:
     return exceptions.UnknownScheme(f"No store that is loaded serves '{one_line(scheme)}'")
 
 
+class _Probe:
+    """Asks a store how it is, in a thread of its own: it may never answer."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._done = threading.Event()
+        self._result: tuple[bool, str] = (False, "")
+        self.latency: float | None = None
+        self.room = Capacity(None, None, None)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        self._result = _health(self._store)
+        self.latency = round(time.monotonic() - begun, 3)
+        try:
+            self.room = self._store.capacity() or self.room
+        except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
+            LOG.debug("The room of a store is not known: %s", describe(exc))
+        self._done.set()
+
+    def result(self, deadline: float, limit: float) -> tuple[bool, str]:
+        """Return whether the store is well, and a text.
+
+        :param deadline: until when it may take, on the monotonic clock
+        :param limit: seconds that it has had, for the text
+        """
+        if not self._done.wait(max(0.0, deadline - time.monotonic())) and self.latency is None:
+            return False, f"no answer in {limit:g} s"
+        return self._result
+
+
 def _health(store: Any) -> tuple[bool, str]:
     if store.configuration_error is not None:
         state = "read-only" if store.is_capable(BitMasks.READ_ACCESS) else "unusable"
@@ -89,8 +135,9 @@ def _health(store: Any) -> tuple[bool, str]:
         return False, describe(exc)
 
 
-def _info(name: str, entry: str, store: Any, default: bool) -> StoreInfo:
-    healthy, health = _health(store)
+def _info(
+    name: str, entry: str, store: Any, default: bool, probe: _Probe, healthy: bool, health: str
+) -> StoreInfo:
     return StoreInfo(
         id=name,
         driver=entry,
@@ -100,6 +147,8 @@ def _info(name: str, entry: str, store: Any, default: bool) -> StoreInfo:
         weight=int(store.weight),
         healthy=healthy,
         health=health,
+        latency=probe.latency,
+        **probe.room._asdict(),
     )
 
 
@@ -141,8 +190,14 @@ class Stores:
                 return registry.store_of_scheme(schemes[0])
         raise _unserved(name)
 
-    def listing(self) -> list[StoreInfo]:
-        """Return all stores, also those that could not be loaded."""
+    def listing(self, limit: float) -> list[StoreInfo]:
+        """Return all stores, also those that could not be loaded.
+
+        :param limit: seconds for all of them to say how they are; they are asked at the same time
+        """
+        loaded = self._loaded()
+        probes = {name: _Probe(store) for name, store in loaded.items()}
+        deadline = time.monotonic() + limit
         default = default_store(self._conf, self._multi)
         # Without identifiers the default store is named by a scheme.
         by_scheme = not self._multi
@@ -152,8 +207,10 @@ class Stores:
                 self._drivers[name],
                 store,
                 name == default or (by_scheme and default in store.get_schemes()),
+                probes[name],
+                *probes[name].result(deadline, limit),
             )
-            for name, store in self._loaded().items()
+            for name, store in loaded.items()
         ]
         result += [
             _failed(name, self._drivers[name], reason, name == default)

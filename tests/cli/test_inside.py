@@ -16,7 +16,8 @@ import pytest
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store.cli import commands, errors, files, output
+from glance_store._drivers.filesystem import Store
+from glance_store.cli import commands, errors, files, output, stores
 from glance_store.cli import config as config_module
 from glance_store.cli.main import main
 
@@ -245,3 +246,36 @@ def test_fewer_bytes_than_promised_are_an_error():
     with pytest.raises(exceptions.TruncatedImage):
         list(commands._delivered(Chunks([b"ab"]), 3, nothing))
     assert closed == [True, True]
+
+
+def test_stores_that_do_not_answer(base, monkeypatch, capfd):
+    """They are asked at the same time, and cost their limit once; the others are shown."""
+    answer, asked = threading.Event(), []
+    health = Store.check_health
+
+    def silent(store):
+        asked.append(store.backend_group)
+        if len(asked) < 2:
+            answer.wait(60)
+        return health(store)
+
+    monkeypatch.setattr(Store, "check_health", silent)
+    try:
+        assert main([*base, "stores", "--timeout", "0.3", "--json"]) == 0
+    finally:
+        answer.set()
+    found = {one["id"]: one for one in json.loads(capfd.readouterr().out)}
+    stuck, other = asked
+    assert found[stuck]["health"] == "no answer in 0.3 s"
+    assert found[stuck]["latency"] is None
+    assert found[other]["healthy"] is True
+
+
+def test_a_store_that_can_do_nothing():
+    class Unusable:
+        configuration_error = "no library"
+
+        def is_capable(self, *_capabilities):
+            return False
+
+    assert stores._health(Unusable()) == (False, "unusable: no library")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from .command import Command, one_line_error
@@ -42,12 +44,17 @@ def test_table_has_a_line_for_each_store(command, tmp_path):
     ]
 
 
-def test_json_has_all_facts(command):
+def test_json_has_all_facts(command, tmp_path):
     result = command("stores", "--json")
     assert result.code == 0
     fast = listed(result)["fast"]
     health = fast.pop("health")
     assert health.startswith("ok")
+    assert 0 <= fast.pop("latency") < 60
+    room = os.statvfs(tmp_path)
+    assert fast.pop("total") == room.f_blocks * room.f_frsize
+    assert 0 <= fast.pop("free") <= room.f_blocks * room.f_frsize
+    assert fast.pop("used") > 0
     assert fast == {
         "id": "fast",
         "driver": "file",
@@ -97,13 +104,33 @@ def test_what_is_wrong_is_said(sick):
     assert "default_backend" in line
 
 
-def test_a_store_that_can_do_nothing(tmp_path):
+def test_a_store_without_its_options(tmp_path):
     config = tmp_path / "pending.conf"
     config.write_text("[DEFAULT]\nenabled_backends = datastores:vmware\n")
     datastores = listed(Command(config)("stores", "--json"))["datastores"]
-    assert datastores["capabilities"] == []
+    assert datastores["capabilities"] == ["read", "ranges"]
     assert datastores["healthy"] is False
-    assert datastores["health"].startswith("unusable: ")
+    assert datastores["health"].startswith("read-only: ")
+    assert "vmware_server_host is not set" in datastores["health"]
+
+
+def test_metrics(sick):
+    """Of every store, also those that are not well."""
+    result = sick("stores", "--prometheus")
+    lines = result.out.splitlines()
+    assert 'glance_store_up{store="one",driver="file"} 1' in lines
+    assert 'glance_store_up{store="two",driver="file"} 0' in lines
+    assert 'glance_store_up{store="none",driver="nodriver"} 0' in lines
+    assert "# TYPE glance_store_free_bytes gauge" in lines
+    assert any(line.startswith('glance_store_free_bytes{store="one"') for line in lines)
+    assert any(line.startswith('glance_store_probe_seconds{store="one"') for line in lines)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "soon"])
+def test_limits_that_are_refused(command, value):
+    result = command("stores", f"--timeout={value}")
+    assert "--timeout" in one_line_error(result)
+    assert result.code == 2
 
 
 def test_check_turns_it_into_an_exit_code(sick):
