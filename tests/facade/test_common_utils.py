@@ -42,6 +42,7 @@ DISTRIBUTIONS = {
     "swiftclient": "python-swiftclient",
     "tqdm": "tqdm",
     "urllib3": "urllib3",
+    "suds": "suds-community",
 }
 # No distribution of the package index has them.
 BINDINGS = {"rados", "rbd"}
