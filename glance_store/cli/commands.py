@@ -97,7 +97,7 @@ def get(args: argparse.Namespace, opened: Stores, output: Output) -> int:
         chunks, size = found.value
         written = 0
         with output.progress("get", size) as progress:
-            for chunk in _delivered(chunks, size, progress):
+            for chunk in delivered(chunks, size, progress):
                 destination.write(chunk)
                 written += len(chunk)
             destination.commit()
@@ -136,7 +136,7 @@ def verify(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     chunks, size = found.value
     with output.progress("verify", size) as progress:
         # An upload to nowhere: each digest gets a thread of its own.
-        result = upload(_delivered(chunks, size, progress), _Nowhere(), digests)
+        result = upload(delivered(chunks, size, progress), Nowhere(), digests)
     actual = {"checksum": result.checksum, "multihash": result.multihash}
     wrong = [name for name, value in expected.items() if value and value != actual[name]]
     verified = not wrong if any(expected.values()) else None
@@ -180,7 +180,7 @@ def remove(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     return OK
 
 
-def _delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[bytes]:
+def delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[bytes]:
     """Yield the chunks of an image; raise TruncatedImage when they are not as many as promised."""
     total = 0
     with contextlib.ExitStack() as stack:
@@ -216,7 +216,7 @@ def _verdict(expected: dict[str, str | None], wrong: list[str]) -> str:
     return "NO: " + ", ".join(f"{name} should be {expected[name]}" for name in wrong)
 
 
-class _Nowhere:
+class Nowhere:
     """A writer that keeps nothing."""
 
     block_size = 4 * 1024 * 1024

@@ -18,7 +18,7 @@ from glance_store.inventory import Leftover, StoredImage
 _T = TypeVar("_T")
 
 
-class _Stores:
+class SurveyedStores:
     """Goes through stores; one that fails does not keep the command from the others."""
 
     def __init__(self, args: argparse.Namespace, opened: Stores, output: Output) -> None:
@@ -51,7 +51,7 @@ class _Stores:
 
 def list_images(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """List what the stores hold, one line each."""
-    stores = _Stores(args, opened, output)
+    stores = SurveyedStores(args, opened, output)
     for name, store in stores.each():
         for image in stores.found(name, store.images):
             if args.state in (None, image.state):
@@ -85,7 +85,7 @@ def _moment(seconds: float | None) -> str:
 
 def usage(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """Sum up what the stores hold."""
-    stores = _Stores(args, opened, output)
+    stores = SurveyedStores(args, opened, output)
     rows: list[dict[str, Any]] = []
     for name, store in stores.each():
         row: dict[str, Any] = {"store": name, "images": 0, "bytes": 0, "used": 0}
@@ -119,7 +119,7 @@ def _short(size: int | None) -> str | None:
 
 def collect(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """List what interrupted uploads have left, or remove it."""
-    stores = _Stores(args, opened, output)
+    stores = SurveyedStores(args, opened, output)
     count, total = 0, 0
     for name, store in stores.each():
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from glance_store import inventory
-from glance_store.cli import commands, config, holdings
+from glance_store.cli import check, commands, config, holdings
 from glance_store.cli.errors import (
     OK,
     OutputClosedError,
@@ -43,6 +43,8 @@ examples:
   glance-store verify file:///srv/images/6ad4f0a2-... --checksum 9e107d9d372bb6826bd81d3542a419d6
 """
 
+# They go through all stores, or one.
+_SURVEYS = (holdings.list_images, holdings.usage, holdings.collect, check.check)
 _YOUNGEST = 3600.0
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -145,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_remove(add("rm", commands.remove, "remove an image"))
     _add_list(add("ls", holdings.list_images, "list what the stores hold"))
     _add_store(add("du", holdings.usage, "sum up what the stores hold, and their room"))
+    _add_check(add("check", check.check, "compare the stores with what the image service knows"))
     _add_collect(add("gc", holdings.collect, "find what interrupted uploads have left"))
     return parser
 
@@ -250,6 +253,45 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _sample(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    part, whole = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 0 < part <= whole:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no part of a whole, such as 1/7")
+    return part, whole
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no number between 1 and 999")
+    return int(text)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument(
+        "--expect",
+        metavar="FILE",
+        help="records of the image service, JSON lines or a table with a heading; - for stdin",
+    )
+    parser.add_argument("--data", action="store_true", help="read images and compare digests")
+    parser.add_argument(
+        "--sample",
+        type=_sample,
+        default="1/1",
+        metavar="N/M",
+        help="with --data: read a part of the images alone, always the same ones",
+    )
+    parser.add_argument(
+        "--parallel", type=_count, default=2, metavar="N", help="with --data: images at a time (2)"
+    )
+    parser.add_argument(
+        "--state-file",
+        metavar="FILE",
+        help="with --data: note there what is good, and leave out what is noted",
+    )
+
+
 def _age(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if found is None:
@@ -301,7 +343,7 @@ def _run(words: Sequence[str], output: Output) -> int:
     output.quiet = getattr(args, "quiet", False)
     output.as_json = getattr(args, "json", False)
     lists = args.run is commands.stores
-    surveys = args.run in (holdings.list_images, holdings.usage, holdings.collect)
+    surveys = args.run in _SURVEYS
     writes = args.run in (commands.put, commands.remove, holdings.collect)
     debug = getattr(args, "debug", False)
     # What is wrong with a store stands in the list of stores: a warning would repeat it.

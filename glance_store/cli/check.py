@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command check: compares the stores with what the image service knows. It changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from glance_store import exceptions, location
+from glance_store.cli import expected
+from glance_store.cli.commands import Nowhere, delivered
+from glance_store.cli.errors import FAILED, OK, UsageError, describe
+from glance_store.cli.expected import Expected
+from glance_store.cli.holdings import SurveyedStores
+from glance_store.cli.output import Output, Progress
+from glance_store.cli.stores import Stores
+from glance_store.inventory import COMPLETE, INCOMPLETE
+from glance_store.transfer.digest import Digests
+from glance_store.transfer.threads import Workers
+from glance_store.transfer.upload import upload
+
+_ERRORS = (exceptions.GlanceStoreException, exceptions.BackendException, OSError)
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be."""
+
+    problem: str
+    store: str
+    id: str
+    location: str
+    text: str
+
+
+class _Copy(NamedTuple):
+    """A complete image in a store that no record names by its location."""
+
+    store: str
+    id: str
+    uri: str
+    size: int | None
+
+
+def check(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Compare the stores with what the image service knows."""
+    records = expected.read(args.expect) if args.expect else []
+    if args.data and not records:
+        raise UsageError("--data needs records with digests: name them with --expect")
+    stores = SurveyedStores(args, opened, output)
+    survey = _Survey(opened, args.store, records, bool(args.expect))
+    count = 0
+    for finding in itertools.chain(survey.run(stores), _verify(args, opened, survey, output)):
+        count += 1
+        output.write(_line(finding, output.as_json))
+    output.note(f"{survey.images} images, {len(records)} records, {count} problems")
+    return FAILED if count or stores.code else OK
+
+
+def _line(finding: Finding, as_json: bool) -> str:
+    shown = finding._replace(location=location.redact(finding.location) if finding.location else "")
+    if as_json:
+        return json.dumps(shown._asdict())
+    where = f"{shown.id}  {shown.location}".rstrip()
+    return f"{shown.problem:<10}  {shown.store:<12}  {where}: {shown.text}"
+
+
+class _Survey:
+    """Holds what is in the stores against the records.
+
+    :param opened: the stores
+    :param only: name of the one store that is looked at, None for all
+    :param records: what the image service knows
+    :param knows: whether there are records: without them nothing is missing or orphaned
+    """
+
+    def __init__(
+        self, opened: Stores, only: str | None, records: list[Expected], knows: bool
+    ) -> None:
+        self._opened = opened
+        self._only = only
+        self._knows = knows
+        self._by_uri = {record.location: record for record in records}
+        self._ids = {record.id for record in records}
+        self._found_at: dict[str, list[str]] = {}
+        self.present: list[Expected] = []
+        self.images = 0
+
+    def run(self, stores: SurveyedStores) -> Iterator[Finding]:
+        """Yield what is wrong."""
+        unknown: list[_Copy] = []
+        for name, store in stores.each():
+            for image in stores.found(name, store.images):
+                if image.state == INCOMPLETE:
+                    yield Finding(
+                        "incomplete",
+                        name,
+                        image.image_id,
+                        "",
+                        "an upload has not completed it: it goes on, or glance-store gc finds it",
+                    )
+                elif image.state == COMPLETE and image.uri is not None:
+                    self.images += 1
+                    self._found_at.setdefault(image.image_id, []).append(name)
+                    record = self._by_uri.pop(image.uri, None)
+                    if record is None:
+                        unknown.append(_Copy(name, image.image_id, image.uri, image.size))
+                    else:
+                        self.present.append(record)
+                        yield from _size_of(record, name, image.size)
+        if self._knows:
+            yield from self._absent()
+            yield from self._unknown(unknown)
+        yield from self._twice()
+
+    def _absent(self) -> Iterator[Finding]:
+        """Yield records whose images are not there, also under other forms of their locations."""
+        for record in self._by_uri.values():
+            try:
+                found = self._opened.size(record.location, self._only)
+            except exceptions.NotFound:
+                yield Finding("missing", self._only or "", record.id, record.location, "not found")
+            except exceptions.UnknownScheme as exc:
+                if self._only is None:
+                    yield _failed(record, "", exc)
+            except _ERRORS as exc:
+                yield _failed(record, self._only or "", exc)
+            else:
+                self.present.append(record)
+                yield from _size_of(record, found.store, found.value)
+
+    def _unknown(self, unknown: Iterable[_Copy]) -> Iterator[Finding]:
+        there = {record.id for record in self.present}
+        for copy in unknown:
+            if copy.id not in self._ids:
+                text = "no record of the image service names it"
+                yield Finding("orphan", copy.store, copy.id, copy.uri, text)
+            elif copy.id not in there:
+                text = "the image is here, and its record names another location"
+                yield Finding("elsewhere", copy.store, copy.id, copy.uri, text)
+
+    def _twice(self) -> Iterator[Finding]:
+        """Yield images that are in a store more than once; in several stores they may be."""
+        for image_id, names in self._found_at.items():
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                text = "the store has more than one image of this id"
+                yield Finding("twice", name, image_id, "", text)
+
+
+def _size_of(record: Expected, store: str, size: int | None) -> Iterator[Finding]:
+    if size and record.size is not None and size != record.size:
+        text = f"{size} bytes instead of {record.size}"
+        yield Finding("size", store, record.id, record.location, text)
+
+
+def _failed(record: Expected, store: str, exc: BaseException) -> Finding:
+    return Finding("failed", store, record.id, record.location, describe(exc))
+
+
+def _verify(
+    args: argparse.Namespace, opened: Stores, survey: _Survey, output: Output
+) -> Iterator[Finding]:
+    """Read images, several at a time, and compare their digests."""
+    if not args.data:
+        return
+    part, whole = args.sample
+    done = _State(args.state_file)
+    wanted = [
+        record
+        for record in survey.present
+        if zlib.crc32(record.id.encode()) % whole < part and record.location not in done
+    ]
+    size = sum(record.size or 0 for record in wanted)
+    workers = Workers(args.parallel, "glance_store-check")
+    with output.progress("check", size) as progress:
+        tasks = {workers.submit(_digest, opened, args.store, one, progress): one for one in wanted}
+        try:
+            for task in concurrent.futures.as_completed(tasks):
+                record = tasks[task]
+                finding = task.result()
+                if finding is None:
+                    done.add(record.location)
+                else:
+                    yield finding
+        finally:
+            for task in tasks:
+                task.cancel()
+            workers.close()
+
+
+def _digest(
+    opened: Stores, store: str | None, record: Expected, progress: Progress
+) -> Finding | None:
+    """Return what is wrong with the data of an image; None if nothing is."""
+    try:
+        digests = Digests(record.hash_algo or "sha512")
+        found = opened.open(record.location, store, 0, None)
+        chunks, size = found.value
+        # An upload to nowhere: each digest gets a thread of its own.
+        result = upload(delivered(chunks, size, progress), Nowhere(), digests)
+    except _ERRORS as exc:
+        return _failed(record, store or "", exc)
+    wrong = []
+    if record.size is not None and result.size != record.size:
+        wrong.append(f"{result.size} bytes instead of {record.size}")
+    if record.checksum and result.checksum != record.checksum:
+        wrong.append(f"md5 is {result.checksum} instead of {record.checksum}")
+    if record.hash_value and result.multihash != record.hash_value:
+        wrong.append(f"{record.hash_algo or 'sha512'} is {result.multihash}")
+    if not wrong:
+        return None
+    return Finding("damaged", found.store, record.id, record.location, "; ".join(wrong))
+
+
+class _State:
+    """The locations that were found good by an earlier run, in a file that each run adds to.
+
+    :param name: of the file, None for none
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+        self._known: set[str] = set()
+        if name is not None:
+            with contextlib.suppress(FileNotFoundError), open(name, encoding="utf-8") as file:
+                self._known = set(file.read().splitlines())
+
+    def __contains__(self, uri: str) -> bool:
+        return self._mark(uri) in self._known
+
+    @staticmethod
+    def _mark(uri: str) -> str:
+        # Locations may hold passwords.
+        return hashlib.sha256(uri.encode()).hexdigest()
+
+    def add(self, uri: str) -> None:
+        """Note that an image is good."""
+        if self._name is not None:
+            with open(self._name, "a", encoding="utf-8") as file:
+                file.write(self._mark(uri) + "\n")

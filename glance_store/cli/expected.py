@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image service knows of its images: a file of JSON lines, or a table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TextIO
+
+from glance_store.cli.errors import UsageError
+
+FIELDS = ("id", "location", "size", "checksum", "hash_algo", "hash_value")
+_REQUIRED = ("id", "location")
+
+
+class Expected(NamedTuple):
+    """One location of an image. Empty texts and None: the image service does not say."""
+
+    id: str
+    location: str
+    size: int | None
+    checksum: str
+    hash_algo: str
+    hash_value: str
+
+
+def read(name: str) -> list[Expected]:
+    """Return the records of a file.
+
+    :param name: of the file, - for the standard input
+    :raises UsageError: it cannot be read, or a line has another form
+    """
+    with _opened(name) as file:
+        first = file.readline()
+        if not first.strip():
+            return []
+        rows = _objects(first, file) if first.lstrip().startswith("{") else _table(first, file)
+        return [_record(row, f"{name}, line {number}") for number, row in rows]
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[TextIO]:
+    if name == "-":
+        if sys.stdin is None:
+            raise UsageError("the standard input is closed")
+        yield sys.stdin
+        return
+    try:
+        with open(name, encoding="utf-8", newline="") as file:
+            yield file
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{name} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+def _objects(first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    line, number = first, 1
+    while line:
+        if line.strip():
+            try:
+                found = json.loads(line)
+            except ValueError:
+                found = None
+            if not isinstance(found, dict):
+                raise UsageError(f"line {number} is not a JSON object: {line[:80]!r}")
+            yield number, found
+        line, number = file.readline(), number + 1
+
+
+def _table(first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    # mysql --batch and psql --no-align separate by tabs and by bars.
+    separator = next((char for char in "\t|;," if char in first), ",")
+    columns = next(csv.reader([first], delimiter=separator))
+    names = [column.strip().lower() for column in columns]
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise UsageError(
+            f"the first line has to name the columns, among them {' and '.join(missing)}; the "
+            f"others may be {', '.join(FIELDS[2:])}"
+        )
+    for number, values in enumerate(csv.reader(file, delimiter=separator), start=2):
+        if values:
+            yield number, dict(zip(names, values, strict=False))
+
+
+def _record(row: Mapping[str, Any], where: str) -> Expected:
+    texts = {name: _text(row.get(name)) for name in FIELDS}
+    for name in _REQUIRED:
+        if not texts[name]:
+            raise UsageError(f"{where}: {name} is missing")
+    size = texts["size"]
+    if size and not size.isdecimal():
+        raise UsageError(f"{where}: the size {size[:40]!r} is no number of bytes")
+    return Expected(
+        texts["id"],
+        texts["location"],
+        int(size) if size else None,
+        texts["checksum"].lower(),
+        texts["hash_algo"].lower(),
+        texts["hash_value"].lower(),
+    )
+
+
+def _text(value: Any) -> str:
+    text = "" if value is None else str(value).strip()
+    # As databases print what is not there.
+    return "" if text.upper() == "NULL" or text == "\\N" else text

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`glance-store check`: what the stores have is held against what the image service knows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from .command import one_line_error
+
+
+def record(location, image_id, data, **changed):
+    values = {
+        "id": image_id,
+        "location": location,
+        "size": len(data),
+        "checksum": hashlib.md5(data).hexdigest(),
+        "hash_algo": "sha256",
+        "hash_value": hashlib.sha256(data).hexdigest(),
+    }
+    return {**values, **changed}
+
+
+@pytest.fixture
+def stocked(command, small, tmp_path):
+    """Return records of twelve images."""
+    folder = tmp_path / "fast"
+    folder.mkdir()
+    data = small.read_bytes()
+    made = []
+    for number in range(12):
+        shutil.copy(small, folder / f"image-{number}")
+        made.append(record(f"file://{folder}/image-{number}", f"image-{number}", data))
+    return made
+
+
+def expect(command, records, *words):
+    return command("check", "--expect=-", "--json", *words, data=as_lines(records))
+
+
+def as_lines(records):
+    return "".join(json.dumps(one) + "\n" for one in records).encode()
+
+
+def found(result):
+    return {(one["problem"], one["id"]) for one in map(json.loads, result.out.splitlines())}
+
+
+def test_all_is_well(command, stocked):
+    for words in ((), ("--data",), ("fast",), ("--data", "--parallel", "3", "--sample", "1/3")):
+        result = expect(command, stocked, *words)
+        assert (result.code, result.out, result.err) == (0, "", "")
+    result = command("check", "--expect=-", data=as_lines(stocked))
+    assert result.out == "12 images, 12 records, 0 problems\n"
+
+
+def test_five_kinds_of_damage(command, stocked, tmp_path):
+    """Each is found, and nothing else is reported or changed."""
+    folder = tmp_path / "fast"
+    (folder / "image-1").unlink()
+    (folder / "image-2").write_bytes(b"short")
+    damaged = bytearray((folder / "image-3").read_bytes())
+    damaged[5000] ^= 1
+    (folder / "image-3").write_bytes(damaged)
+    (folder / "image-4").rename(tmp_path / "cheap-4")
+    (tmp_path / "cheap").mkdir()
+    (tmp_path / "cheap-4").rename(tmp_path / "cheap" / "image-4")
+    (folder / "forgotten").write_bytes(b"data")
+    (folder / ".glance_store-0123456789abcdef.partial").write_bytes(b"half")
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    apparent = {
+        ("missing", "image-1"),
+        ("size", "image-2"),
+        ("missing", "image-4"),
+        ("elsewhere", "image-4"),
+        ("orphan", "forgotten"),
+        ("incomplete", ".glance_store-0123456789abcdef.partial"),
+    }
+    result = expect(command, stocked)
+    assert result.code == 1
+    assert found(result) == apparent
+    result = expect(command, stocked, "--data")
+    assert found(result) == apparent | {("damaged", "image-2"), ("damaged", "image-3")}
+    after = sorted((str(path), path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    assert after == before
+
+
+def test_without_records(command, stocked, tmp_path):
+    """Nothing can be missing then; what is not complete is seen all the same."""
+    assert command("check").code == 0
+    (tmp_path / "fast" / ".glance_store-0123456789abcdef.partial").touch()
+    result = command("check")
+    assert result.code == 1
+    assert result.out.startswith("incomplete  fast")
+    assert "--data needs records" in one_line_error(command("check", "--data"))
+
+
+def test_other_forms_of_a_location(command, stocked):
+    """A record with an older form of the location is right as well."""
+    old = [dict(one, location=one["location"].replace("file:", "filesystem:")) for one in stocked]
+    assert found(expect(command, old, "--data")) == set()
+
+
+@pytest.mark.parametrize("separator", [",", "\t", "|", ";"])
+def test_tables(command, stocked, separator):
+    """As databases print them."""
+    lines = [separator.join(["id", "location", "size", "checksum"])]
+    lines += [
+        separator.join([one["id"], one["location"], "NULL", one["checksum"]]) for one in stocked[1:]
+    ]
+    result = command("check", "--expect=-", "--json", data="\n".join(lines).encode())
+    assert found(result) == {("orphan", "image-0")}
+
+
+def test_it_goes_on_where_it_stopped(command, stocked, tmp_path):
+    """What was found good is not read again; what was not is."""
+    state = tmp_path / "state"
+    path = tmp_path / "fast" / "image-0"
+    data = path.read_bytes()
+    path.write_bytes(b"x" * len(data))
+    words = ("--data", f"--state-file={state}")
+    assert found(expect(command, stocked, *words)) == {("damaged", "image-0")}
+    assert len(state.read_text().splitlines()) == 11
+    for number in range(1, 12):
+        (tmp_path / "fast" / f"image-{number}").write_bytes(b"y" * len(data))
+    path.write_bytes(data)
+    assert expect(command, stocked, *words).code == 0
+    assert "file:" not in state.read_text()
+
+
+def test_a_sample_is_always_the_same(command, stocked, tmp_path):
+    for number in range(12):
+        path = tmp_path / "fast" / f"image-{number}"
+        path.write_bytes(b"x" * path.stat().st_size)
+    parts = [found(expect(command, stocked, "--data", f"--sample={part}/3")) for part in (1, 1, 2)]
+    assert parts[0] == parts[1] < parts[2]
+    assert 0 < len(parts[0]) < 12
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("size,checksum\n1,2\n", "name the columns"),
+        ('{"id": "x"}\n', "location is missing"),
+        ('{"id": "x", "location": "file:///x", "size": "many"}\n', "is no number"),
+        ("{broken\n", "is not a JSON object"),
+    ],
+)
+def test_records_that_are_none(command, text, words):
+    result = command("check", "--expect=-", data=text.encode())
+    assert words in one_line_error(result)
+    assert result.code == 2
+
+
+def test_a_file_that_is_not_there(command):
+    assert "nowhere.json cannot be read" in one_line_error(
+        command("check", "--expect=nowhere.json")
+    )
+
+
+@pytest.mark.parametrize("words", [["--sample=2/1"], ["--sample=half"], ["--parallel=0"]])
+def test_arguments_that_are_refused(command, words):
+    assert command("check", *words).code == 2
