@@ -9,6 +9,7 @@ when it is tried.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -31,9 +32,13 @@ _SAMPLE = 0.04
 _ENOUGH = 0.9
 # One alone begins with this part of the range of those side by side, and the next is so many times
 # as long: each can show that several would be faster. When they were not it gets long at once.
-_FIRST = 1 / 4
+_FIRST = 1 / 8
 _GROWTH = 4
 _LONGEST = 128
+# Several begin with this part of a range for each thread, so many times. They are judged by the
+# second time; all may have begun a third one by then.
+_SHORT = 1 / 4
+_TRIED = 3
 
 
 class _Meter:
@@ -131,20 +136,27 @@ class Streams:
 
     def _side_by_side(self, position: int, threads: int, alone: _Meter) -> Iterator[bytes]:
         """Yield what follows from several answers, as long as that is faster than one."""
+        short = max(1, int(_SHORT * self._reader.range_size))
+        trial = _TRIED * threads * short
+        # Of a short rest there would be nothing left to decide about.
+        open_question = self._end - position > 2 * trial
+        begun = position + trial if open_question else position
         # All threads end at the same time when their ranges are of one size.
-        rest = self._end - position
+        rest = self._end - begun
         rounds = -(-rest // (threads * self._reader.range_size))
         size = -(-rest // (threads * rounds))
-        parts = pieces(self._reader, position, self._end, size)
+        parts = itertools.chain(
+            pieces(self._reader, position, begun, short),
+            pieces(self._reader, begun, self._end, size),
+        )
         self._beside = beside = ReadAhead(self._reader, parts, self._read, threads)
         if self._stopped.is_set():
             return
         meter = _Meter()
-        open_question = True
         # The first of all ranges come at the same time, after a while without any.
-        for chunk in meter.over(beside.chunks(), threads * size):
+        for chunk in meter.over(beside.chunks(), threads * short):
             yield chunk
-            if open_question and meter.bytes >= threads * size:
+            if open_question and meter.bytes >= threads * short:
                 open_question = False
                 if not meter.keeps_up(alone):
                     beside.wind_down()

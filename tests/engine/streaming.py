@@ -14,13 +14,15 @@ from .memory import PATIENCE, Hook, MemoryReader
 
 RANGE = 128
 CHUNK = RANGE // 32  # of so many chunks is a range
-FIRST = RANGE // 4  # bytes of the first request
+FIRST = RANGE // 8  # bytes of the first request
+SHORT = RANGE // 4  # bytes of those that several are tried with
 LONG = 128 * RANGE
 THREADS = 3
 # Seconds for a byte: of one stream, and of several.
 SLOW, FASTER, FAST = 1.0, 0.01, 0.0
-# Of an image of this size, slow at first, threads read nine ranges.
-SIZE = FIRST + 9 * RANGE
+TRIAL = 9 * SHORT
+# Of an image of this size, slow at first, threads read nine short ranges and nine others.
+SIZE = FIRST + TRIAL + 9 * RANGE
 
 
 class MemoryStream:

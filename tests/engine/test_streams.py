@@ -25,9 +25,11 @@ from .streaming import (
     FIRST,
     LONG,
     RANGE,
+    SHORT,
     SIZE,
     SLOW,
     THREADS,
+    TRIAL,
     Clock,
     StreamingMemoryReader,
     ticking,
@@ -161,7 +163,7 @@ def test_a_chunk_has_a_megabyte_at_most() -> None:
 )
 def test_few_long_requests_and_no_thread(alone: float, between: float, concurrency: int) -> None:
     """A fast backend, be the consumer slow or not; or one that takes no second connection."""
-    lengths = [FIRST, RANGE, 4 * RANGE, 16 * RANGE, 64 * RANGE, LONG, LONG, 7]
+    lengths = [FIRST * 4**power for power in range(6)] + [LONG, LONG, 7]
     with ticking(alone) as clock, count_threads() as started:
         data = pattern(sum(lengths))
         reader = StreamingMemoryReader(data, concurrency, range_size=RANGE, on_data=clock.spend)
@@ -206,10 +208,11 @@ def test_side_by_side_for_a_slow_connection(alone: float) -> None:
     all_of_them = threading.Barrier(THREADS)
 
     def on_read(offset: int) -> None:
-        if offset >= FIRST and (offset - FIRST) % 112 == 0:
+        begun = offset - FIRST
+        if begun in range(0, TRIAL, SHORT) or (begun >= TRIAL and (begun - TRIAL) % 112 == 0):
             all_of_them.wait(PATIENCE)
 
-    data = pattern(FIRST + 1000)
+    data = pattern(FIRST + TRIAL + 1000)
     with ticking(alone, alone / 100) as clock:
         reader = StreamingMemoryReader(
             data, THREADS, range_size=RANGE, on_read=on_read, on_data=clock.spend
@@ -217,24 +220,27 @@ def test_side_by_side_for_a_slow_connection(alone: float) -> None:
         assert fetched(reader, clock) == data
     assert reader.ranges(beside=False) == [(0, FIRST)]
     beside = sorted(reader.ranges(beside=True))
+    assert beside[:9] == [(FIRST + at, SHORT) for at in range(0, TRIAL, SHORT)]
     # Three rounds of three; seven ranges of 128 and one of 104 would leave a thread idle.
-    assert beside == [(FIRST + at, 112) for at in range(0, 896, 112)] + [(FIRST + 896, 104)]
+    rest = FIRST + TRIAL
+    assert beside[9:] == [(rest + at, 112) for at in range(0, 896, 112)] + [(rest + 896, 104)]
     assert reader.most_open == THREADS
 
 
 def test_side_by_side_later() -> None:
     """A connection that gets slow; each request is judged by itself."""
-    data = pattern(FIRST + RANGE + 4 * RANGE + 9 * RANGE)
+    data = pattern(21 * FIRST + TRIAL + 9 * RANGE)
 
     def on_data(size: int) -> None:
-        if reader.streams[-1].offset >= FIRST + RANGE:
+        if reader.streams[-1].offset >= 5 * FIRST:
             clock.spend(size)
 
     reader = StreamingMemoryReader(data, THREADS, range_size=RANGE, on_data=on_data)
     with ticking(SLOW) as clock:
         assert fetched(reader, clock) == data
-    assert [length for _offset, length in reader.ranges(beside=False)] == [FIRST, RANGE, 4 * RANGE]
-    assert len(reader.ranges(beside=True)) == 9
+    lengths = [length for _offset, length in reader.ranges(beside=False)]
+    assert lengths == [FIRST, 4 * FIRST, 16 * FIRST]
+    assert len(reader.ranges(beside=True)) == 18
 
 
 @pytest.mark.parametrize(("rest", "threads"), [(RANGE, 0), (RANGE + 1, THREADS)])
@@ -248,8 +254,10 @@ def test_threads_are_for_more_than_a_range(rest: int, threads: int) -> None:
 
 def test_the_window_is_full_and_no_wider() -> None:
     """A consumer that stands still finds so many ranges read ahead, and never more."""
-    data = pattern(SIZE)
-    done, limit = 0, THREADS * RANGE
+    size = 2 * TRIAL // (THREADS * 2)
+    # So little that nothing is tried.
+    data = pattern(FIRST + 2 * TRIAL)
+    done, limit = 0, THREADS * size
     excess: list[int] = []
     more = threading.Condition()
 
@@ -268,12 +276,12 @@ def test_the_window_is_full_and_no_wider() -> None:
     with ticking(SLOW) as clock:
         chunks = clock.consume(Download(reader))
         assert b"".join(next(chunks) for _number in range(FIRST // CHUNK)) == data[:FIRST]
-        for at in range(FIRST, SIZE, CHUNK):
+        for at in range(FIRST, len(data), CHUNK):
             with more:
-                limit = (THREADS + (at + CHUNK - FIRST) // RANGE) * RANGE
+                limit = (THREADS + (at + CHUNK - FIRST) // size) * size
             assert next(chunks) == data[at : at + CHUNK]
             with more:
-                full = min(limit, 9 * RANGE)
+                full = min(limit, 2 * TRIAL)
                 assert more.wait_for(lambda full=full: done >= full, PATIENCE)
     assert excess == []
     reader.check_closed()
@@ -282,7 +290,7 @@ def test_the_window_is_full_and_no_wider() -> None:
 @pytest.mark.parametrize("beside", [1.12 * SLOW, 3 * SLOW])
 def test_back_to_one_when_several_are_slower(beside: float) -> None:
     """What has been begun is delivered; then comes a long request, and then another attempt."""
-    data = pattern(FIRST + 9 * RANGE + LONG + 9 * RANGE)
+    data = pattern(FIRST + TRIAL + LONG + 9 * RANGE)
     with ticking(SLOW, beside) as clock:
         reader = StreamingMemoryReader(data, THREADS, range_size=RANGE, on_data=clock.spend)
         assert fetched(reader, clock) == data
@@ -299,7 +307,7 @@ def test_back_to_one_when_several_are_slower(beside: float) -> None:
 def test_several_are_judged_when_all_have_begun() -> None:
     """Their first bytes are slow ones."""
     data = pattern(SIZE)
-    left = RANGE // 2
+    left = SHORT // 2
 
     def on_data(size: int) -> None:
         nonlocal left
@@ -316,16 +324,16 @@ def test_several_are_judged_when_all_have_begun() -> None:
     with ticking(SLOW, SLOW) as clock:
         assert fetched(reader, clock) == data
     assert len(reader.ranges(beside=False)) == 1
-    assert len(reader.ranges(beside=True)) == 9
+    assert len(reader.ranges(beside=True)) == 18
 
 
 def test_several_are_judged_once() -> None:
     """They get slow when that has been done."""
-    data = pattern(FIRST + 18 * RANGE)
+    data = pattern(FIRST + TRIAL + 18 * RANGE)
 
     def on_data(size: int) -> None:
         # The ninth one may have been begun when it is judged, the twelfth one may not.
-        if sum(stream.length for stream in reader.streams) > FIRST + 12 * RANGE:
+        if sum(stream.length for stream in reader.streams) > FIRST + TRIAL + 3 * RANGE:
             clock.spend(10 * size)
         elif threading.current_thread() is consumer:
             clock.spend(size)
@@ -377,13 +385,13 @@ def test_what_is_fast_enough(seconds: float, enough: bool) -> None:
 
 def test_short_waits_are_added_up() -> None:
     """Of a few bytes nobody can tell how fast they come, of some times as many they can."""
-    data = pattern(FIRST + RANGE + 9 * RANGE)
+    data = pattern(5 * FIRST + TRIAL + 9 * RANGE)
     with ticking(SLOW) as clock:
         reader = StreamingMemoryReader(data, THREADS, range_size=RANGE, on_data=clock.spend)
-        with mock.patch.object(streams, "_SAMPLE", (FIRST + RANGE / 2) * SLOW):
+        with mock.patch.object(streams, "_SAMPLE", 2 * FIRST * SLOW):
             assert fetched(reader, clock) == data
-    assert reader.ranges(beside=False) == [(0, FIRST), (FIRST, RANGE)]
-    assert len(reader.ranges(beside=True)) == 9
+    assert reader.ranges(beside=False) == [(0, FIRST), (FIRST, 4 * FIRST)]
+    assert len(reader.ranges(beside=True)) == 18
 
 
 def test_a_chunk_is_handed_out_before_its_piece_is_read() -> None:

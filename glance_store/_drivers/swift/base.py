@@ -45,7 +45,7 @@ _HELD = 8 * MIB
 # What is sent while it comes in is handed on in blocks of this: Swift ends a request when nothing
 # has come for a minute, and the sources of images can be slow.
 _STREAMED_BLOCK = MIB
-# Of what a request costs little depends on how much it asks for: 32 MiB.
+# Of what a request costs little depends on how much it asks for: 32 MiB, as much as a segment has.
 _READS_IN_A_RANGE = 8
 
 

@@ -436,9 +436,9 @@ the same. An image that is one object is always compared.
         help="""
 How many ranges of an image a download requests at once at most.
 
-An image is read in one go as long as a connection is fast. Where several are
-faster, so many ranges of up to 32 MiB are requested side by side, and held in
-memory until they are read. With 1 that is never done.
+One connection is used as long as that is fast. Where several are faster, so
+many ranges of up to 32 MiB are requested side by side, and held in memory
+until they are read. With 1 that is never done.
 """,
     ),
     cfg.IntOpt(

@@ -4,6 +4,10 @@
 Mostly an image is one object to its reader, however many segments it has. Swift looks at one page
 of the segments of a dynamic large object, usually 10,000. Of an image with so many of them it says
 that it is empty, and it ignores ranges behind that page: such an image is read segment by segment.
+
+The proxy of Swift computes MD5 of segments that it sends whole, and the server behind it of objects
+that it sends from the first byte on, which takes longer than sending them. So a large object is not
+asked for in one go, but in ranges that end a little behind the beginning of a segment.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
     from glance_store.transfer.memory import Memory
     from glance_store.transfer.retry import Patience
 
+# Bytes between the beginning of a segment and the end of a range, where ranges have the bytes of a
+# segment.
+_BEHIND = 1024 * 1024
+
 
 class Piece(NamedTuple):
     """An object in which bytes of an image stand."""
@@ -44,9 +52,11 @@ class Pieces:
     """All bytes of an image.
 
     :param pieces: in the order of the image; there is at least one
+    :param in_segments: whether Swift puts the image together, or whoever reads it
     """
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[Piece], in_segments: bool = False) -> None:
+        self.in_segments = in_segments
         # Without a byte it would be requested for nothing.
         self._pieces = [piece for piece in pieces if piece.size] or list(pieces[:1])
         self._ends = list(itertools.accumulate(piece.size for piece in self._pieces))
@@ -55,18 +65,21 @@ class Pieces:
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def parts(self, offset: int, length: int) -> Iterator[tuple[Piece, int, int]]:
+    def parts(self, offset: int, length: int, most: int) -> Iterator[tuple[Piece, int, int]]:
         """Yield what a range consists of: an object, an offset in it, bytes.
 
         :param offset: first byte in the image
         :param length: bytes; the image has them
+        :param most: bytes that are asked for in one go where the image is in segments
         """
-        for number in range(bisect.bisect_right(self._ends, offset), len(self._pieces)):
-            if length <= 0:
-                return
+        cut = self.in_segments and length > most
+        while length > 0:
+            number = bisect.bisect_right(self._ends, offset)
             piece = self._pieces[number]
             begin = offset - (self._ends[number] - piece.size)
             taken = min(length, piece.size - begin)
+            if cut:
+                taken = min(taken, most - (offset - _BEHIND) % most)
             yield piece, begin, taken
             offset += taken
             length -= taken
@@ -98,9 +111,11 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
             for page in containers.pages(client, where, prefix, patience)
             for entry in page
         ]
-        return Pieces(segments or [Piece(container, obj, 0, "")])
+        return Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
+    static = head.headers.get("x-static-large-object", "").lower() == "true"
     # Of large objects the ETag stands for all segments together.
-    return Pieces([Piece(container, obj, size, bare_etag(head.headers.get("etag")).lower())])
+    whole = Piece(container, obj, size, bare_etag(head.headers.get("etag")).lower())
+    return Pieces([whole], in_segments=static or bool(place))
 
 
 class SwiftReader:
@@ -162,16 +177,19 @@ class SwiftReader:
 
         :param offset: first byte
         :param length: how many; the image has them
-        :raises BackendUnavailable: no answer, or not for that range
-        :raises SwiftError: the image is not the one that was opened
         """
-        parts = self._pieces.parts(offset, length)
-        if len(self._pieces) == 1:
-            return self._rest.take(offset, length) or self._open(*next(parts), offset)
+        parts = self._pieces.parts(offset, length, self.range_size)
         return _Chain(self._open, parts, offset)
 
     def _open(self, piece: Piece, begin: int, length: int, offset: int) -> RangeStream:
-        """Ask for bytes of one object, which stand at an offset of the image."""
+        """Ask for bytes of one object, which stand at an offset of the image.
+
+        :raises BackendUnavailable: no answer, or not for that range
+        :raises SwiftError: the image is not the one that was opened
+        """
+        kept = self._rest.take(offset, length)
+        if kept is not None:
+            return kept
         action = self._action(offset)
         response = self._client.request(
             "GET",
@@ -262,10 +280,10 @@ class _Body:
 
 
 class _Chain:
-    """The bytes of a range, from one object after the other.
+    """The bytes of a range, from one answer after the other.
 
-    :param open_part: asks for the bytes of one of them
-    :param parts: what the range consists of
+    :param open_part: asks for one of them
+    :param parts: what they have
     :param offset: first byte in the image
     """
 
@@ -279,12 +297,13 @@ class _Chain:
         self._parts = parts
         self._offset = offset
         self._stream: RangeStream | None = None
+        self._interrupted = False
 
     def read(self, length: int) -> bytes:
         """Return up to `length` of the next bytes, none at the end of the range.
 
         :param length: how many
-        :raises BackendUnavailable: an answer broke off
+        :raises BackendUnavailable: no answer, or not for that range, or it broke off
         :raises SwiftError: the image is not the one that was opened
         """
         while True:
@@ -293,6 +312,9 @@ class _Chain:
                 if part is None:
                     return b""
                 self._stream = self._open(*part, self._offset)
+                if self._interrupted:
+                    # Perhaps it came before it could see this one.
+                    self._stream.interrupt()
             data = self._stream.read(length)
             if data:
                 self._offset += len(data)
@@ -301,6 +323,7 @@ class _Chain:
 
     def interrupt(self) -> None:
         """End a read in another thread."""
+        self._interrupted = True
         stream = self._stream
         if stream is not None:
             stream.interrupt()
