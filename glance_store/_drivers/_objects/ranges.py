@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import NoResult
 from glance_store.i18n import _
-from glance_store.transfer.interface import Extent
+from glance_store.transfer.interface import Extent, Stream
+from glance_store.transfer.memory import Memory
 
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
 _PARTIAL = 206
@@ -208,26 +209,29 @@ class Rest:
             stream.close()
 
 
-class RangeReader(abc.ABC):
-    """A reader of an image that comes in answers to requests for ranges, and has no holes.
+class ObjectReader(abc.ABC):
+    """A stored image, as a reader of streams; a subclass sets its size and sends the requests.
 
-    A subclass sets `size`, `concurrency` and `range_size`, and says how a range is asked for.
+    :param concurrency: ranges worth having in flight
+    :param range_size: bytes of such a range
+    :param memory: that the transfers of the store share
     """
 
     size: int
-    concurrency: int
-    range_size: int
 
-    def __init__(self) -> None:
+    def __init__(self, concurrency: int, range_size: int, memory: Memory) -> None:
+        self.concurrency = concurrency
+        self.range_size = range_size
+        self.memory = memory
         self._rest = Rest()
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that there are no holes."""
-        yield Extent(offset, length, True)
+    @abc.abstractmethod
+    def open_stream(self, offset: int, length: int) -> Stream:
+        """Ask for bytes at an offset.
 
-    def close(self) -> None:
-        """Let go of an answer that might have been of use."""
-        self._rest.close()
+        :param offset: first byte
+        :param length: how many; the image has them
+        """
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset.
@@ -236,14 +240,25 @@ class RangeReader(abc.ABC):
         :param length: how many
         :returns: the bytes, none only at the end of the image
         :raises BackendUnavailable: the answer broke off; calling again may help
-        :raises RemoteServiceUnavailable: the image was replaced
-        :raises NotFound: the image has been removed
+        :raises GlanceStoreException: the image is not the one that was opened
         """
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
         with contextlib.closing(self.open_stream(offset, length)) as stream:
             return stream.read(length)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Say that all is data; object stores know no holes."""
+        yield Extent(offset, length, True)
+
+    def close(self) -> None:
+        """Let go of an answer that might have been of use."""
+        self._rest.close()
+
+
+class RangeReader(ObjectReader):
+    """A reader of an image that is one object; a subclass says how a range of it is asked for."""
 
     def open_stream(self, offset: int, length: int) -> RangeStream:
         """Ask for bytes at an offset.

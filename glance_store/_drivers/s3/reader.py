@@ -53,16 +53,13 @@ class S3Reader(RangeReader):
         memory: Memory,
         patience: Patience,
     ) -> None:
-        super().__init__()
+        super().__init__(concurrency, range_size, memory)
         self._s3 = client.s3
         self._shown = f"{bucket}/{key}"
         self._name: dict[str, Any] = {"Bucket": bucket, "Key": key}
-        self.concurrency = concurrency
-        self.range_size = range_size
-        self.memory = memory
         self._verifying = client.settings.verifies_downloads
         about = patience.call(self._head)
-        self.size: int = about["ContentLength"]
+        self.size = about["ContentLength"]
         self._verified = self._verifying and _has_checksum(about)
         self._was_whole = False  # whether the answer with the checksum has been asked for
         if self._verified:

@@ -47,13 +47,16 @@ def session_for(plugin: Any, settings: Settings) -> Any:
     return session
 
 
-def plugin_for(reference: Reference, address: str, user: str | None, key: str | None) -> Any:
+def plugin_for(
+    reference: Reference, address: str, user: str | None, key: str | None, trust: str = ""
+) -> Any:
     """Return what authenticates in the identity service.
 
     :param reference: the account, for its domains and application credential
     :param address: of the identity service
     :param user: ``project:user``; None for an application credential
     :param key: the password
+    :param trust: id of a trust in the user, whose project it is for; empty: for the user's own
     :raises BadStoreUri: the user is not of that form
     """
     v3 = importlib.import_module("keystoneauth1.identity.v3")
@@ -72,15 +75,18 @@ def plugin_for(reference: Reference, address: str, user: str | None, key: str | 
                 "at the section of swift_store_config_file, or at the location of the image"
             )
         )
+    own = {
+        "project_name": project,
+        "project_domain_id": reference.project_domain_id,
+        "project_domain_name": reference.project_domain_name,
+    }
     return v3.Password(
         auth_url=url,
         username=name,
         password=key,
-        project_name=project,
         user_domain_id=reference.user_domain_id,
         user_domain_name=reference.user_domain_name,
-        project_domain_id=reference.project_domain_id,
-        project_domain_name=reference.project_domain_name,
+        **({"trust_id": trust} if trust else own),
     )
 
 
@@ -110,14 +116,14 @@ def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
     return patience.call(attempt)
 
 
-def good_token(session: Any, interval: int, refused: str | None) -> str:
+def good_token(session: Any, interval: int, refused: str) -> str:
     """Return the token of a session, a new one where the present one is of no use.
 
     The caller holds a lock; of a session that several threads use at once a token can be lost.
 
     :param session: of keystoneauth
     :param interval: seconds for which the token has to be good
-    :param refused: a token that is not wanted again
+    :param refused: a token that is not wanted again; empty: there is none
     """
     plugin = session.auth
     access = plugin.get_access(session)
@@ -128,7 +134,19 @@ def good_token(session: Any, interval: int, refused: str | None) -> str:
     return token
 
 
-class SessionAccount:
+class _Lasting:
+    """An account that can be used for as long as a transfer takes."""
+
+    renewable = True
+
+    def prepare(self) -> None:
+        """Do nothing: the credentials are known, or the connection is the caller's."""
+
+    def close(self) -> None:
+        """Keep the token, for the next request of this account."""
+
+
+class SessionAccount(_Lasting):
     """The account of a user whose credentials are known.
 
     :param connection: swiftclient's connection to the account
@@ -136,8 +154,6 @@ class SessionAccount:
     :param interval: seconds before its end at which a token is replaced
     :param patience: returns a new one, for passing failures
     """
-
-    renewable = True
 
     def __init__(
         self, connection: Any, session: Any, interval: int, patience: Callable[[], Patience]
@@ -170,13 +186,11 @@ class SessionAccount:
 
     def token(self) -> str:
         """Return a token that does not expire soon."""
-        return self._asked(None)
+        return self.renew("")
 
     def renew(self, refused: str) -> str:
         """Return another token in place of one that Swift has refused."""
-        return self._asked(refused)
 
-    def _asked(self, refused: str | None) -> str:
         # Each try locks anew: the pauses between them hold nobody up.
         def current() -> str:
             with self._lock:
@@ -184,23 +198,15 @@ class SessionAccount:
 
         return ask(current, _ACTION, self._patience())
 
-    def prepare(self) -> None:
-        """Do nothing: the credentials are known for as long as it takes."""
-
-    def close(self) -> None:
-        """Keep the token, for the next request of this account."""
-
 
 _ACTION = "Authenticating for Swift"
 
 
-class GivenAccount:
+class GivenAccount(_Lasting):
     """The account of a connection that the caller has made.
 
     :param connection: of swiftclient
     """
-
-    renewable = True
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -220,12 +226,6 @@ class GivenAccount:
             if self._token == refused:
                 _url, self._token = ask(self.connection.get_auth, _ACTION, Patience(0))
             return str(self._token)
-
-    def prepare(self) -> None:
-        """Do nothing: the connection is the caller's."""
-
-    def close(self) -> None:
-        """Leave the connection to the caller."""
 
 
 class Sessions:

@@ -17,7 +17,7 @@ from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
 from glance_store._drivers.swift.options import OPTIONS
 from glance_store._drivers.swift.reader import SwiftReader, find
-from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter, Whole
+from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter, whole
 from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
 from glance_store.transfer.memory import Memory
@@ -53,7 +53,6 @@ class _Given(NamedTuple):
     """The context of a call that brings its own connection."""
 
     connection: Any
-    context: Any
 
 
 class BaseStore(driver.Store):
@@ -240,7 +239,7 @@ class BaseStore(driver.Store):
         :raises NotFound: there is no such image
         """
         if connection is not None:
-            context = _Given(connection, context)
+            context = _Given(connection)
         return super().get(location, offset=offset, chunk_size=chunk_size, context=context)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
@@ -385,7 +384,7 @@ class BaseStore(driver.Store):
         block = min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
         if plan is None:
             if size <= _HELD:
-                return MultipartWriter(upload, Whole(size), uri, size, size + 1, 1, memory)
+                return MultipartWriter(upload, whole(size), uri, size, size + 1, 1, memory)
             return StreamedWriter(upload, uri, size, block, None, memory)
         if options.swift_buffer_on_upload:
             folder = options.swift_upload_buffer_dir

@@ -61,7 +61,10 @@ class Settings:
         return False if self.insecure else self.cacert or True
 
     def new_patience(self, in_all: bool = False) -> Patience:
-        """Return the patience for a new transfer, or for a clean-up."""
+        """Return the patience for a new transfer, or for a clean-up.
+
+        :param in_all: the seconds are those of all requests together
+        """
         return Patience(self.patience, in_all, self.retries)
 
     @property
@@ -179,14 +182,8 @@ class Client:
     def __init__(self, wires: Wires, settings: Settings, account: Account) -> None:
         self.settings = settings
         self.account = account
+        self.patience = settings.new_patience
         self._wires = wires
-
-    def patience(self, in_all: bool = False) -> Patience:
-        """Return that for a new transfer, or for a clean-up.
-
-        :param in_all: the seconds are those of all requests together
-        """
-        return self.settings.new_patience(in_all)
 
     def request(
         self,

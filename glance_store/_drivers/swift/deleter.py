@@ -8,9 +8,9 @@ be asked for again.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
+import os
 import threading
 import urllib.parse
 from collections.abc import Sequence
@@ -265,18 +265,13 @@ class _Sweep:
         found = []
         for container in dict.fromkeys(place.container for place in self.left):
             names = sorted(place.name for place in self.left if place.container == container)
-            # Of names in order the first and the last one differ most.
-            same = itertools.takewhile(
-                lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False)
-            )
-            prefix = "".join(char for char, _other in same)
             some = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
             found.append(
                 _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)")
                 % {
                     "count": len(names),
                     "container": container,
-                    "prefix": prefix,
+                    "prefix": os.path.commonprefix(names),  # noqa: RUF071 - characters are meant
                     "some": some,
                 }
             )

@@ -44,17 +44,7 @@ class StoreLocation(location.StoreLocation):
     def process_specs(self) -> None:
         """Take the values over from the specs, under the names of the attributes."""
         self.scheme = self.specs.get("scheme") or "swift+https"
-        for name in (
-            "user",
-            "key",
-            "application_credential_id",
-            "application_credential_secret",
-            "project_name",
-            "project_id",
-            "auth_or_store_url",
-            "container",
-            "obj",
-        ):
+        for name in (*references.CREDENTIAL, "auth_or_store_url", "container", "obj"):
             setattr(self, name, self.specs.get(name))
         self.ssl_enabled = not (self.auth_or_store_url or "").lower().startswith("http://")
 
@@ -129,12 +119,8 @@ class StoreLocation(location.StoreLocation):
                 ),
             )
         self.reference = split.netloc
-        self.user = account.user
-        self.key = account.key
-        self.application_credential_id = account.application_credential_id
-        self.application_credential_secret = account.application_credential_secret
-        self.project_name = account.project_name
-        self.project_id = account.project_id
+        for name in references.CREDENTIAL:
+            setattr(self, name, getattr(account, name))
         self.ssl_enabled = account.ssl_enabled
         self.auth_or_store_url = account.bare_address
         self.container, self.obj = place[1:]
@@ -153,10 +139,9 @@ class StoreLocation(location.StoreLocation):
             key = _SYNTAX.decode(uri, quoted_key)
         if not _uri.is_host(address.partition("/")[0]):
             raise _SYNTAX.refuse(uri, _("the address is missing, or its port is not valid"))
-        self.reference = None
+        for name in ("reference", *references.CREDENTIAL):
+            setattr(self, name, None)
         self.user, self.key = user, key
-        self.application_credential_id = self.application_credential_secret = None
-        self.project_name = self.project_id = None
         self.auth_or_store_url = address
         self.container, self.obj = place
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
@@ -167,25 +166,14 @@ class MultiTenantStore(BaseStore):
         settings = self._settings
         place = StoreLocation({"auth_or_store_url": service.auth_address}, self.conf)
         address = str(place.swift_url)
-        plugin = auth.plugin_for(service, address, service.user, service.key)
 
-        def trusting(trust: str) -> Any:
-            v3 = importlib.import_module("keystoneauth1.identity.v3")
-            return auth.session_for(
-                v3.Password(
-                    auth_url=auth.v3_address(address),
-                    username=(service.user or "").partition(":")[2],
-                    password=service.key,
-                    user_domain_id=service.user_domain_id,
-                    user_domain_name=service.user_domain_name,
-                    trust_id=trust,
-                ),
-                settings,
-            )
+        def session(trust: str = "") -> Any:
+            plugin = auth.plugin_for(service, address, service.user, service.key, trust)
+            return auth.session_for(plugin, settings)
 
         return Trust(
-            auth.session_for(plugin, settings),
-            trusting,
+            session(),
+            session,
             auth.v3_address(address),
             token,
             settings.new_patience,

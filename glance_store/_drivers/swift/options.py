@@ -254,9 +254,20 @@ A segment can then be sent again after an error. It needs a directory in
 under way; without that the store refuses to start writing.
 """,
     ),
+    cfg.StrOpt(
+        "swift_upload_buffer_dir",
+        help="""
+Directory for the files that ``swift_buffer_on_upload`` writes.
+
+The user of the service must be able to write to it, and it needs room for
+``swift_store_large_object_chunk_size`` times the number of uploads at a time;
+more for images of so many segments that they have to be larger. When it is
+full, uploads fail.
+""",
+    ),
 ]
 
-_ACCOUNT: list[cfg.Opt] = [
+ACCOUNT_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "default_swift_reference",
         default="ref1",
@@ -370,17 +381,6 @@ service's configuration. Not for ``swift_store_multi_tenant``.
 Related options: ``default_swift_reference``.
 """,
     ),
-    cfg.StrOpt(
-        "swift_upload_buffer_dir",
-        help="""
-Directory for the files that ``swift_buffer_on_upload`` writes.
-
-The user of the service must be able to write to it, and it needs room for
-``swift_store_large_object_chunk_size`` times the number of uploads at a time;
-more for images of so many segments that they have to be larger. When it is
-full, uploads fail.
-""",
-    ),
 ]
 
 _LIMITS: list[cfg.Opt] = [
@@ -488,4 +488,4 @@ How often a request is repeated at most, within the time of
     ),
 ]
 
-OPTIONS: list[cfg.Opt] = [*_CONNECTION, *_LAYOUT, *_TRANSFER, *_ACCOUNT, *_LIMITS]
+OPTIONS: list[cfg.Opt] = [*_CONNECTION, *_LAYOUT, *_TRANSFER, *ACCOUNT_OPTIONS, *_LIMITS]

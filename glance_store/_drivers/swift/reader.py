@@ -13,7 +13,6 @@ asked for in one go, but in ranges that end a little behind the beginning of a s
 from __future__ import annotations
 
 import bisect
-import contextlib
 import itertools
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +21,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from glance_store import exceptions
 from glance_store._drivers._network import break_off
 from glance_store._drivers._objects.errors import NoResult
-from glance_store._drivers._objects.ranges import RangeStream, Rest, bare_etag, part_of
+from glance_store._drivers._objects.ranges import ObjectReader, RangeStream, bare_etag, part_of
 from glance_store._drivers.swift import containers, errors
 from glance_store.i18n import _
-from glance_store.transfer.interface import Extent, Stream
 
 if TYPE_CHECKING:
     import requests
@@ -118,7 +116,7 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
     return Pieces([whole], in_segments=static or bool(place))
 
 
-class SwiftReader:
+class SwiftReader(ObjectReader):
     """A stored image.
 
     Where its token cannot be renewed, all that is asked for comes in one answer: then the token has
@@ -145,34 +143,17 @@ class SwiftReader:
         memory: Memory,
         patience: Patience,
     ) -> None:
+        super().__init__(concurrency, range_size, memory)
         self._client = client
         self._image = obj
         self._patience = patience
-        self.memory = memory
-        self._rest = Rest()
         action = _("Looking for image %s") % obj
         self._pieces = find(client, container, obj, action, patience)
         self.size = self._pieces.size
-        renewable = client.account.renewable
-        self.concurrency = concurrency if renewable else 1
-        self.range_size = range_size if renewable else max(range_size, self.size)
+        if not client.account.renewable:
+            self.concurrency, self.range_size = 1, max(range_size, self.size)
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Read bytes at an offset.
-
-        :param offset: first byte
-        :param length: bytes at most
-        :returns: the bytes, none behind the end
-        :raises BackendUnavailable: the answer broke off
-        :raises SwiftError: the image is not the one that was opened
-        """
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        with contextlib.closing(self.open_stream(offset, length)) as stream:
-            return stream.read(length)
-
-    def open_stream(self, offset: int, length: int) -> Stream:
+    def open_stream(self, offset: int, length: int) -> _Chain:
         """Ask for bytes at an offset.
 
         :param offset: first byte
@@ -231,13 +212,9 @@ class SwiftReader:
             % {"image": self._image, "offset": offset}
         )
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that there are no holes."""
-        yield Extent(offset, length, True)
-
     def close(self) -> None:
         """Let go of an answer that might have been of use, and of the account."""
-        self._rest.close()
+        super().close()
         self._client.account.close()
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store._drivers.swift.options import OPTIONS
+from glance_store._drivers.swift.options import ACCOUNT_OPTIONS
 from glance_store.i18n import _
 from glance_store.store_options import DEFAULT_GROUP, BackendGroupConfiguration
 
@@ -26,21 +26,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_NEEDED = frozenset(
-    {
-        "default_swift_reference",
-        "swift_store_application_credential_id",
-        "swift_store_application_credential_secret",
-        "swift_store_auth_address",
-        "swift_store_config_file",
-        "swift_store_key",
-        "swift_store_project_id",
-        "swift_store_project_name",
-        "swift_store_user",
-    }
+# What an account authenticates with: a pair of either kind, and the project of the second.
+CREDENTIAL = (
+    "user",
+    "key",
+    "application_credential_id",
+    "application_credential_secret",
+    "project_name",
+    "project_id",
 )
-# Few, because a multi-store lookup registers them anew for each location.
-_LOOKUP_OPTIONS = [opt for opt in OPTIONS if opt.name in _NEEDED]
 
 _QUOTES = "\"'"
 _DEFAULT_DOMAIN = "default"
@@ -73,13 +67,8 @@ class Reference:
 
     def without_credentials(self) -> Reference:
         """Return another account of the same domains, whose credentials stand elsewhere."""
-        return dataclasses.replace(
-            self,
-            user=None,
-            key=None,
-            application_credential_id=None,
-            application_credential_secret=None,
-        )
+        nothing: dict[str, Any] = dict.fromkeys(CREDENTIAL)
+        return dataclasses.replace(self, **nothing)
 
     @property
     def ssl_enabled(self) -> bool:
@@ -119,7 +108,8 @@ def settings(conf: cfg.ConfigOpts, backend_group: str | None) -> Any:
     :param backend_group: identifier of the store, None in single-store mode
     """
     if backend_group:
-        return BackendGroupConfiguration(_LOOKUP_OPTIONS, backend_group, conf=conf)
+        # Few, because they are registered anew for each location.
+        return BackendGroupConfiguration(ACCOUNT_OPTIONS, backend_group, conf=conf)
     return getattr(conf, DEFAULT_GROUP)
 
 
@@ -161,25 +151,12 @@ def _find(conf: cfg.ConfigOpts, name: str) -> str:
 
 
 def _from_options(options: Any) -> Reference | None:
-    if not options.swift_store_auth_address:
+    address = options.swift_store_auth_address
+    values = {name: getattr(options, f"swift_store_{name}") for name in CREDENTIAL}
+    try:
+        return Reference(address, **_credentials(values)) if address else None
+    except _SectionError:
         return None
-    identity = options.swift_store_application_credential_id
-    secret = options.swift_store_application_credential_secret
-    if identity and secret:
-        return Reference(
-            options.swift_store_auth_address,
-            application_credential_id=identity,
-            application_credential_secret=secret,
-            project_name=options.swift_store_project_name,
-            project_id=options.swift_store_project_id,
-        )
-    if options.swift_store_user and options.swift_store_key:
-        return Reference(
-            options.swift_store_auth_address,
-            user=options.swift_store_user,
-            key=options.swift_store_key,
-        )
-    return None
 
 
 def _load_file(path: str, store: str) -> Mapping[str, Reference]:
@@ -263,17 +240,10 @@ def _address(values: Mapping[str, str]) -> str:
     return address
 
 
-def _credentials(values: Mapping[str, str]) -> dict[str, Any]:
-    identity = values.get("application_credential_id")
-    secret = values.get("application_credential_secret")
+def _credentials(values: Mapping[str, str | None]) -> dict[str, Any]:
+    user, key, identity, secret, *_project = (values.get(name) for name in CREDENTIAL)
     if identity and secret:
-        return {
-            "application_credential_id": identity,
-            "application_credential_secret": secret,
-            "project_name": values.get("project_name"),
-            "project_id": values.get("project_id"),
-        }
-    user, key = values.get("user"), values.get("key")
+        return {name: values.get(name) for name in CREDENTIAL[2:]}
     if user and key:
         return {"user": user, "key": key}
     if identity or secret:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
@@ -205,17 +206,13 @@ class SingleTenantStore(BaseStore):
         options = self.store_conf
         settings = self._settings
         # Not the reference as such: the same account has other forms in locations.
-        known = (
-            settings,
-            auth.v3_address(address),
-            user,
-            key,
-            reference.application_credential_id,
-            reference.application_credential_secret,
-            reference.user_domain_id,
-            reference.user_domain_name,
-            reference.project_domain_id,
-            reference.project_domain_name,
+        same = dataclasses.replace(
+            reference,
+            auth_address=auth.v3_address(address),
+            user=user,
+            key=key,
+            project_name=None,
+            project_id=None,
         )
 
         def make() -> auth.SessionAccount:
@@ -225,7 +222,7 @@ class SingleTenantStore(BaseStore):
                 connection, session, options.swift_store_expire_soon_interval, settings.new_patience
             )
 
-        return self._sessions.get(known, configured, make)
+        return self._sessions.get((settings, same), configured, make)
 
 
 def _is_at(account: Reference, place: StoreLocation) -> bool:

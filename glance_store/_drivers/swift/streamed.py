@@ -12,19 +12,19 @@ import errno
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from glance_store import exceptions
 from glance_store._drivers._objects.claim import Expected
 from glance_store._drivers._objects.errors import ERRORS, NameTaken
 from glance_store._drivers._objects.ranges import bare_etag
-from glance_store._drivers.swift import errors
+from glance_store._drivers.swift import errors, large
 from glance_store._drivers.swift.upload import Upload, check_stored
 from glance_store.i18n import _
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.memory import Memory, Share
-from glance_store.transfer.multipart import Plan
+from glance_store.transfer.multipart import EqualParts, Plan
 from glance_store.transfer.pipe import Feed, Pipe
 
 if TYPE_CHECKING:
@@ -36,22 +36,12 @@ _FILE_PIECE = 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Whole:
-    """An image as one object: a plan with one part.
+def whole(size: int) -> Plan:
+    """Return the plan of an image that is one object.
 
     :param size: bytes
     """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def size_at(self, offset: int) -> int:
-        """Return the bytes of the image."""
-        return self._size
-
-    def number_at(self, offset: int) -> int:
-        """Return the number of its only part."""
-        return 1
+    return EqualParts(size, large.Limits(1, size))
 
 
 class StreamedWriter:
@@ -83,11 +73,11 @@ class StreamedWriter:
         self.digests: Digests | None = None
         self._memory = memory
         self._segmented = plan is not None
-        self._plan = plan or Whole(size)
+        self._plan = plan or whole(size)
         self.block_size = min(block_size, self._plan.size_at(0))
         self._upload = upload
         self._size = size
-        self._part: _Part | None = None
+        self._part: _Stream | _Buffered | None = None
         self._missing = 0  # bytes of the part that is on its way
 
     def write(self, offset: int, block: memoryview) -> None:
@@ -107,7 +97,7 @@ class StreamedWriter:
                 self._end()
             block = block[length:]
 
-    def _begin(self, number: int, length: int) -> _Part:
+    def _begin(self, number: int, length: int) -> _Stream | _Buffered:
         digests = None if self._segmented else self.digests
         return _Stream(
             self._upload,
@@ -157,28 +147,12 @@ class BufferedWriter(StreamedWriter):
         super().__init__(*arguments)
         self._folder = folder
 
-    def _begin(self, number: int, length: int) -> _Part:
+    def _begin(self, number: int, length: int) -> _Buffered:
         return _Buffered(self._upload, number, self._folder)
 
 
-class _Part:
-    """One object that is being written in order."""
-
-    def feed(self, block: memoryview) -> None:
-        """Take a block; it is not needed any more when this returns."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Have it stored."""
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Break it off."""
-        raise NotImplementedError
-
-
-class _Stream(_Part):
-    """One that is sent while its data comes in.
+class _Stream:
+    """One object that is sent while its data comes in.
 
     The last block of a whole image is sent by `finish`: without it Swift drops the others.
 
@@ -345,13 +319,13 @@ def _unknown() -> None:
 
 
 class _Kept:
-    """The bytes that are kept, as a file that is read once.
+    """Bytes that are kept, as a file that is read once.
 
     :param blocks: the bytes
     :param length: how many
     """
 
-    def __init__(self, blocks: list[bytes], length: int) -> None:
+    def __init__(self, blocks: Iterable[bytes], length: int) -> None:
         self._blocks = iter(blocks)
         self._length = length
 
@@ -363,8 +337,8 @@ class _Kept:
         return next(self._blocks, b"")
 
 
-class _Buffered(_Part):
-    """One that goes to a local file first.
+class _Buffered:
+    """One segment that goes to a local file first.
 
     :param upload: it is part of
     :param number: of the segment
@@ -386,24 +360,15 @@ class _Buffered(_Part):
 
     def finish(self) -> None:
         """Send the file, as often as it takes."""
-        upload, md5 = self._upload, self._digest.hexdigest()
-        name = upload.attempt(self._number)
-        action = _("Storing the segment %s") % name
         with _local():
             self._file.flush()
             size = self._file.tell()
-        upload.into_container(
-            lambda: upload.client.request(
-                "PUT",
-                upload.container,
-                name,
-                action=action,
-                patience=upload.patience,
-                body=lambda: _FileBody(self._file, size),
-                check=lambda response: check_stored(response, md5, action),
-            )
+        self._upload.send_part(
+            self._number,
+            lambda: _Kept(_blocks_of(self._file), size),
+            size,
+            self._digest.hexdigest,
         )
-        upload.stored(self._number, md5, size)
         self.cancel()
 
     def cancel(self) -> None:
@@ -413,22 +378,12 @@ class _Buffered(_Part):
             self._file.close()
 
 
-class _FileBody:
-    """A file from its beginning; an error of it is none of the connection, and may not look so."""
-
-    def __init__(self, file: BinaryIO, length: int) -> None:
-        self._file = file
-        self._length = length
-        with _local():
-            file.seek(0)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, _length: int | None = -1) -> bytes:
-        """Return the next bytes, whatever number of them was asked for."""
-        with _local():
-            return self._file.read(_FILE_PIECE)
+def _blocks_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file; an error of it is none of the connection, and may not look so."""
+    with _local():
+        file.seek(0)
+        while block := file.read(_FILE_PIECE):
+            yield block
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ class Trust:
 
         return ask(call, _ACTION, self._patience())
 
-    def token(self, interval: int, refused: str | None = None) -> str:
+    def token(self, interval: int, refused: str = "") -> str:
         """Return a token of the user that does not expire soon.
 
         :param interval: seconds that it has to be good for

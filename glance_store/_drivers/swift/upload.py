@@ -248,6 +248,28 @@ class Upload(Claim):
         :raises SwiftUnavailable: it does not arrive undamaged
         """
         body = Body(block, self.patience, hashing=self.verify)
+        try:
+            self.send_part(number, body.rewound, len(body), lambda: body.md5, self.verify)
+        finally:
+            body.release()
+
+    def send_part(
+        self,
+        number: int,
+        body: Callable[[], Any],
+        size: int,
+        md5: Callable[[], str],
+        verify: bool = True,
+    ) -> None:
+        """Store a segment from a body, as often as it takes.
+
+        :param number: from 1
+        :param body: begins anew with what is sent
+        :param size: bytes of it
+        :param md5: returns that of all bytes once they were sent, in hexadecimal
+        :param verify: compare it with what Swift says
+        :raises SwiftUnavailable: it does not arrive undamaged
+        """
         name = self.attempt(number)
         action = _("Storing the segment %s") % name
 
@@ -256,18 +278,13 @@ class Upload(Claim):
                 "PUT",
                 name,
                 action=action,
-                body=body.rewound,
+                body=body,
                 allow=(_DAMAGED,),
-                check=lambda response: check_stored(
-                    response, body.md5 if self.verify else None, action
-                ),
+                check=lambda answer: check_stored(answer, md5() if verify else None, action),
             )
 
-        try:
-            etag = bare_etag(self.into_container(put).headers.get("etag")).lower()
-            self.stored(number, etag or body.md5, len(body))
-        finally:
-            body.release()
+        etag = bare_etag(self.into_container(put).headers.get("etag")).lower()
+        self.stored(number, etag or md5(), size)
 
     def complete(self, size: int) -> None:
         """Write the manifest.

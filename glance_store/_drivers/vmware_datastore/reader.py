@@ -32,14 +32,10 @@ class DatastoreReader(RangeReader):
     :raises DatastoreUnavailable: the server cannot be reached
     """
 
-    concurrency = _CONCURRENCY
-    range_size = RANGE_SIZE
-
     def __init__(self, files: Files, file: File, memory: Memory, patience: Patience) -> None:
-        super().__init__()
+        super().__init__(_CONCURRENCY, RANGE_SIZE, memory)
         self._files = files
         self._file = file
-        self.memory = memory
         action = _("Looking for %s") % file.name
         self.size, about = patience.call(lambda: files.size(file, action))
         self._version = _version_of(about)

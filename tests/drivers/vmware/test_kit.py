@@ -39,7 +39,7 @@ class VMwareKit(StoreConformance):
         self.proxy = Requests(vcenter)
         # The kit sends thousands of them.
         monkeypatch.setattr(writer.DatastoreWriter, "block_size", BLOCK)
-        monkeypatch.setattr(reader.DatastoreReader, "range_size", BLOCK)
+        monkeypatch.setattr(reader, "RANGE_SIZE", BLOCK)
         monkeypatch.setattr("glance_store.transfer.retry._FIRST_PAUSE", 0.001)
         monkeypatch.setattr("glance_store.transfer.retry._LONGEST_PAUSE", 0.01)
 
