@@ -10,7 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.swift import containers, deleter, large
+from glance_store._drivers.swift import containers, deleter, large, references
 from glance_store._drivers.swift.auth import GivenAccount
 from glance_store._drivers.swift.client import Account, Client, Settings, Wires
 from glance_store._drivers.swift.errors import SwiftDenied
@@ -199,6 +199,15 @@ class BaseStore(driver.Store):
     @abc.abstractmethod
     def _container_for(self, image_id: str) -> str:
         """Return the container for a new image."""
+
+    def _place_at(self, url: str) -> StoreLocation:
+        """Return the beginning of locations that have an address, of an account or of Keystone."""
+        place = StoreLocation({}, self.conf, self.backend_group)
+        plain = url.lower().startswith("http://")
+        place.scheme = "swift+http" if plain else "swift+https"
+        place.ssl_enabled = not plain
+        place.auth_or_store_url = references.without_scheme(url)
+        return place
 
     def _is_configured(self, place: StoreLocation) -> bool:
         """Tell whether the operator has entered the server that a location names."""

@@ -60,7 +60,7 @@ class MultiTenantStore(BaseStore):
         self._url_prefix = None
         if endpoint:
             # Elsewhere each project has a prefix of its own.
-            place = _at(endpoint, self)
+            place = self._place_at(endpoint)
             place.container, place.obj = f"{options.swift_store_container}_", ""
             self._url_prefix = place.get_uri().rstrip("/")
         if options.swift_store_use_trusts and self._service() is None:
@@ -100,7 +100,7 @@ class MultiTenantStore(BaseStore):
 
     def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
         url = self._endpoint(context)
-        return self._user_account(context, url), _at(url, self)
+        return self._user_account(context, url), self._place_at(url)
 
     def _account_of(self, place: StoreLocation, context: Any) -> Account:
         if place.user is not None or place.reference is not None:
@@ -235,13 +235,3 @@ class MultiTenantStore(BaseStore):
         client.request(
             "POST", container, action=action, patience=client.patience(), headers=headers
         )
-
-
-def _at(url: str, store: BaseStore) -> StoreLocation:
-    """Return the beginning of the locations in an account."""
-    place = StoreLocation({}, store.conf, store.backend_group)
-    plain = url.lower().startswith("http://")
-    place.scheme = "swift+http" if plain else "swift+https"
-    place.ssl_enabled = not plain
-    place.auth_or_store_url = references.without_scheme(url)
-    return place

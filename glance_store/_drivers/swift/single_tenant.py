@@ -75,10 +75,7 @@ class SingleTenantStore(BaseStore):
     def _new_place(self) -> StoreLocation:
         """Return the location of new images, without container and object."""
         account = self._default()
-        place = StoreLocation({}, self.conf, self.backend_group)
-        place.scheme = "swift+https" if account.ssl_enabled else "swift+http"
-        place.ssl_enabled = account.ssl_enabled
-        place.auth_or_store_url = account.bare_address
+        place = self._place_at(account.auth_address)
         place.user, place.key = account.user, account.key
         return place
 

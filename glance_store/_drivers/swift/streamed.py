@@ -185,7 +185,7 @@ class _Stream:
         self._kept: list[bytes] | None = [] if self._share.try_take(most) else None
         digest = hashlib.md5(usedforsecurity=False)
         self._hash = digest.update if md5 is None and upload.verify else None
-        self._md5: Callable[[], str | None] = md5 or _unknown
+        self._md5: Callable[[], str | None] = md5 or (lambda: None)
         if self._hash is not None:
             self._md5 = digest.hexdigest
         self._size = 0
@@ -312,10 +312,6 @@ class _Stream:
         """Let go of the bytes."""
         self._kept = None
         self._share.close()
-
-
-def _unknown() -> None:
-    """Stand for the MD5 of what is not hashed."""
 
 
 class _Kept:
