@@ -187,3 +187,43 @@ def test_close_while_the_server_is_silent(stored, sent, segments):
         go_on.set()
     assert b"".join(got) == DATA[:sent]
     assert len(stored.of("GET", last)) == 1
+
+
+SEGMENT = 4 * MIB
+
+
+def large(server: LittleSwift, kind: str) -> bytes:
+    """Store an image of eight segments, or of one object, and return it."""
+    data = image(8 * SEGMENT)
+    if kind == "object":
+        server.objects["images/image"] = Stored(data, {})
+        return data
+    entries = []
+    for number in range(8):
+        name = f"images/image-{number}"
+        server.objects[name] = Stored(data[number * SEGMENT :][:SEGMENT], {})
+        entries.append({"path": f"/{name}", "hash": server.objects[name].digest})
+    if kind == "static":
+        server.objects["images/image"] = Stored(b"", {}, entries)
+    else:
+        server.objects["images/image"] = Stored(b"", {"x-object-manifest": "images/image-"})
+    return data
+
+
+@pytest.mark.parametrize("offset", [0, SEGMENT, 3 * MIB + 7])
+@pytest.mark.parametrize("kind", ["static", "dynamic", "object"])
+def test_no_segment_is_asked_for_as_a_whole(server, kind, offset):
+    """Swift would compute its MD5; an image that is one object comes in few long ranges."""
+    data = large(server, kind)
+    store = store_at(server, read_concurrency=1)
+    store.READ_CHUNKSIZE = SEGMENT // 8
+    assert read(store, URI, offset=offset) == data[offset:]
+    ranges = [seen.headers["range"].removeprefix("bytes=").split("-") for seen in gets(server)]
+    wholes = [
+        begin
+        for first, last in ranges
+        for begin in range(0, len(data), SEGMENT)
+        if int(first) <= begin and begin + SEGMENT <= int(last) + 1
+    ]
+    assert bool(wholes) == (kind == "object")
+    assert (len(ranges) <= 5) == (kind == "object")
