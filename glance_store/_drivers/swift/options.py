@@ -254,17 +254,6 @@ A segment can then be sent again after an error. It needs a directory in
 under way; without that the store refuses to start writing.
 """,
     ),
-    cfg.StrOpt(
-        "swift_upload_buffer_dir",
-        help="""
-Directory for the files that ``swift_buffer_on_upload`` writes.
-
-The user of the service must be able to write to it, and it needs room for
-``swift_store_large_object_chunk_size`` times the number of uploads at a time;
-more for images of so many segments that they have to be larger. When it is
-full, uploads fail.
-""",
-    ),
 ]
 
 ACCOUNT_OPTIONS: list[cfg.Opt] = [
@@ -384,6 +373,17 @@ Related options: ``default_swift_reference``.
 ]
 
 _LIMITS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "swift_upload_buffer_dir",
+        help="""
+Directory for the files that ``swift_buffer_on_upload`` writes.
+
+The user of the service must be able to write to it, and it needs room for
+``swift_store_large_object_chunk_size`` times the number of uploads at a time;
+more for images of so many segments that they have to be larger. When it is
+full, uploads fail.
+""",
+    ),
     cfg.IntOpt(
         "swift_store_thread_pool_size",
         default=4,
