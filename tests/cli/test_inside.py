@@ -241,10 +241,10 @@ def test_fewer_bytes_than_promised_are_an_error():
             closed.append(True)
 
     nothing = output.Progress()
-    assert list(commands._delivered(Chunks([b"ab", bytearray(b"c")]), 3, nothing)) == [b"ab", b"c"]
-    assert list(commands._delivered([b"ab"], 0, nothing)) == [b"ab"]
+    assert list(commands.delivered(Chunks([b"ab", bytearray(b"c")]), 3, nothing)) == [b"ab", b"c"]
+    assert list(commands.delivered([b"ab"], 0, nothing)) == [b"ab"]
     with pytest.raises(exceptions.TruncatedImage):
-        list(commands._delivered(Chunks([b"ab"]), 3, nothing))
+        list(commands.delivered(Chunks([b"ab"]), 3, nothing))
     assert closed == [True, True]
 
 

@@ -22,6 +22,8 @@ FAST = {"vmware_store_retry_timeout": 1.0, "vmware_store_read_timeout": 2}
 @pytest.fixture
 def server(vcenter: VCenter) -> Iterator[VCenter]:
     """Give a vCenter without images and without trouble."""
+    # Those of the image service's tests in the same process.
+    vcenter.empty()
     yield vcenter
     vcenter.trouble("clear")
     for name in vcenter.datastores:
