@@ -73,13 +73,13 @@ class Pools:
         self.history.append((began, time.time(), name, number))
         return began, number
 
-    def had(self, name: str, moment: float) -> set[int]:
-        """Return the pools that may have had a name at a moment."""
+    def had(self, name: str, since: float, until: float) -> set[int]:
+        """Return the pools that may have had a name at a moment of a time."""
         now = [(began, time.time(), there, n) for there, (began, n) in self._now.items()]
         return {
             number
             for began, ended, there, number in [*self.history, *now]
-            if there == name and began <= moment <= ended
+            if there == name and began <= until and since <= ended
         }
 
 
@@ -104,6 +104,15 @@ def everything(bed: Bed) -> Iterator[Any]:
 
 WORKS = """
 from glance_store import exceptions
+from glance_store._drivers.rbd.connection import Lease
+asked, has_moved = [0.0, 0.0], Lease.has_moved
+def noted(lease):
+    # The last look at the pool is what an upload promises; a process may rest a while after it.
+    begun = time.time()
+    moved = has_moved(lease)
+    asked[:] = begun, time.time()
+    return moved
+Lease.has_moved = noted
 store = bed.store(rbd_store_user="everywhere", rbd_store_pool="life")
 number = 0
 while True:
@@ -111,7 +120,7 @@ while True:
     name = f"{os.getpid()}-{number}"
     try:
         uri = add(store, name.encode() * 1000, name)
-        print("stored", time.time(), name, flush=True)
+        print("stored", time.time(), name, *asked, flush=True)
         if number % 2:
             assert read(store, uri) == name.encode() * 1000
             delete(store, uri)
@@ -183,10 +192,10 @@ def test_pools_are_renamed_removed_and_made_anew(
     for worker in workers:
         gone = {line[2] for line in worker.said if line[0] == "deleted"}
         # One was about to be deleted, another to be stored, when the process ended.
-        for kind, moment, name, *_more in worker.said[:-1]:
-            possible = pools.had("life", float(moment))
+        for kind, _moment, name, *more in worker.said[:-1]:
             if kind != "stored" or name in gone:
                 continue
+            possible = pools.had("life", *map(float, more))
             # Not where a pool that may have been the one has been removed since.
             assert where.get(name) in possible or possible - there
             assert name not in where or where[name] in possible
