@@ -17,13 +17,22 @@ from glance_store.i18n import _
 _DEEPEST_CAUSE = 12
 
 
-def root_of(exc: BaseException) -> BaseException:
-    """Return the innermost exception that one of requests or urllib3 wraps, or itself.
+_Kinds = tuple[type[BaseException], ...]
+
+
+def root_of(
+    exc: BaseException,
+    wrappers: _Kinds = (requests.RequestException, urllib3.exceptions.HTTPError),
+    ends: _Kinds = (),
+) -> BaseException:
+    """Return the innermost exception that others are wrapped around.
 
     :param exc: what the client library has raised
+    :param wrappers: classes of those that are looked into
+    :param ends: classes of those that are not
     """
     for _level in range(_DEEPEST_CAUSE):
-        if not isinstance(exc, (requests.RequestException, urllib3.exceptions.HTTPError)):
+        if not isinstance(exc, wrappers) or isinstance(exc, ends):
             break
         inner = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
         deeper = next((item for item in inner if isinstance(item, BaseException)), None)

@@ -18,7 +18,7 @@ from glance_store.cli import expected
 from glance_store.cli.commands import Nowhere, delivered
 from glance_store.cli.errors import FAILED, OK, UsageError, describe
 from glance_store.cli.expected import Expected
-from glance_store.cli.holdings import SurveyedStores
+from glance_store.cli.holdings import STORE_ERRORS, SurveyedStores
 from glance_store.cli.output import Output, Progress
 from glance_store.cli.stores import Stores
 from glance_store.inventory import COMPLETE, INCOMPLETE
@@ -26,7 +26,8 @@ from glance_store.transfer.digest import Digests
 from glance_store.transfer.threads import Workers
 from glance_store.transfer.upload import upload
 
-_ERRORS = (exceptions.GlanceStoreException, exceptions.BackendException, OSError)
+# A record may have a location that is none, such as an encrypted one.
+_ERRORS = (*STORE_ERRORS, UsageError)
 
 
 class Finding(NamedTuple):
@@ -89,6 +90,7 @@ class _Survey:
         self._by_uri = {record.location: record for record in records}
         self._ids = {record.id for record in records}
         self._found_at: dict[str, list[str]] = {}
+        self._prefixes: list[str] = []
         self.present: list[Expected] = []
         self.images = 0
 
@@ -96,6 +98,7 @@ class _Survey:
         """Yield what is wrong."""
         unknown: list[_Copy] = []
         for name, store in stores.each():
+            self._prefixes += [store.url_prefix] if store.url_prefix else []
             for image in stores.found(name, store.images):
                 if image.state == INCOMPLETE:
                     yield Finding(
@@ -122,13 +125,13 @@ class _Survey:
     def _absent(self) -> Iterator[Finding]:
         """Yield records whose images are not there, also under other forms of their locations."""
         for record in self._by_uri.values():
+            if self._only and not record.location.startswith(tuple(self._prefixes)):
+                # Of another store, as far as can be told.
+                continue
             try:
                 found = self._opened.size(record.location, self._only)
             except exceptions.NotFound:
                 yield Finding("missing", self._only or "", record.id, record.location, "not found")
-            except exceptions.UnknownScheme as exc:
-                if self._only is None:
-                    yield _failed(record, "", exc)
             except _ERRORS as exc:
                 yield _failed(record, self._only or "", exc)
             else:

@@ -17,6 +17,9 @@ from glance_store.inventory import Leftover, StoredImage
 
 _T = TypeVar("_T")
 
+# What a store may raise, and the others are looked at all the same.
+STORE_ERRORS = (exceptions.GlanceStoreException, exceptions.BackendException, OSError)
+
 
 class SurveyedStores:
     """Goes through stores; one that fails does not keep the command from the others."""
@@ -45,7 +48,7 @@ class SurveyedStores:
             yield from find()
         except exceptions.UnsupportedBackend as exc:
             self._output.warn(str(exc))
-        except (exceptions.GlanceStoreException, exceptions.BackendException, OSError) as exc:
+        except STORE_ERRORS as exc:
             self.failed(name, describe(exc))
 
 
@@ -136,7 +139,7 @@ def collect(args: argparse.Namespace, opened: Stores, output: Output) -> int:
                 except exceptions.InUseByStore as exc:
                     output.warn(f"store {name}: {describe(exc)}")
                     continue
-                except (exceptions.GlanceStoreException, exceptions.BackendException) as exc:
+                except STORE_ERRORS as exc:
                     stores.failed(name, describe(exc))
                     continue
             count, total = count + 1, total + (left.size or 0)

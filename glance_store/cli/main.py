@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import importlib.metadata
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from glance_store import inventory
-from glance_store.cli import check, commands, config, holdings
+from glance_store.cli import arguments, check, commands, config, holdings
 from glance_store.cli.errors import (
     OK,
     OutputClosedError,
@@ -45,8 +44,6 @@ examples:
 
 # They go through all stores, or one.
 _SURVEYS = (holdings.list_images, holdings.usage, holdings.collect, check.check)
-_YOUNGEST = 3600.0
-_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,28 +63,6 @@ class _Append(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         self.given.append(values)
         setattr(namespace, self.dest, self.given)
-
-
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:iB)?", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r:.80} is no number of bytes, such as 4096, 64K, 2G"
-        )
-    return int(found[1]) * _FACTORS[found[2]]
-
-
-def _length(text: str) -> int:
-    length = _bytes(text)
-    if not length:
-        raise argparse.ArgumentTypeError("at least 1 byte")
-    return length
-
-
-def _image_id(text: str) -> str:
-    if not text.isprintable() or not text.strip() or "/" in text or text in (".", ".."):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the id of an image")
-    return text
 
 
 def _common() -> _Parser:
@@ -158,7 +133,7 @@ def _add_stores(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=arguments.seconds,
         default=30.0,
         metavar="SECONDS",
         help="how long the stores may take to say how they are (default: 30)",
@@ -166,12 +141,6 @@ def _add_stores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prometheus", action="store_true", help="print metrics in the text form of Prometheus"
     )
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or not float(text):
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no number of seconds")
-    return float(text)
 
 
 def _add_uri(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +152,9 @@ def _add_uri(parser: argparse.ArgumentParser) -> None:
 
 def _add_put(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="file or device to store, - for stdin")
-    parser.add_argument("--id", type=_image_id, help="id of the image (default: a new UUID)")
+    parser.add_argument(
+        "--id", type=arguments.image_id, help="id of the image (default: a new UUID)"
+    )
     parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
     parser.add_argument(
         "--hash",
@@ -194,7 +165,7 @@ def _add_put(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size",
-        type=_bytes,
+        type=arguments.size,
         metavar="BYTES",
         help="bytes that FILE must have, no more and no fewer; for stdin it lets the store plan "
         "ahead (suffixes K, M, G, T)",
@@ -212,11 +183,11 @@ def _add_get(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument(
-        "--offset", type=_bytes, default=0, metavar="BYTES", help="first byte (default: 0)"
+        "--offset", type=arguments.size, default=0, metavar="BYTES", help="first byte (default: 0)"
     )
     parser.add_argument(
         "--length",
-        type=_length,
+        type=arguments.length,
         metavar="BYTES",
         help="how many bytes (default: up to the end)",
     )
@@ -253,20 +224,6 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _sample(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
-    part, whole = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 0 < part <= whole:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no part of a whole, such as 1/7")
-    return part, whole
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no number between 1 and 999")
-    return int(text)
-
-
 def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument(
@@ -277,13 +234,17 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", action="store_true", help="read images and compare digests")
     parser.add_argument(
         "--sample",
-        type=_sample,
+        type=arguments.sample,
         default="1/1",
         metavar="N/M",
         help="with --data: read a part of the images alone, always the same ones",
     )
     parser.add_argument(
-        "--parallel", type=_count, default=2, metavar="N", help="with --data: images at a time (2)"
+        "--parallel",
+        type=arguments.count,
+        default=2,
+        metavar="N",
+        help="with --data: images at a time (2)",
     )
     parser.add_argument(
         "--state-file",
@@ -292,22 +253,11 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _age(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no time, such as 90m, 12h, 7d")
-    seconds = float(int(found[1]) * {"m": 60, "h": 3600, "d": 86400}[found[2]])
-    # An upload that waits for its source may be silent for a while.
-    if seconds < _YOUNGEST:
-        raise argparse.ArgumentTypeError("at least an hour (1h): younger ones may be alive")
-    return seconds
-
-
 def _add_collect(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     parser.add_argument(
         "--older-than",
-        type=_age,
+        type=arguments.age,
         default="1d",
         metavar="TIME",
         help="for how long nothing has happened to it: 90m, 12h, 7d (default: 1d)",

@@ -104,6 +104,25 @@ def test_other_forms_of_a_location(command, stocked):
     assert found(expect(command, old, "--data")) == set()
 
 
+def test_one_store(command, stocked, tmp_path):
+    """Records of other stores are none of its matter; those of its own are."""
+    (tmp_path / "fast" / "image-1").unlink()
+    foreign = [
+        record("rbd://pool/none", "a", b""),
+        record(f"file://{tmp_path}/cheap/none", "b", b""),
+        record("enc0ded", "c", b""),
+    ]
+    assert found(expect(command, [*stocked, *foreign], "fast")) == {("missing", "image-1")}
+
+
+def test_a_location_that_is_none(command, stocked):
+    """It is reported, and the others are looked at."""
+    records = [record("enc0ded", "a", b""), record("rbd://pool/x", "b", b""), *stocked[1:]]
+    result = expect(command, records)
+    assert result.code == 1
+    assert found(result) == {("failed", "a"), ("failed", "b"), ("orphan", "image-0")}
+
+
 @pytest.mark.parametrize("separator", [",", "\t", "|", ";"])
 def test_tables(command, stocked, separator):
     """As databases print them."""

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import time
 
 import pytest
+
+from glance_store.cli.main import main
 
 from .command import Command, one_line_error
 
@@ -122,6 +125,25 @@ https_ca_certificates_file = /etc/ssl/certs/ca-certificates.crt
     assert "good" in result.out
     assert "store broken: not loaded" in result.err
     assert "Store web cannot" in result.err
+
+
+def test_what_cannot_be_removed(config, tmp_path, monkeypatch, capfd):
+    """The others are removed all the same."""
+    (tmp_path / "fast").mkdir()
+    stubborn = leave(tmp_path / "fast")
+    other = leave(tmp_path / "fast", PARTIAL.replace("0123", "4567"))
+    unlink = os.unlink
+
+    def refuse(path, **options):
+        if path == str(stubborn):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert main([f"--config-file={config}", "gc", "--yes"]) == 1
+    assert "Permission denied" in capfd.readouterr().err
+    assert stubborn.exists()
+    assert not other.exists()
 
 
 def test_unknown_store(command):

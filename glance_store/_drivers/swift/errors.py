@@ -20,7 +20,6 @@ from glance_store.transfer.retry import seconds_asked
 # Swift says 498 of too many requests, and 499 of one that took too long.
 PASSING = _PASSING | {498, 499}
 _LONGEST_REASON = 80
-_DEEPEST_CAUSE = 8
 
 NETWORK = (
     urllib3.exceptions.HTTPError,
@@ -216,16 +215,8 @@ _NO_ENDPOINT = frozenset({"EndpointNotFound", "EmptyCatalog", "CatalogException"
 
 
 def _root_of(exc: BaseException) -> BaseException:
-    """Return the exception that others are wrapped around."""
-    for _level in range(_DEEPEST_CAUSE):
-        if isinstance(exc, (ssl.SSLError, http.client.HTTPException)):
-            break
-        inner = [getattr(exc, "reason", None), *exc.args, exc.__cause__, exc.__context__]
-        deeper = next((item for item in inner if isinstance(item, BaseException)), None)
-        if deeper is None:
-            break
-        exc = deeper
-    return exc
+    # Those of keystoneauth, which is imported where it is used, are looked into as well.
+    return _network.root_of(exc, (Exception,), (ssl.SSLError, http.client.HTTPException))
 
 
 def _cause_in_words(root: BaseException) -> str:

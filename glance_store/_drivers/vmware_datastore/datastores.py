@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from glance_store import exceptions
@@ -12,6 +12,7 @@ from glance_store._drivers.vmware_datastore.files import File
 from glance_store._drivers.vmware_datastore.session import Session
 from glance_store.i18n import _
 from glance_store.transfer.multipart import MIB
+from glance_store.transfer.retry import Patience
 
 _NORMAL = "normal"
 
@@ -198,60 +199,45 @@ class Inventory:
         self._datastores.clear()
 
 
-def choose(inventory: Inventory, datastores: Iterable[Datastore], size: int) -> Datastore:
+def choose(states: Mapping[Datastore, State], size: int) -> Datastore:
     """Return the datastore for a new image.
 
     The highest weight comes first, in a weight the most free space. One that is in maintenance mode
     or not accessible takes nothing.
 
-    :param inventory: looks at them
-    :param datastores: those to choose from
+    :param states: of those to choose from
     :param size: bytes of the image, 0 when unknown
     :raises StorageFull: none has room for the image
-    :raises DatastoreUnavailable: none can be reached
+    :raises DatastoreUnavailable: none takes images
     """
-    problems = []
-    some_usable = False
-    for group in _by_weight(datastores):
-        states = [(state_of(inventory, datastore), datastore) for datastore in group]
-        usable = [(state.free, datastore) for state, datastore in states if not state.problem]
-        if usable:
-            some_usable = True
-            free, datastore = max(usable, key=lambda pair: pair[0])
-            if free > 0 and free >= size:
-                return datastore
-        problems += [
-            f"{datastore}: {state.problem or _('%d MiB free') % (state.free // MIB)}"
-            for state, datastore in states
-        ]
-    kind = exceptions.StorageFull if some_usable else errors.DatastoreUnavailable
-    raise kind(
+    usable = [datastore for datastore, state in states.items() if not state.problem]
+    fitting = [datastore for datastore in usable if states[datastore].free >= max(size, 1)]
+    if fitting:
+        return max(fitting, key=lambda datastore: (datastore.weight, states[datastore].free))
+    problems = (
+        f"{datastore}: {state.problem or _('%d MiB free') % (state.free // MIB)}"
+        for datastore, state in states.items()
+    )
+    raise (exceptions.StorageFull if usable else errors.DatastoreUnavailable)(
         _("No datastore takes an image of %(size)s now (%(problems)s)"),
         size=_("%d bytes") % size if size else _("unknown size"),
         problems="; ".join(problems),
     )
 
 
-def state_of(inventory: Inventory, datastore: Datastore) -> State:
+def state_of(inventory: Inventory, datastore: Datastore, patience: Patience | None = None) -> State:
     """Return the state of a datastore; one that cannot be asked takes itself out.
 
     :param inventory: looks at it
     :param datastore: which one
+    :param patience: for passing failures; None: there is none
     """
     try:
-        return inventory.state(datastore)
+        return (patience or Patience(0)).call(lambda: inventory.state(datastore))
     except (errors.DatastoreUnavailable, DatastoreMissing) as exc:
         # Its reference is another one when it has been mounted again.
         inventory.forget()
         return State(0, str(exc.msg))
-
-
-def _by_weight(datastores: Iterable[Datastore]) -> Iterator[list[Datastore]]:
-    groups: dict[int, list[Datastore]] = {}
-    for datastore in datastores:
-        groups.setdefault(datastore.weight, []).append(datastore)
-    for weight in sorted(groups, reverse=True):
-        yield groups[weight]
 
 
 def remove(inventory: Inventory, file: File, unfinished: bool = False) -> None:

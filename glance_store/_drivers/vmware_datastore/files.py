@@ -84,10 +84,10 @@ class Files:
         :raises MaxRedirectsExceeded: the server redirects too often
         """
         session = self.sessions.current()
-        login = session.login(action)
+        cookie = session.cookie(action)
 
         def send() -> requests.Response:
-            response = self._follow(method, file, action, headers or {}, body, session.login)
+            response = self._follow(method, file, action, headers or {}, body, session.cookie)
             if response.status_code < 400:
                 return response
             error = errors.refusal(response, action)
@@ -99,7 +99,7 @@ class Files:
         except errors.SessionExpired:
             if body is not None:
                 raise
-            session.renew(login, action)
+            session.renew(cookie, action)
         try:
             return send()
         except errors.SessionExpired as exc:
@@ -112,14 +112,14 @@ class Files:
         action: str,
         headers: Mapping[str, str],
         body: Any,
-        login: Callable[[str], Any],
+        cookie_for: Callable[[str], str],
     ) -> requests.Response:
         """Send a request, also to where the server redirects it, which gets no cookie."""
         origin = self.settings.base_url
         url = origin + file.target
         for _hop in range(MAX_REDIRECTS + 1):
             own = url.startswith(origin + "/")
-            cookie = {"Cookie": f"vmware_soap_session={login(action).cookie}"} if own else {}
+            cookie = {"Cookie": f"vmware_soap_session={cookie_for(action)}"} if own else {}
             response = self._send(method, url, action, {**headers, **cookie}, body)
             if response.status_code not in _REDIRECTS:
                 return response

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import calendar
+import posixpath
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def leftovers(
             continue
         if modified > time.time() - older_than:
             continue
-        path = f"{directory}/{name}" if directory else name
+        path = posixpath.join(directory, name)
         file = File(datastore.datacenter, datastore.name, path)
 
         def take_away(file: File = file, seen: tuple[Any, ...] = (_size(item), modified)) -> None:

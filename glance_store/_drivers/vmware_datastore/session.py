@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers.vmware_datastore import errors, soap
@@ -44,14 +44,12 @@ class Settings:
     attempts: int  # further tries of a request at most
     task_timeout: float  # seconds
     poll_interval: float  # seconds
-    port: int = 443
 
     @classmethod
-    def of(cls, conf: Any, port: int) -> Settings:
+    def of(cls, conf: Any) -> Settings:
         """Return the settings of a store.
 
         :param conf: its options as attributes
-        :param port: of the server
         :raises BadStoreConfiguration: an option is missing
         """
         for name in ("vmware_server_host", "vmware_server_username", "vmware_server_password"):
@@ -68,7 +66,6 @@ class Settings:
             attempts=conf.vmware_api_retry_count,
             task_timeout=conf.vmware_store_task_timeout,
             poll_interval=conf.vmware_task_poll_interval,
-            port=port,
         )
 
     @property
@@ -79,20 +76,11 @@ class Settings:
     @property
     def base_url(self) -> str:
         """The address of the server."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}" if self.port == 443 else f"https://{host}:{self.port}"
+        return f"https://[{self.host}]" if ":" in self.host else f"https://{self.host}"
 
     def new_patience(self, in_all: bool = False) -> Patience:
         """Return the patience for a new transfer, or for a clean-up."""
         return Patience(self.patience, in_all, self.attempts)
-
-
-class _Login(NamedTuple):
-    """A session that the server has opened."""
-
-    key: str
-    user: str
-    cookie: str
 
 
 class Session:
@@ -105,7 +93,7 @@ class Session:
         self.settings = settings
         self._lock = threading.Lock()
         self._vim: Any = None
-        self._login: _Login | None = None
+        self._cookie: str | None = None  # of the session that the server has opened
         self._attempts = 0
         self._failure: exceptions.GlanceStoreException | None = None
         self._refused_until = 0.0  # on the monotonic clock
@@ -122,11 +110,11 @@ class Session:
         :raises DatastoreDenied: the server does not accept a new session either
         :raises GlanceStoreException: the server refuses, see `errors`
         """
-        login = self.login(action)
+        cookie = self.cookie(action)
         try:
             return errors.soap_guarded(lambda: function(self._vim), action)
         except errors.SessionExpired:
-            self.renew(login, action)
+            self.renew(cookie, action)
         try:
             return errors.soap_guarded(lambda: function(self._vim), action)
         except errors.SessionExpired as exc:
@@ -183,29 +171,30 @@ class Session:
             # Some tasks cannot be cancelled, and one may have ended meanwhile.
             LOG.debug("%s", exc)
 
-    def login(self, action: str) -> _Login:
-        """Return the login of this process, made if there is none.
+    def cookie(self, action: str) -> str:
+        """Return the cookie of the session, made if there is none.
 
         :param action: what is tried
         """
-        return self._login or self.renew(None, action)
+        cookie = self._cookie
+        return self.renew(None, action) if cookie is None else cookie
 
-    def renew(self, ended: _Login | None, action: str) -> _Login:
+    def renew(self, ended: str | None, action: str) -> str:
         """Log in, unless another thread has done so meanwhile.
 
-        :param ended: the login that does not hold any more
+        :param ended: the cookie of the session that does not hold any more
         :param action: what is tried
         """
         seen = self._attempts
         with self._lock:
-            if self._login is not None and self._login is not ended:
-                return self._login
+            if self._cookie is not None and self._cookie != ended:
+                return self._cookie
             waited_in_vain = self._attempts != seen or time.monotonic() < self._refused_until
             if self._failure is not None and waited_in_vain:
                 # Another thread has just tried: not once more as long, and no wrong password again.
                 raise type(self._failure)(self._failure.msg)
             try:
-                self._login = errors.soap_guarded(self._log_in, action)
+                self._cookie = errors.soap_guarded(self._log_in, action)
                 self._failure = None
             except exceptions.GlanceStoreException as exc:
                 self._failure = exc
@@ -214,24 +203,24 @@ class Session:
                 raise
             finally:
                 self._attempts += 1
-            return self._login
+            return self._cookie
 
-    def _log_in(self) -> _Login:
+    def _log_in(self) -> str:
         if self._vim is None:
             self._vim = soap.connect(self.settings)
         vim = self._vim
-        if self._login is not None:
+        if self._cookie is not None:
             self._end(vim)
         # With the cookie of another session the server refuses the login.
         vim.client.cookiejar.clear()
-        session = vim.Login(
+        vim.Login(
             vim.service_content.sessionManager,
             userName=self.settings.user,
             password=self.settings.password,
             locale="en",
         )
         LOG.debug("Logged in at %s", self.settings.host)
-        return _Login(session.key, session.userName, vim.get_http_cookie() or "")
+        return vim.get_http_cookie() or ""
 
     def _end(self, vim: Any) -> None:
         """End the session at the server, which keeps a limited number of them."""
@@ -243,8 +232,8 @@ class Session:
 
     def log_out(self) -> None:
         """End the session, at the end of a process."""
-        login, self._login = self._login, None
-        if login is not None and os.getpid() == self._process:
+        cookie, self._cookie = self._cookie, None
+        if cookie is not None and os.getpid() == self._process:
             self._vim.client.options.transport.limits = (_LOGOUT_TIMEOUT, _LOGOUT_TIMEOUT)
             self._end(self._vim)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.vmware_datastore import datastores, holdings
-from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory
+from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory, State
+from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable
 from glance_store._drivers.vmware_datastore.files import File, Files
 from glance_store._drivers.vmware_datastore.location import StoreLocation
 from glance_store._drivers.vmware_datastore.options import OPTIONS
@@ -25,7 +26,7 @@ from glance_store.i18n import _
 from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import MIB
-from glance_store.transfer.retry import ResumingStreamingReader
+from glance_store.transfer.retry import Patience, ResumingStreamingReader
 
 if TYPE_CHECKING:
     from glance_store.location import Location
@@ -50,8 +51,6 @@ class Store(driver.Store):
     )
     OPTIONS = OPTIONS
     READ_CHUNKSIZE = RANGE_SIZE
-    # No option names another one.
-    PORT = 443
 
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
@@ -79,8 +78,6 @@ class Store(driver.Store):
             self._configure()
         except exceptions.BackendUnavailable:
             raise
-        except exceptions.BadStoreConfiguration as exc:
-            problem = str(exc.msg)
         except exceptions.GlanceStoreException as exc:
             problem = str(exc.msg)
         else:
@@ -95,7 +92,7 @@ class Store(driver.Store):
         self._inventories.clear()
         self._memory = Memory(options.vmware_store_memory * MIB)
         check_library()
-        settings = Settings.of(options, self.PORT)
+        settings = Settings.of(options)
         if options.vmware_ca_file and not os.path.isfile(options.vmware_ca_file):
             raise exceptions.BadStoreConfiguration(
                 _("vmware_ca_file names the file %s, which is not there") % options.vmware_ca_file
@@ -177,7 +174,7 @@ class Store(driver.Store):
         if self._files is None:
             # A store that cannot write because of an option may still read.
             check_library()
-            self._files = Files(Sessions(Settings.of(self.store_conf, self.PORT)))
+            self._files = Files(Sessions(Settings.of(self.store_conf)))
         return self._files
 
     def _inventory(self) -> Inventory:
@@ -204,22 +201,44 @@ class Store(driver.Store):
                 _("%(image)r cannot be the id of an image in a VMware datastore"), image=image_id
             )
         inventory = self._inventory()
-        patience = files.settings.new_patience()
-        places = {store: self._file_in(store, image_id) for store in self._datastores}
-        for file in places.values():
-            _check_free(files, file, image_id)
-        datastore = patience.call(lambda: datastores.choose(inventory, self._datastores, size))
+        patience = files.settings.new_patience(in_all=True)
+        states = {one: datastores.state_of(inventory, one, patience) for one in self._datastores}
+        free_in = {
+            one: self._file_in(one, image_id)
+            for one, state in states.items()
+            if self._is_free(files, one, image_id, state)
+        }
+        datastore = datastores.choose(states, size)
+        file = free_in.pop(datastore)
         location = self._location_of(image_id, datastore)
         return DatastoreWriter(
-            files,
-            inventory,
-            datastore,
-            self._directory,
-            image_id,
-            size,
-            location.get_uri(),
-            [file for store, file in places.items() if store is not datastore],
+            files, inventory, datastore, file, size, location.get_uri(), free_in.values()
         )
+
+    def _is_free(self, files: Files, datastore: Datastore, image_id: str, state: State) -> bool:
+        """Refuse an id that has an image; return False where nobody can look.
+
+        A datastore that is out of use keeps images from none of the others.
+        """
+        file = self._file_in(datastore, image_id)
+        action = _("Looking for %s") % file.name
+        patience = Patience(0) if state.problem else files.settings.new_patience()
+        try:
+            patience.call(lambda: files.size(file, action))
+        except exceptions.NotFound:
+            return True
+        except DatastoreUnavailable as exc:
+            if not state.problem:
+                raise
+            LOG.warning(
+                "Store %s: whether the datastore %s has an image %s is not known: %s",
+                self.name,
+                datastore,
+                image_id,
+                exc,
+            )
+            return False
+        raise exceptions.Duplicate(image=image_id)
 
     def _location_of(self, image_id: str, datastore: Datastore) -> StoreLocation:
         specs = {
@@ -233,7 +252,7 @@ class Store(driver.Store):
         return StoreLocation(specs, self.conf, backend_group=self.backend_group)
 
     def _file_in(self, datastore: Datastore, image_id: str) -> File:
-        path = f"{self._directory}/{image_id}" if self._directory else image_id
+        path = posixpath.join(self._directory, image_id)
         return File(datastore.datacenter, datastore.name, path)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
@@ -289,9 +308,12 @@ class Store(driver.Store):
         place = cast("StoreLocation", location.store_location)
         self._note_host(str(place.server_host))
         path = urllib.parse.unquote(place.path or "")
-        if not path.startswith(_FOLDER):
+        if not path.startswith(_FOLDER) or {".", ".."} & set(path.split("/")):
             raise exceptions.BadStoreUri(
-                _("The location %(uri)s does not name a file of a datastore: it has no %(folder)s"),
+                _(
+                    "The location %(uri)s does not name a file of a datastore: its path has to "
+                    "begin with %(folder)s, and '.' and '..' cannot be components of it"
+                ),
                 uri=place.get_uri(),
                 folder=_FOLDER,
             )
@@ -312,16 +334,6 @@ class Store(driver.Store):
                 name,
                 configured,
             )
-
-
-def _check_free(files: Files, file: File, image_id: str) -> None:
-    """Refuse an id that has an image."""
-    action = _("Looking for %s") % file.name
-    try:
-        files.settings.new_patience().call(lambda: files.size(file, action))
-    except exceptions.NotFound:
-        return
-    raise exceptions.Duplicate(image=image_id)
 
 
 def _directory(option: str) -> str:

@@ -9,6 +9,7 @@ looked at, and a move that refuses to overwrite gives it its name.
 from __future__ import annotations
 
 import logging
+import posixpath
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -42,8 +43,7 @@ class DatastoreWriter:
     :param files: sends the requests for files
     :param inventory: of the session that moves and deletes
     :param datastore: where the image will be
-    :param directory: of the datastore, without slashes at its ends
-    :param image_id: id of the image
+    :param file: what it will be there
     :param size: bytes, 0 when unknown
     :param uri: location of the image
     :param others: files that would be the same image in other datastores
@@ -58,8 +58,7 @@ class DatastoreWriter:
         files: Files,
         inventory: Inventory,
         datastore: Datastore,
-        directory: str,
-        image_id: str,
+        file: File,
         size: int,
         uri: str,
         others: Iterable[File] = (),
@@ -70,25 +69,20 @@ class DatastoreWriter:
         self._inventory = inventory
         self._session = inventory.session
         self._datastore = datastore
-        self._directory = directory
-        self._image_id = image_id
+        self._directory, self._image_id = posixpath.split(file.path)
         self._size = size
-        self._file = self._in_directory(image_id)
+        self._file = file
         self._others = list(others)
         # Each request that carries the data has a name of its own: the server may still be busy
         # with one that broke off.
         self._parts: list[File] = []
-        self._action = _("Storing image %s") % image_id
+        self._action = _("Storing image %s") % self._image_id
         self._patience = self._session.settings.new_patience()
         self._pipe: Pipe[requests.Response] | None = None
         self._sent = 0  # bytes, at least
         # Whether the image has its name, as far as is known.
         self._published = False
         self._unclear = False
-
-    def _in_directory(self, name: str) -> File:
-        path = f"{self._directory}/{name}" if self._directory else name
-        return File(self._datastore.datacenter, self._datastore.name, path)
 
     # -- the data
 
@@ -113,7 +107,8 @@ class DatastoreWriter:
         # The session is renewed by this, where it has ended. An answer 401 to the data would come
         # when some of it has been sent, and cannot be read again.
         self._ensure_directory()
-        part = self._in_directory(part_name(self._image_id))
+        path = posixpath.join(self._directory, part_name(self._image_id))
+        part = self._file._replace(path=path)
         self._parts.append(part)
         headers = {"Content-Type": "application/octet-stream"}
 

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.vmware_datastore.files import Files
+from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable
+from glance_store._drivers.vmware_datastore.files import File, Files
 from tests.drivers.vmware.conftest import MIB, Images, MakeStore
 from tests.services.vcenter import VCenter
 
@@ -219,6 +221,29 @@ def test_choice_of_a_datastore(make_store: MakeStore, server: VCenter) -> None:
         where("DC0:ds1", "DC0:ds two:3")
 
 
+def test_a_datastore_that_is_lost(
+    make_store: MakeStore, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others take images; the simulator goes on to serve the files of one like that."""
+    images = Images(make_store())
+    size = Files.size
+
+    def lost(self: Files, file: File, action: str) -> tuple[int, Mapping[str, str]]:
+        if file.datastore == "ds1":
+            raise DatastoreUnavailable(f"{action}: it is lost")
+        return size(self, file, action)
+
+    monkeypatch.setattr(Files, "size", lost)
+    with pytest.raises(exceptions.BackendUnavailable, match="it is lost"):
+        # As far as the server says it is well: it may have the image.
+        images.add("image", b"data")
+    server.trouble("datastore", name="ds1", accessible="false")
+    assert images.read(images.add("image", b"data")) == b"data"
+    assert [path.parts[0] for path in server.files()] == ["ds two"]
+    with pytest.raises(exceptions.Duplicate):
+        images.add("image", b"data")
+
+
 @pytest.mark.parametrize("path", ["", "/openstack_glance", "/openstack_glance/sub", "/vm/disk"])
 def test_only_images_are_deleted(images: Images, server: VCenter, path: str) -> None:
     """Not the directory with all of them, not a directory, not the disk of a machine."""
@@ -234,6 +259,15 @@ def test_only_images_are_deleted(images: Images, server: VCenter, path: str) -> 
     assert sorted(server.files()) == before
     assert (folder / "vm" / "disk").exists()
     images.delete(uri)
+
+
+@pytest.mark.parametrize("path", ["x%2F..%2F..%2Fvm%2Fdisk", "%2e%2e%2Fvm", ".%2Fx"])
+def test_paths_that_lead_elsewhere(images: Images, server: VCenter, path: str) -> None:
+    """Also where a slash is encoded."""
+    uri = f"vsphere://{server.host}/folder/openstack_glance/{path}?dcPath=DC0&dsName=ds1"
+    for call in (images.read, images.delete):
+        with pytest.raises(exceptions.BadStoreUri, match="components"):
+            call(uri)
 
 
 def test_replaced_while_it_is_read(images: Images, server: VCenter) -> None:
