@@ -30,9 +30,11 @@ _FAST = 500 * MIB
 _SAMPLE = 0.04
 # How fast several answers have to be, of the speed of one: what is measured is not exact.
 _ENOUGH = 0.9
-# One alone begins with this part of the range of those side by side, and the next is so many times
-# as long: each can show that several would be faster. When they were not it gets long at once.
-_FIRST = 1 / 8
+# One alone begins with this part of the range of those side by side, but no more bytes than that,
+# and the next is so many times as long: each can show that several would be faster. When they were
+# not it gets long at once.
+_FIRST = 1 / 4
+_FIRST_AT_MOST = 4 * MIB
 _GROWTH = 4
 _LONGEST = 128
 # Several begin with this part of a range for each thread, so many times. They are judged by the
@@ -103,7 +105,9 @@ class Streams:
         """Yield the bytes in order, from the first one on in the consumer's thread."""
         position, size = self._offset, self._reader.range_size
         # No more than a range is too little for several: it comes in one piece.
-        length = max(1, int(_FIRST * size)) if self._end - position > size else size
+        length = size
+        if self._end - position > size:
+            length = min(max(1, int(_FIRST * size)), _FIRST_AT_MOST)
         alone = _Meter()
         while position < self._end and not self._stopped.is_set():
             piece = Extent(position, min(length, self._end - position), True)

@@ -14,7 +14,7 @@ from .memory import PATIENCE, Hook, MemoryReader
 
 RANGE = 128
 CHUNK = RANGE // 32  # of so many chunks is a range
-FIRST = RANGE // 8  # bytes of the first request
+FIRST = RANGE // 4  # bytes of the first request
 SHORT = RANGE // 4  # bytes of those that several are tried with
 LONG = 128 * RANGE
 THREADS = 3
