@@ -281,7 +281,7 @@ def store_add_to_backend_with_multihash(
     :raises UnknownHashingAlgo: there is no such hash; nothing was read
     :raises BackendException: the driver returned metadata that cannot be kept
     """
-    if hashing_algo not in hashlib.algorithms_available:
+    if not isinstance(hashing_algo, str) or hashing_algo not in hashlib.algorithms_available:
         raise exceptions.UnknownHashingAlgo(algo=hashing_algo)
     result = store.add(image_id, data, size, hashing_algo, context=context, verifier=verifier)
     return _checked(result, store)

@@ -68,7 +68,21 @@ def normalized(uri: str) -> str:
     return scheme.lower() + colon + rest if colon and _SCHEME.fullmatch(scheme) else uri
 
 
+def check_is_text(uri: object) -> None:
+    """Refuse what cannot be a location at all.
+
+    :param uri: what a caller hands in as one
+    :raises BadStoreUri: it is not a text
+    """
+    if not isinstance(uri, str):
+        raise exceptions.BadStoreUri(
+            _("The Store URI was malformed: it is of type %(kind)s, not a text"),
+            kind=type(uri).__name__,
+        )
+
+
 def _scheme_of(uri: str) -> str:
+    check_is_text(uri)
     try:
         return urllib.parse.urlsplit(uri).scheme
     except ValueError:

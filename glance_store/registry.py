@@ -204,6 +204,7 @@ def _mistakes(
     if identifier is None:
         opts = loading.options_of(plugin)
         store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
+        _fill_gaps(conf, opts, store_options.DEFAULT_GROUP)
         return store_options.mistakes(conf, opts, [store_options.DEFAULT_GROUP])
     groups = [identifier]
     if identifier in _STATE.reserved:
@@ -212,9 +213,18 @@ def _mistakes(
         opts = loading.options_of(plugin)
         groups.append(store_options.SHARED_CONF_GROUP)
         store_options.register_each(conf, opts, store_options.SHARED_CONF_GROUP)
+        _fill_gaps(conf, opts, store_options.SHARED_CONF_GROUP)
     opts = [*opts, *store_options.MULTI_BACKEND_OPTIONS]
     store_options.register_each(conf, opts, identifier)
+    _fill_gaps(conf, store_options.MULTI_BACKEND_OPTIONS, identifier)
     return store_options.mistakes(conf, opts, groups)
+
+
+def _fill_gaps(conf: cfg.ConfigOpts, opts: Sequence[cfg.Opt], group: str) -> None:
+    """Give options with an empty value, such as ``weight =``, their defaults, as if not set."""
+    for opt in store_options.gaps(conf, opts, group):
+        conf.set_override(opt.dest, opt.default, group=group)
+        _STATE.set_aside.append((group, opt.dest))
 
 
 def _configure(store: Any, identifier: str | None) -> None:
@@ -397,7 +407,12 @@ def stores() -> Iterator[tuple[str, str, Any]]:
 
 
 def candidates(uri: str) -> list[str]:
-    """Return the identifiers of the stores that may hold a location, the likeliest first."""
+    """Return the identifiers of the stores that may hold a location, the likeliest first.
+
+    :param uri: the location
+    :raises BadStoreUri: it is not a text
+    """
+    location.check_is_text(uri)
     uri = location.normalized(uri)
     scheme = uri.partition(":")[0]
     by_identifier = location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})

@@ -187,6 +187,22 @@ class Mistake(NamedTuple):
         return " ".join(text.split())
 
 
+def gaps(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> list[cfg.Opt]:
+    """Return options whose value is nothing although their default is something.
+
+    :param conf: the configuration
+    :param opts: the options, registered in the group
+    :param group: name of the group
+    """
+    found = []
+    for opt in opts:
+        # One whose value cannot be read is a mistake, and no gap.
+        with contextlib.suppress(cfg.Error, ValueError):
+            if opt.default is not None and conf[group][opt.dest] is None:
+                found.append(opt)
+    return found
+
+
 def mistakes(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], groups: Sequence[str]) -> list[Mistake]:
     """Return what is wrong with the values of options.
 

@@ -362,10 +362,11 @@ def test_r6_form_of_the_call_of_add_with_multihash():
     ]
 
 
-def test_unknown_hash_is_refused_before_anything_is_read():
+@pytest.mark.parametrize("algorithm", ["nohash", "", None, 5, ["sha512"]])
+def test_unknown_hash_is_refused_before_anything_is_read(algorithm):
     store = Recorder(None)
-    with pytest.raises(exceptions.UnknownHashingAlgo, match="nohash"):
-        backend.store_add_to_backend_with_multihash("id", "data", 1, "nohash", store)
+    with pytest.raises(exceptions.UnknownHashingAlgo):
+        backend.store_add_to_backend_with_multihash("id", "data", 1, algorithm, store)
     assert store.calls == []
 
 

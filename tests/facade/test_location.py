@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from oslo_config import cfg
 
+import glance_store
 from glance_store import exceptions, location
 
 
@@ -101,6 +102,17 @@ def test_scheme_in_capitals_finds_the_store(known):
 @pytest.mark.parametrize("uri", ["", "/A/b", "A", " FILE:///a", "A B://c", "\u00c4://a", None, 3])
 def test_what_has_no_scheme_is_not_touched(uri):
     assert location.normalized(uri) is uri
+
+
+@pytest.mark.parametrize("uri", [None, 3, b"place://here", ["place://here"]])
+def test_uri_that_is_no_text(known, uri):
+    for parse in (
+        location.get_location_from_uri,
+        lambda text: location.get_location_from_uri_and_backend(text, "one"),
+        lambda text: glance_store.get(text, None),
+    ):
+        with pytest.raises(exceptions.BadStoreUri, match="not a text"):
+            parse(uri)
 
 
 @pytest.mark.parametrize("uri", ["place://[half", "place://user:secret@[half"])

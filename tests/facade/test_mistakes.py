@@ -206,3 +206,32 @@ def test_outside_driver_whose_configuration_fails_in_its_own_way(outside, create
     assert registry.failures() == {
         "bad": "driver memory has failed: ZeroDivisionError: divided by zero"
     }
+
+
+EMPTY = "filesystem_store_chunk_size =\nfilesystem_store_timeout =\n"
+
+
+def test_empty_value_is_that_of_an_option_that_is_not_set(service, caplog, tmp_path):
+    text = f"weight =\n{EMPTY}[backend_defaults]\nhttp_store_read_timeout =\n{EMPTY}"
+    conf = service("good:file, web:http", text)
+    assert [line for line in errors(caplog) if "certificates" not in line] == []
+    assert glance_store.get_store_weight("good") == conf.good.weight == 0
+    good, web = map(glance_store.get_store_from_store_identifier, ("good", "web"))
+    assert (good.chunk_size, good.store_conf.filesystem_store_timeout) == (65536, 0)
+    assert web.store_conf.http_store_read_timeout == 60
+    url = glance_store.add(conf, "image", io.BytesIO(DATA), len(DATA), "good")[0]
+    assert b"".join(glance_store.get(url, "good")[0]) == DATA
+
+
+def test_empty_value_in_single_store_mode(caplog, tmp_path):
+    path = tmp_path / "service.conf"
+    empty = f"{EMPTY}filesystem_store_file_perm =\nhttp_store_read_timeout =\n"
+    path.write_text(f"[glance_store]\nfilesystem_store_datadir = {tmp_path}/images\n{empty}")
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[str(path)], default_config_dirs=[])
+    glance_store.register_opts(conf)
+    assert glance_store.create_stores(conf) == 2
+    assert registry.failures() == {}
+    assert conf.glance_store.http_store_read_timeout == 60
+    url = glance_store.add_to_backend(conf, "image", io.BytesIO(DATA), len(DATA), "file")[0]
+    assert b"".join(glance_store.get_from_backend(url)[0]) == DATA

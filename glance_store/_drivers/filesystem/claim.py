@@ -20,7 +20,6 @@ from glance_store._drivers.filesystem.datadirs import DataDir
 
 PARTIAL_SUFFIX = ".partial"
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Readable, should the bytes have to move to a file that can be given a name.
 _UNNAMED = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NAMED = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -74,7 +73,7 @@ class Claim:
         :raises OSError: the directory or the file cannot be opened
         """
         try:
-            directory = os.open(self._datadir.path, _DIRECTORY)
+            directory = syscalls.open_directory(self._datadir.path)
         except FileNotFoundError:
             self._datadir.check_mount()
             raise

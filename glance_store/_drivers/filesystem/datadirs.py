@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+# A list in one value, as other options take it: it would name one directory with an odd path.
+_SEVERAL = re.compile(r"[,;]\s*/|:\s*-?[0-9]+\s+/")
 # How file systems say that they cannot flush a directory. A file they can, or it is an error.
 _NO_DIRECTORY_FLUSH = syscalls.UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM}
 
@@ -36,6 +39,11 @@ def parse(values: list[str]) -> dict[str, int]:
     for value in values:
         if "://" in value:
             check_path("filesystem_store_datadirs", value.strip())
+        if _SEVERAL.search(value):
+            raise ValueError(
+                f"filesystem_store_datadirs = {value}: these are several directories in one value; "
+                "give the option once for each of them"
+            )
         path, colon, number = value.rpartition(":")
         if not colon:
             path, number = value, "0"
@@ -114,7 +122,7 @@ def prepare(path: str, file_perm: int) -> None:
 def _make(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
-    except FileExistsError:
+    except FileExistsError as exists:
         # Said of a file, and of a symbolic link that leads nowhere.
         try:
             os.stat(path)
@@ -122,34 +130,8 @@ def _make(path: str) -> None:
             target = os.path.join(os.path.dirname(path), os.readlink(path))
             reason = f"it is a symbolic link to {target}: {exc.strerror}"
             raise FileNotFoundError(exc.errno, reason, path) from exc
-        raise
-
-
-def _figures(path: str | int) -> os.statvfs_result | None:
-    """Return what a file system says of itself, None when it says nothing."""
-    try:
-        return os.statvfs(path)
-    except OSError as exc:
-        if exc.errno not in syscalls.UNSUPPORTED:
-            raise
-        return None
-
-
-def _free(figures: os.statvfs_result | None) -> int | None:
-    # All zeros is how network and FUSE file systems say that they do not know.
-    if figures is None or not figures.f_blocks:
-        return None
-    unit = figures.f_frsize or figures.f_bsize
-    return figures.f_bavail * unit if unit else None
-
-
-def free_bytes(path: str | int) -> int | None:
-    """Return the bytes that the user of this process may still write.
-
-    :param path: a file or directory, or a descriptor of it
-    :returns: None when the file system does not say
-    """
-    return _free(_figures(path))
+        reason = f"{exists.strerror}, and it is not a directory"
+        raise FileExistsError(exists.errno, reason, path) from exists
 
 
 class DataDir:
@@ -225,10 +207,10 @@ class DataDir:
         if self._mount is None:
             self.prepare()
         self.check_mount()
-        figures = _figures(self.path)
+        figures = syscalls.figures(self.path)
         if figures is not None and figures.f_flag & os.ST_RDONLY:
             raise self._unusable("its file system is mounted read-only")
-        return _free(figures)
+        return syscalls.free(figures)
 
     # -- what file systems can and cannot do
 
@@ -388,16 +370,21 @@ class DataDirs:
         """
         timeout = self._guard.timeout
         usable = [directory for directory in self.all if not directory.is_overdue(timeout)]
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        known = set()
         with contextlib.ExitStack() as locks:
             # All of them, in one order: two processes need not agree on which ones work.
             for directory in usable:
                 try:
-                    descriptor = os.open(directory.path, flags)
+                    descriptor = syscalls.open_directory(directory.path)
                 except OSError:
                     # It is out of use: nothing is stored there at present.
                     continue
                 locks.callback(os.close, descriptor)
+                status = os.fstat(descriptor)
+                if (status.st_dev, status.st_ino) in known:
+                    # One directory under two names: this upload would wait for its own lock.
+                    continue
+                known.add((status.st_dev, status.st_ino))
                 if directory.lock(descriptor):
                     # Not by closing it alone: a forked process may have it open as well.
                     locks.callback(syscalls.unlock, descriptor)

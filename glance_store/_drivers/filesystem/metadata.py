@@ -19,14 +19,13 @@ def load(path: str) -> list[Entry]:
     """Return the entries of a metadata file.
 
     :param path: a JSON file with an object or a list of objects
-    :raises ValueError: it is missing or not of this form; the text says what is wrong
+    :raises OSError: it cannot be read
+    :raises ValueError: it is not of this form; the text says what is wrong
     """
     try:
         with open(path, "rb") as file:
             content = json.load(file)
-    except OSError as exc:
-        raise ValueError(f"filesystem_store_metadata_file {path}: {exc.strerror}") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ValueError(f"filesystem_store_metadata_file {path} is not JSON: {exc}") from exc
     entries = content if isinstance(content, list) else [content]
     for entry in entries:

@@ -117,6 +117,10 @@ class Store(store_driver.Store):
             raise self._misconfigured(str(exc)) from exc
         except exceptions.TimeoutError as exc:
             raise NotThere(store_name=self.name, reason=str(exc)) from exc
+        except OSError as exc:
+            kind = NotThere if exc.errno in syscalls.LOST else exceptions.BadStoreConfiguration
+            reason = f"filesystem_store_metadata_file {metadata_file}: {exc.strerror}"
+            raise kind(store_name=self.name, reason=reason) from exc
         self._datadirs = self._prepared(directories, options.filesystem_store_require_mount)
         self._url_prefix = f"file://{self._datadirs.all[0].path}"
         if len(self._datadirs.all) > 1:
@@ -337,16 +341,19 @@ class Store(store_driver.Store):
         :param context: not used
         :raises NotFound: there is no such file
         :raises Forbidden: the file system refuses
+        :raises BackendUnavailable: the file system is out of reach
         :raises StorageWriteDenied: the file system is gone, and the image with it
         """
         path = self._path(location)
         try:
-            self._guard.call(os.unlink, path)
+            self._guard.call(syscalls.remove, path)
         except FileNotFoundError as exc:
             self._check_not_gone(path)
             raise exceptions.NotFound(image=path) from exc
         except OSError as exc:
-            raise exceptions.Forbidden(
+            lost = exc.errno in syscalls.LOST
+            kind = exceptions.BackendUnavailable if lost else exceptions.Forbidden
+            raise kind(
                 _("The image file %(path)s cannot be deleted: %(reason)s"),
                 path=path,
                 reason=exc.strerror,

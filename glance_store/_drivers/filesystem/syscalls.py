@@ -50,6 +50,80 @@ def _call(function: Callable[..., int] | None, *args: Any) -> None:
             raise OSError(code, os.strerror(code))
 
 
+def open_directory(path: str) -> int:
+    """Open a directory to work in it.
+
+    :param path: the directory
+    :returns: its descriptor
+    :raises OSError: it cannot be opened
+    """
+    flags = os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDONLY | flags)
+    except PermissionError:
+        # Files can be made in a directory that this process may not list.
+        return os.open(path, os.O_PATH | flags)
+
+
+def figures(path: str | int) -> os.statvfs_result | None:
+    """Return what a file system says of itself, None when it says nothing.
+
+    :param path: a file or directory, or a descriptor of it
+    :raises OSError: the file system is out of reach, or there is no such file
+    """
+    try:
+        return os.statvfs(path)
+    except OSError as exc:
+        # Where a policy forbids the question or the answer is too large, images can be stored.
+        if exc.errno in LOST or exc.errno in _MISSING:
+            raise
+        return None
+
+
+def free(figures: os.statvfs_result | None) -> int | None:
+    """Return the free bytes that figures tell, None when they tell nothing.
+
+    :param figures: from `figures`
+    """
+    # All zeros is how network and FUSE file systems say that they do not know, and more room than
+    # there is in all means nothing either.
+    if figures is None or not figures.f_blocks or not 0 <= figures.f_bavail <= figures.f_blocks:
+        return None
+    unit = figures.f_frsize or figures.f_bsize
+    return figures.f_bavail * unit if unit else None
+
+
+def free_bytes(path: str | int) -> int | None:
+    """Return the bytes that the user of this process may still write.
+
+    :param path: a file or directory, or a descriptor of it
+    :returns: None when the file system does not say
+    """
+    return free(figures(path))
+
+
+def remove(path: str) -> None:
+    """Remove a file. What a file server has done counts, whatever it has answered.
+
+    :param path: the file
+    :raises FileNotFoundError: there is none
+    :raises OSError: it is still there
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            # Nobody can tell: the first answer is the one to report.
+            pass
+        raise exc from None
+
+
 def preallocate(fd: int, size: int) -> None:
     """Set disk space aside for a file, and make it that long.
 

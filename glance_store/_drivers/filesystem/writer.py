@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from glance_store import exceptions
 from glance_store._drivers.filesystem import metadata, syscalls
 from glance_store._drivers.filesystem.claim import UnlinkableError
-from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs, free_bytes
+from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs
 from glance_store._drivers.filesystem.draft import Draft
 from glance_store.i18n import _
 from glance_store.transfer import sparse
@@ -79,7 +79,8 @@ class FileWriter:
         existing = datadirs.find(name)
         if existing is not None:
             raise exceptions.Duplicate(image=existing)
-        first, *others = datadirs.candidates(size)
+        with syscalls.writing(datadirs.all[0].file(name)):
+            first, *others = datadirs.candidates(size)
         self._use(first)
         try:
             self._begin(others, size)
@@ -130,7 +131,7 @@ class FileWriter:
 
     def _set_space_aside(self, size: int) -> None:
         """Find out that the disk is full before gigabytes have been written, not after."""
-        free = self._draft.file.call(free_bytes)
+        free = self._draft.file.call(syscalls.free_bytes)
         if free is not None and free < size:
             raise exceptions.StorageFull(
                 _(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -51,6 +52,22 @@ def test_r51_priorities_are_whole_numbers(make_store: MakeStore, tmp_path: Path)
         "/c": -3,
         "/d:e": 7,
     }
+
+
+@pytest.mark.parametrize("value", ["/a:1,/b:2", "/a, /b", "/a;/b:1", "/a:1 /b:2"])
+def test_several_directories_in_one_value(make_store: MakeStore, value: str) -> None:
+    refused(make_store, "once for each", datadirs=[value])
+
+
+@pytest.mark.parametrize("other", ["{}/images/", "{}/link", "{}/none/../images"])
+def test_one_directory_under_two_names(make_store: MakeStore, tmp_path: Path, other: str) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    names = [f"{tmp_path}/images:2", other.format(tmp_path) + ":1"]
+    store = make_store(datadirs=names, timeout=20)
+    assert put(store, "image", b"data") == f"file://{tmp_path}/images/image"
+    with pytest.raises(exceptions.Duplicate):
+        put(store, "image", b"data")
 
 
 def test_r47_a_directory_twice(
@@ -191,7 +208,7 @@ def test_a_symbolic_link_that_leads_nowhere(make_store: MakeStore, tmp_path: Pat
     (tmp_path / "link").symlink_to("no/such")
     refused(make_store, f"symbolic link to {tmp_path}/no/such: No such", datadir=f"{tmp_path}/link")
     (tmp_path / "file").write_text("")
-    refused(make_store, "File exists", datadir=f"{tmp_path}/file")
+    refused(make_store, "File exists, and it is not a directory", datadir=f"{tmp_path}/file")
 
 
 # -- several directories
@@ -283,6 +300,7 @@ def test_r59_mount_points_match_by_whole_components(
     ("content", "match"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ('"text"', "not an object"),
         ('{"id": "x"}', "mountpoint"),
         ('{"id": 1, "mountpoint": "/"}', "'id'"),
@@ -300,6 +318,22 @@ def test_r13_the_metadata_file_is_checked(
 
 def test_a_missing_metadata_file(make_store: MakeStore, tmp_path: Path) -> None:
     refused(make_store, "No such file", metadata_file=str(tmp_path / "none"))
+
+
+def test_a_metadata_file_on_a_file_server_that_comes_back(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_json(tmp_path / "meta.json", {"id": "x", "mountpoint": "/"})
+
+    def unreachable(_path: str) -> list[metadata.Entry]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    store = make_store(configure=False, metadata_file=path)
+    monkeypatch.setattr(metadata, "load", unreachable)
+    with pytest.raises(exceptions.BackendUnavailable, match=r"meta\.json: Stale"):
+        store.configure()
+    monkeypatch.undo()
+    store.configure(re_raise_bsc=True)
 
 
 # -- several stores

@@ -143,14 +143,15 @@ sys.stdout.write(store.add("image", io.BytesIO(b"data"), 4, "md5")[0])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_a_directory_that_belongs_to_somebody_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o767, 0o763])
+def test_a_directory_that_belongs_to_somebody_else(tmp_path: Path, mode: int) -> None:
     with tmpfs(tmp_path / "share", "size=8m,uid=1") as share:
         # The folders of the tests are closed to others.
         for folder in (tmp_path, *tmp_path.parents):
-            mode = folder.stat().st_mode
-            if mode & 0o711 != 0o711:
-                folder.chmod(mode | 0o711)
-        share.chmod(0o767)
+            before = folder.stat().st_mode
+            if before & 0o711 != 0o711:
+                folder.chmod(before | 0o711)
+        share.chmod(mode)
         done = subprocess.run(
             [sys.executable, "-c", FOREIGN, str(share)], capture_output=True, text=True, check=False
         )

@@ -48,8 +48,13 @@ def failing(code: int) -> Callable[..., Any]:
     [
         lambda _path: figures(f_blocks=0, f_bavail=0),
         lambda _path: figures(f_bsize=0, f_frsize=0, f_blocks=0, f_bavail=0),
+        lambda _path: figures(f_bavail=2**64 - 5),
+        lambda _path: figures(f_bavail=-5),
         failing(errno.ENOSYS),
         failing(errno.EOPNOTSUPP),
+        failing(errno.EPERM),
+        failing(errno.EACCES),
+        failing(errno.EOVERFLOW),
     ],
 )
 def test_no_figures_are_not_a_full_disk(
@@ -92,6 +97,64 @@ def test_a_directory_that_says_how_much_is_free_goes_before_one_that_does_not(
     monkeypatch.setattr(os, "statvfs", answer)
     store = make_store(datadirs=[f"{tmp_path}/silent", f"{tmp_path}/telling"])
     assert put(store, "image", b"data") == f"file://{tmp_path}/telling/image"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_file_server_that_is_lost_when_it_is_asked_for_figures(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    directories = [f"{tmp_path}/one", f"{tmp_path}/two"]
+    store = make_store(datadirs=directories) if several else make_store()
+    monkeypatch.setattr(os, "statvfs", failing(errno.ESTALE))
+    with pytest.raises(exceptions.BackendUnavailable, match="Stale"):
+        put(store, "image", DATA)
+
+
+# -- removing
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_an_image_that_was_removed_is_removed_whatever_the_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    uri = put(store, "image", b"data")
+    unlink = os.unlink
+
+    def remove(path: str) -> None:
+        unlink(path)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "unlink", remove)
+    store.delete(locate(store, uri))
+    monkeypatch.undo()
+    with pytest.raises(exceptions.NotFound):
+        store.get_size(locate(store, uri))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (errno.EIO, exceptions.Forbidden),
+        (errno.EACCES, exceptions.Forbidden),
+        (errno.ESTALE, exceptions.BackendUnavailable),
+        (errno.EHOSTDOWN, exceptions.BackendUnavailable),
+    ],
+)
+@pytest.mark.parametrize("look", [os.lstat, failing(errno.ESTALE)])
+def test_an_image_that_cannot_be_removed(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    look: Callable[..., Any],
+    code: int,
+    expected: type[Exception],
+) -> None:
+    uri = put(store, "image", b"data")
+    monkeypatch.setattr(os, "unlink", failing(code))
+    monkeypatch.setattr(os, "lstat", look)
+    with pytest.raises(expected, match=os.strerror(code)):
+        store.delete(locate(store, uri))
+    monkeypatch.undo()
+    assert fetch(store, uri) == b"data"
 
 
 # -- flushing
