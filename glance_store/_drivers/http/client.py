@@ -29,6 +29,10 @@ _LONGEST_REASON = 80
 _ABSOLUTE = re.compile("[a-z]+://", re.IGNORECASE)
 
 
+class UnansweredError(Exception):
+    """The server has ended the connection instead of answering HEAD."""
+
+
 class Answer(NamedTuple):
     """An answer, and the server and file that it is from, after all redirects."""
 
@@ -68,6 +72,7 @@ class Client:
             read, which the caller closes; and where it comes from
         :raises BadStoreUri: a redirect leads nowhere, or the operator does not allow a server
         :raises MaxRedirectsExceeded: there are more than `MAX_REDIRECTS` of them
+        :raises UnansweredError: GET may be answered where HEAD is not
         """
         cookies = requests.cookies.RequestsCookieJar()
         current = start or place
@@ -107,6 +112,8 @@ class Client:
         except requests.ConnectionError as exc:
             if not broke_before_answer(exc):
                 raise
+            if method == "HEAD":
+                raise UnansweredError from None
             # A server may close an idle connection in the moment that it is used again.
             return send()
 

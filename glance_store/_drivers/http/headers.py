@@ -23,6 +23,7 @@ _MOST_INTERIM = 100
 _INTERIM = re.compile(rb"HTTP/[0-9.]+ +1[0-9][0-9]\s")
 # Inside a line these would begin another one, or end the text.
 _AS_SPACES = bytes.maketrans(b"\r\0", b"  ")
+_CHUNK = re.compile(rb"[ \t]*(0*[0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 _NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
 
 
@@ -132,6 +133,18 @@ def _read_line(stream: BinaryIO) -> bytes:
     if not line.endswith(b"\n"):
         raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
     return line
+
+
+def chunk_size(stream: BinaryIO) -> int:
+    """Read the line before a chunk, and return the bytes of the chunk.
+
+    :param stream: from the server
+    :raises ValueError: there is no such line, or it breaks off
+    """
+    found = _CHUNK.fullmatch(stream.readline(_LONGEST_LINE + 1))
+    if found is None:
+        raise ValueError("the size of a chunk")
+    return int(found.group(1), 16)
 
 
 def is_chunked(headers: Headers) -> bool:

@@ -24,7 +24,7 @@ import urllib3
 import urllib3.exceptions
 import urllib3.util
 
-from glance_store._drivers.http.headers import read_head
+from glance_store._drivers.http.headers import chunk_size, read_head
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.targets import Hosts, TargetFilter
 
@@ -61,7 +61,7 @@ class Settings:
         return cls(
             verify=verify,
             proxies={
-                scheme: proxy if "://" in proxy else f"http://{proxy}"
+                scheme.lower(): proxy if "://" in proxy else f"http://{proxy}"
                 for scheme, proxy in (store_conf.http_proxy_information or {}).items()
                 if proxy
             },
@@ -245,12 +245,10 @@ class _Response(http.client.HTTPResponse):
             raise http.client.HTTPException("a transfer encoding that is not understood")
 
     def _read_next_chunk_size(self) -> int:
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:
-            # An error that the base class takes for the end of the connection; a negative size it
-            # would take for everything that comes.
-            raise ValueError("a negative size of a chunk")
-        return size
+        # The base class reads a size that breaks off after its first digits for a smaller one, and
+        # a negative one for everything that comes. The ValueError it takes for a connection that
+        # has ended.
+        return chunk_size(self.fp)
 
     def _tolerate_damage(self) -> None:
         """Go on although a header was not understood, unless it may have been the length."""

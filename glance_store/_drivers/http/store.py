@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.http import headers as parsing
-from glance_store._drivers.http.client import Client, refusal
+from glance_store._drivers.http.client import Client, UnansweredError, refusal
 from glance_store._drivers.http.errors import TransferInterrupted
 from glance_store._drivers.http.location import SCHEMES, StoreLocation
 from glance_store._drivers.http.options import OPTIONS
@@ -58,6 +58,13 @@ class Store(driver.Store):
                 self.name,
             )
         for scheme, proxy in settings.proxies.items():
+            if scheme not in (*SCHEMES, "all"):
+                LOG.error(
+                    "Store %s: http_proxy_information has a proxy for '%s', which is no scheme of "
+                    "web servers (http, https, all): no image is read through it",
+                    self.name,
+                    scheme,
+                )
             if not is_proxy(proxy):
                 # Without the address: it may hold a password.
                 LOG.error(
@@ -130,7 +137,8 @@ class Store(driver.Store):
         """
         place, client = _place(location), self._client()
         # A server may refuse HEAD, even say that there is no such file, when the signature of a URL
-        # is for GET; or answer it without the length. Then the first byte is asked for.
+        # is for GET; or answer it without the length, or not at all. Then the first byte is asked
+        # for.
         return _size(client, place, "HEAD", {}) or _size(
             client, place, "GET", {"Range": "bytes=0-0"}
         )
@@ -146,7 +154,10 @@ def _place(location: Location) -> StoreLocation:
 def _size(client: Client, place: StoreLocation, method: str, headers: dict[str, str]) -> int:
     """Return the bytes of a file; 0 if the server does not say, or refuses HEAD."""
     action = _("Asking for the size of %s") % place.shown
-    response, _server = client.fetch(method, place, headers, action, exceptions.BadStoreUri)
+    try:
+        response, _server = client.fetch(method, place, headers, action, exceptions.BadStoreUri)
+    except UnansweredError:
+        return 0
     try:
         status = response.status_code
         if status == 206:

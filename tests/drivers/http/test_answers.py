@@ -149,6 +149,23 @@ def test_a_chunk_of_a_wrong_size_is_an_error(serve, http, size):
         http.read(uri)
 
 
+@pytest.mark.parametrize("end", [b"", b"0", b"0;last=1", b"000", b"\n0\r\n\r\n"])
+def test_chunks_that_end_before_the_last_one_are_an_error(serve, http, end):
+    # Of a size such as 00001000 the first digit alone has come: that is no last chunk.
+    uri = serve(head("200 OK", "Transfer-Encoding: chunked") + b"5\r\nabcde\r\n" + end)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="broke off"):
+        http.read(uri)
+
+
+@pytest.mark.parametrize(
+    "size", [b"5", b"005", b"5  ", b"5;name=value", b"5 ; a", b"0" * 40 + b"5"]
+)
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0\r\n", b"00\nTrailer: a\r\n\r\n"])
+def test_chunks(serve, http, size, end):
+    body = size + b"\r\nabcde\r\n" + end
+    assert http.read(serve(head("200 OK", "Transfer-Encoding: chunked") + body)) == b"abcde"
+
+
 NOT_HTTP = {
     "nothing": b"",
     "ssh": b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -198,6 +215,15 @@ def test_the_size_where_head_is_refused(http, status, ranges):
         if ranges:
             return head("206 Part", f"Content-Range: bytes 0-0/{len(IMAGE)}") + IMAGE[:1]
         return head("200 OK", LENGTH) + IMAGE
+
+    with RawServer(answer) as server:
+        assert http.size(f"{server.url}/image") == len(IMAGE)
+        assert server.methods == ["HEAD", "GET"]
+
+
+def test_the_size_where_head_is_not_answered(http):
+    def answer(line):
+        return b"" if line.startswith("HEAD") else head("200 OK", LENGTH) + IMAGE
 
     with RawServer(answer) as server:
         assert http.size(f"{server.url}/image") == len(IMAGE)

@@ -125,9 +125,10 @@ def test_a_server_without_tls_is_an_error(web, http):
         http.get(uri)
 
 
-def test_r70_a_proxy_for_http(web, proxy, http_store):
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "all"])
+def test_r70_a_proxy_for_http(web, proxy, http_store, scheme):
     address = f"127.0.0.1:{proxy.port}"
-    http = http_store(http_proxy_information={"http": address})
+    http = http_store(http_proxy_information={scheme: address})
     uri = web.serve("/image", IMAGE)
     assert http.read(uri + "?token=x", 5, 10) == IMAGE[5:15]
     assert http.size(uri) == len(IMAGE)
@@ -162,6 +163,12 @@ def test_a_scheme_without_proxy_is_reached_directly(web, proxy, http_store):
     http = http_store(http_proxy_information={"https": f"127.0.0.1:{proxy.port}"})
     assert http.read(web.serve("/image", IMAGE)) == IMAGE
     assert proxy.requests == []
+
+
+def test_a_proxy_for_a_mistyped_scheme_is_told(proxy, http_store, caplog):
+    http_store(http_proxy_information={"htp": f"who:S3CRET@127.0.0.1:{proxy.port}"})
+    assert "a proxy for 'htp', which is no scheme" in caplog.text
+    assert "S3CRET" not in caplog.text
 
 
 def test_a_proxy_of_the_environment_is_used(web, proxy, http, monkeypatch):
