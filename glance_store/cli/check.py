@@ -16,7 +16,7 @@ from typing import NamedTuple
 from glance_store import exceptions, location
 from glance_store.cli import expected
 from glance_store.cli.commands import Nowhere, delivered
-from glance_store.cli.errors import FAILED, OK, UsageError, describe
+from glance_store.cli.errors import FAILED, OK, UsageError, describe, printable
 from glance_store.cli.expected import Expected
 from glance_store.cli.holdings import STORE_ERRORS, SurveyedStores
 from glance_store.cli.output import Output, Progress
@@ -69,7 +69,7 @@ def _line(finding: Finding, as_json: bool) -> str:
     if as_json:
         return json.dumps(shown._asdict())
     where = f"{shown.id}  {shown.location}".rstrip()
-    return f"{shown.problem:<10}  {shown.store:<12}  {where}: {shown.text}"
+    return printable(f"{shown.problem:<10}  {shown.store:<12}  {where}: {shown.text}")
 
 
 class _Survey:

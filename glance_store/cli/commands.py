@@ -61,9 +61,13 @@ def metrics(listing: Sequence[StoreInfo]) -> str:
         for info in listing:
             found = value(info)
             if found is not None:
-                labels = f'store="{info.id}",driver="{info.driver}"'
+                labels = f'store="{_label(info.id)}",driver="{_label(info.driver)}"'
                 lines.append(f"{name}{{{labels}}} {found}")
     return "\n".join(lines)
+
+
+def _label(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def put(args: argparse.Namespace, opened: Stores, output: Output) -> int:

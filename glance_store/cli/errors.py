@@ -155,6 +155,16 @@ def without_secrets(text: str) -> str:
     return re.sub(r"\S+://\S+?(?=[:;,]?(?:\s|$))", lambda found: redact(found[0]), text)
 
 
+def printable(text: str) -> str:
+    """Return a text, such as the name of a file, as it can stand in a line for a terminal.
+
+    :param text: any text
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def one_line(text: str) -> str:
     """Return a text as one line that is safe to print on a terminal, without secrets.
 

@@ -34,7 +34,8 @@ def read(name: str) -> list[Expected]:
     :raises UsageError: it cannot be read, or a line has another form
     """
     with _opened(name) as file:
-        first = file.readline()
+        # Spreadsheets write a byte order mark before the text.
+        first = file.readline().removeprefix("\ufeff")
         if not first.strip():
             return []
         rows = _objects(first, file) if first.lstrip().startswith("{") else _table(first, file)

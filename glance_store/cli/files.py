@@ -20,8 +20,10 @@ from glance_store import exceptions
 from glance_store.cli.errors import SourceChangedError, UsageError, named, writing_output
 from glance_store.transfer import sparse
 
+# What file systems answer to a call that they do not know.
+_UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 # Errors of link() on a file system that has no hard links.
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_NO_LINKS = _UNKNOWN | {errno.EPERM, errno.EACCES, errno.EMLINK}
 
 # As many symbolic links as the kernel follows in a path.
 _LONGEST_CHAIN = 40
@@ -245,7 +247,7 @@ class _Stream:
         # Character devices and pipes have nothing to flush and refuse.
         if stat.S_ISBLK(os.fstat(self._descriptor).st_mode):
             with self._errors():
-                os.fsync(self._descriptor)
+                _flush(self._descriptor)
 
 
 def _is_output(descriptor: int) -> bool:
@@ -281,20 +283,39 @@ class _File:
         with named(self._path):
             # Zeros at the end were never written.
             os.ftruncate(self._descriptor, self._position)
-            os.fsync(self._descriptor)
-            if self._replace or not self._link():
-                os.replace(self._temporary, self._path)
+            _flush(self._descriptor)
+            try:
+                self._publish()
+            except OSError:
+                # A file server may have done it all the same.
+                if not self._is_published():
+                    raise
 
-    def _link(self) -> bool:
-        """Publish without replacing; False when the file system has no links."""
-        try:
-            os.link(self._temporary, self._path)
-        except OSError as exc:
-            if exc.errno in _NO_LINKS:
-                return False
+    def _publish(self) -> None:
+        if not self._replace:
+            try:
+                os.link(self._temporary, self._path)
+            except OSError as exc:
+                if exc.errno not in _NO_LINKS:
+                    raise
+                if os.path.lexists(self._path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            else:
+                return
+        os.replace(self._temporary, self._path)
+
+    def _is_published(self) -> bool:
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._descriptor))
+        return False
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _UNKNOWN:
             raise
-        os.unlink(self._temporary)
-        return True
 
 
 @contextlib.contextmanager
@@ -368,5 +389,7 @@ def _open_file(path: str, force: bool, mode: int | None) -> Any:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o666)
     if mode is not None:
-        os.fchmod(descriptor, stat.S_IMODE(mode))
+        # Where all files have the permissions of the mount, these cannot be set.
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(mode))
     return _closing(descriptor, temporary, _File(descriptor, temporary, path, force))

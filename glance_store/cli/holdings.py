@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from glance_store import exceptions, location
-from glance_store.cli.errors import FAILED, OK, describe
+from glance_store.cli.errors import FAILED, OK, describe, printable
 from glance_store.cli.output import Output, human_size
 from glance_store.cli.stores import Stores
 from glance_store.inventory import Leftover, StoredImage
@@ -67,16 +67,8 @@ def _image_line(name: str, image: StoredImage, as_json: bool) -> str:
     if as_json:
         return json.dumps({"store": name, **image._asdict(), "uri": uri})
     size = "?" if image.size is None else str(image.size)
-    return "  ".join(
-        [
-            f"{name:<12}",
-            f"{image.state:<10}",
-            f"{size:>14}",
-            _moment(image.modified),
-            image.image_id,
-        ]
-        + ([uri] if uri else [])
-    )
+    fields = [f"{name:<12}", f"{image.state:<10}", f"{size:>14}", _moment(image.modified)]
+    return printable("  ".join([*fields, image.image_id, *([uri] if uri else [])]))
 
 
 def _moment(seconds: float | None) -> str:
@@ -159,4 +151,5 @@ def _left_line(name: str, left: Leftover, removed: bool, as_json: bool) -> str:
         return json.dumps({"store": name, **values, "removed": removed})
     size = "?" if left.size is None else str(left.size)
     word = "removed" if removed else "left"
-    return f"{name:<12}  {word:<7}  {size:>14}  {_moment(left.modified)}  {left.name}: {left.proof}"
+    fields = [f"{name:<12}", f"{word:<7}", f"{size:>14}", _moment(left.modified)]
+    return printable("  ".join([*fields, f"{left.name}: {left.proof}"]))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from glance_store.cli.errors import describe, one_line, without_secrets, writing_output
+from glance_store.cli.errors import describe, one_line, printable, without_secrets, writing_output
 
 # A transfer below this many bytes is over before a bar can be read.
 PROGRESS_BYTES = 16 * 1024 * 1024
@@ -165,7 +165,7 @@ class Output:
         :param text: one line
         """
         if not self.quiet and not self.as_json:
-            self.write(text)
+            self.write(printable(text))
 
     def warn(self, text: str) -> None:
         """Print a warning on standard error.
@@ -249,7 +249,7 @@ def _as_text(value: Any) -> str:
         return ", ".join(str(item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{name}={item}" for name, item in value.items())
-    return str(value)
+    return printable(str(value))
 
 
 def _stderr(line: str) -> None:

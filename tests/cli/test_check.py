@@ -125,8 +125,8 @@ def test_a_location_that_is_none(command, stocked):
 
 @pytest.mark.parametrize("separator", [",", "\t", "|", ";"])
 def test_tables(command, stocked, separator):
-    """As databases print them."""
-    lines = [separator.join(["id", "location", "size", "checksum"])]
+    """As databases print them, and spreadsheets with a mark before the text."""
+    lines = ["\ufeff" + separator.join(["id", "location", "size", "checksum"])]
     lines += [
         separator.join([one["id"], one["location"], "NULL", one["checksum"]]) for one in stocked[1:]
     ]

@@ -35,12 +35,14 @@ def test_ls(command, small, tmp_path):
     command("put", small, "--id", "two", "--store", "cheap")
     leave(tmp_path / "cheap")
     (tmp_path / "cheap" / "lost+found").mkdir()
+    (tmp_path / "cheap" / "a\nb\x1b[31m").mkdir()
     result = command("ls")
     assert result.code == 0
     assert result.err == ""
     rows = [line.split() for line in result.out.splitlines()]
     assert sorted((row[0], row[1], row[-1]) for row in rows) == [
         ("cheap", "complete", f"file://{tmp_path}/cheap/two"),
+        ("cheap", "foreign", "a\\nb\\x1b[31m"),
         ("cheap", "foreign", "lost+found"),
         ("cheap", "incomplete", PARTIAL),
         ("fast", "complete", f"file://{tmp_path}/fast/one"),

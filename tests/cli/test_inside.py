@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -116,6 +117,10 @@ def test_a_line_is_safe_for_a_terminal():
     assert errors.one_line("a\x1b[2Jb\r\nc\td") == "a?[2Jb c d"
 
 
+def test_names_are_told_apart_on_a_terminal():
+    assert errors.printable("a\x1b[2Jb\nc\udcff \u00e4") == "a\\x1b[2Jb\\nc\\udcff \u00e4"
+
+
 def test_a_redirect_is_explained():
     exc = exceptions.RedirectException("https://user:hush@example.org/image")
     assert errors.exit_code(exc) == 1
@@ -213,6 +218,75 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
     assert errors.describe(caught.value) == f"{path}: File exists"
     assert os.listdir(tmp_path) == ["image"]
     assert path.read_bytes() == b"somebody else's"
+
+
+@contextlib.contextmanager
+def answering(monkeypatch, name, code, does_it=False):
+    """Make a call of the system fail, after it was done or instead."""
+    real = getattr(os, name)
+
+    def call(*args, **more):
+        if does_it:
+            real(*args, **more)
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, call)
+        yield
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.EIO, errno.EPERM, errno.ENOENT])
+def test_a_name_that_a_file_was_given_counts_whatever_the_answer(
+    tmp_path, monkeypatch, force, code
+):
+    path = tmp_path / "image"
+    with files.open_destination(str(path), force) as destination:
+        destination.write(b"data")
+        with answering(monkeypatch, "replace" if force else "link", code, does_it=True):
+            destination.commit()
+    assert path.read_bytes() == b"data"
+    assert os.listdir(tmp_path) == ["image"]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_links(tmp_path, monkeypatch, code):
+    for there in (False, True):
+        with files.open_destination(str(tmp_path / f"image-{there}"), False) as destination:
+            destination.write(b"data")
+            if there:
+                (tmp_path / "image-True").write_bytes(b"another's")
+            with answering(monkeypatch, "link", code):
+                context = pytest.raises(FileExistsError) if there else contextlib.nullcontext()
+                with context:
+                    destination.commit()
+    assert (tmp_path / "image-False").read_bytes() == b"data"
+    assert (tmp_path / "image-True").read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_flush_or_set_permissions(tmp_path, monkeypatch, code):
+    path = tmp_path / "image"
+    path.write_bytes(b"old")
+    with (
+        answering(monkeypatch, "fchmod", errno.EPERM),
+        answering(monkeypatch, "fsync", code),
+        files.open_destination(str(path), force=True) as destination,
+    ):
+        destination.write(b"data")
+        destination.commit()
+    assert path.read_bytes() == b"data"
+
+
+def test_data_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch):
+    with (
+        answering(monkeypatch, "fsync", errno.EIO),
+        files.open_destination(str(tmp_path / "image"), force=False) as destination,
+    ):
+        destination.write(b"data")
+        with pytest.raises(OSError, match="Input/output"):
+            destination.commit()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_named_pipe_is_written_in_place(tmp_path):

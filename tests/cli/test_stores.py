@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from glance_store.cli import commands, stores
+
 from .command import Command, one_line_error
 
 
@@ -124,6 +126,11 @@ def test_metrics(sick):
     assert "# TYPE glance_store_free_bytes gauge" in lines
     assert any(line.startswith('glance_store_free_bytes{store="one"') for line in lines)
     assert any(line.startswith('glance_store_probe_seconds{store="one"') for line in lines)
+
+
+def test_names_in_metrics():
+    odd = stores.StoreInfo('a"b\\c', "file", [], [], False, 0, True, "ok")
+    assert r'glance_store_up{store="a\"b\\c",driver="file"} 1' in commands.metrics([odd])
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "soon"])
