@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import stevedore.driver
@@ -50,8 +51,14 @@ def drivers_once() -> list[tuple[str, Any]]:
 
 
 def options_of(plugin: Any) -> list[cfg.Opt]:
-    """Return the options of a driver, be it a class or a function."""
-    return list(getattr(plugin, "OPTIONS", None) or [])
+    """Return the options of a driver, be it a class or a function.
+
+    What else a driver from outside may have under this name is for itself to know.
+    """
+    options = getattr(plugin, "OPTIONS", None)
+    if not isinstance(options, Iterable):
+        return []
+    return [opt for opt in options if isinstance(opt, cfg.Opt)]
 
 
 def reserved_opts(identifier: str) -> list[cfg.Opt]:

@@ -181,8 +181,9 @@ def _create(
         return _skip(name, "; ".join(problems), level)
     try:
         store = loading.make_store(plugin, conf, entry, identifier)
-        store.get_schemes()
+        tuple(store.get_schemes())
         _STATE.outages.configure(store, name, lambda: _configure(store, identifier))
+        store.get_store_location_class()
     except exceptions.GlanceStoreException as exc:
         return _skip(name, one_line(exc))
     except NotImplementedError as exc:

@@ -208,6 +208,27 @@ def test_outside_driver_whose_configuration_fails_in_its_own_way(outside, create
     }
 
 
+FAULTS = {
+    "no location class": ("store_location_class", None),
+    "no schemes": ("get_schemes", lambda self: None),
+    "no option": ("OPTIONS", ["memory_shelf"]),
+    "no options": ("OPTIONS", property(lambda self: ["memory_shelf"])),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_outside_driver_that_is_not_made_as_drivers_are(fault, outside, create_multi, monkeypatch):
+    import outside_driver
+
+    name, value = FAULTS[fault]
+    monkeypatch.setattr(outside_driver.Store, name, value, raising=False)
+    if value is None:
+        monkeypatch.delattr(outside_driver, "StoreLocation")
+    assert create_multi({"bad": "memory", "good": "file"}) == 2
+    assert list(registry.failures()) == ["bad"]
+    glance_store.register_opts(cfg.ConfigOpts())
+
+
 EMPTY = "filesystem_store_chunk_size =\nfilesystem_store_timeout =\n"
 
 
