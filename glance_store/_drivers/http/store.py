@@ -48,8 +48,16 @@ class Store(driver.Store):
         """Set the prefix of the locations, and tell the operator about missing protection."""
         # Also the beginning of https.
         self._url_prefix = "http"
-        self._check_authorities()
         settings = Settings.of(self.store_conf)
+        for problem in self._problems(settings):
+            LOG.error("Store %s: %s", self.name, problem)
+        if settings.verify is False:
+            LOG.warning(
+                "Store %s: the certificates of https servers are not verified, so that images can "
+                "be replaced on the way. Set https_insecure to False, or name the authorities in "
+                "https_ca_certificates_file",
+                self.name,
+            )
         if settings.proxies and settings.targets.disallowed.networks:
             LOG.warning(
                 "Store %s: a proxy looks the names up itself, so that the networks in "
@@ -57,43 +65,44 @@ class Store(driver.Store):
                 "http_proxy_information as well",
                 self.name,
             )
+
+    def check_health(self) -> str:
+        """Look whether there is what requests need; which servers they go to, nobody knows.
+
+        :returns: a few words
+        :raises BadStoreConfiguration: the certificates cannot be loaded, or a proxy is no address
+        """
+        problems = self._problems(Settings.of(self.store_conf))
+        if problems:
+            reason = "; ".join(problems)
+            raise exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
+        return super().check_health()
+
+    def _problems(self, settings: Settings) -> list[str]:
+        """Return what keeps some images from being read, whatever the servers do."""
+        problems = []
+        path = self.store_conf.https_ca_certificates_file
+        try:
+            if path:
+                check_authorities(path)
+        except OSError as exc:
+            problems.append(
+                "images on https servers cannot be read: https_ca_certificates_file is "
+                f"{path}, and its certificates cannot be loaded ({exc.strerror or exc})"
+            )
         for scheme, proxy in settings.proxies.items():
             if scheme not in (*SCHEMES, "all"):
-                LOG.error(
-                    "Store %s: http_proxy_information has a proxy for '%s', which is no scheme of "
-                    "web servers (http, https, all): no image is read through it",
-                    self.name,
-                    scheme,
+                problems.append(
+                    f"http_proxy_information has a proxy for '{scheme}', which is no scheme of web "
+                    "servers (http, https, all): no image is read through it"
                 )
             if not is_proxy(proxy):
                 # Without the address: it may hold a password.
-                LOG.error(
-                    "Store %s: the proxy for %s in http_proxy_information is not a valid address "
-                    "such as http://10.0.0.1:3128; what needs it cannot be read",
-                    self.name,
-                    scheme,
+                problems.append(
+                    f"the proxy for {scheme} in http_proxy_information is not a valid address such "
+                    "as http://10.0.0.1:3128; what needs it cannot be read"
                 )
-
-    def _check_authorities(self) -> None:
-        path = self.store_conf.https_ca_certificates_file
-        if path:
-            try:
-                check_authorities(path)
-            except OSError as exc:
-                LOG.error(
-                    "Store %s: images on https servers cannot be read: https_ca_certificates_file "
-                    "is %s, and its certificates cannot be loaded (%s)",
-                    self.name,
-                    path,
-                    exc.strerror or exc,
-                )
-        elif self.store_conf.https_insecure:
-            LOG.warning(
-                "Store %s: the certificates of https servers are not verified, so that images can "
-                "be replaced on the way. Set https_insecure to False, or name the authorities in "
-                "https_ca_certificates_file",
-                self.name,
-            )
+        return problems
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image.

@@ -165,10 +165,21 @@ def test_a_scheme_without_proxy_is_reached_directly(web, proxy, http_store):
     assert proxy.requests == []
 
 
-def test_a_proxy_for_a_mistyped_scheme_is_told(proxy, http_store, caplog):
-    http_store(http_proxy_information={"htp": f"who:S3CRET@127.0.0.1:{proxy.port}"})
-    assert "a proxy for 'htp', which is no scheme" in caplog.text
-    assert "S3CRET" not in caplog.text
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"http_proxy_information": {"htp": "u:S3CRET@127.0.0.1:1"}}, "'htp', which is no scheme"),
+        ({"http_proxy_information": {"http": "//u:S3CRET@[::1"}}, "http_proxy_information is not"),
+        ({"https_ca_certificates_file": "/none.pem"}, "/none.pem, and its certificates cannot"),
+    ],
+)
+def test_options_that_keep_images_from_being_read_are_told(http_store, caplog, options, words):
+    http = http_store(**options)
+    assert words in caplog.text
+    with pytest.raises(exceptions.BadStoreConfiguration) as caught:
+        http.store.check_health()
+    assert words in str(caught.value)
+    assert "S3CRET" not in caplog.text + str(caught.value)
 
 
 def test_a_proxy_of_the_environment_is_used(web, proxy, http, monkeypatch):
