@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from oslo_config import cfg
 
-from glance_store import capabilities, exceptions
+from glance_store import capabilities, exceptions, observers
 from glance_store.i18n import _
 from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.location import Location, StoreLocation
@@ -135,6 +135,12 @@ class Store(capabilities.StoreCapability):
     MULTI_BACKEND_OPTIONS: list[cfg.Opt] = MULTI_BACKEND_OPTIONS
     READ_CHUNKSIZE: int = 4 * 1024 * 1024
     WRITE_CHUNKSIZE: int = READ_CHUNKSIZE
+    # Name of the entry point that it was made by; empty when it was made directly.
+    driver_entry: str = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        observers.instrument(cls)
 
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__()
@@ -428,3 +434,7 @@ class Store(capabilities.StoreCapability):
         :param context: the request's context
         """
         raise NotImplementedError("This store has no access control lists")
+
+
+# Those that it defines itself; those of a subclass when there is one.
+observers.instrument(Store)

@@ -13,12 +13,17 @@ import stevedore.exception
 import stevedore.extension
 from oslo_config import cfg
 
-from glance_store import exceptions, store_options
+from glance_store import exceptions, observers, store_options
+from glance_store.driver import Store
 from glance_store.outages import one_line
 
 LOG = logging.getLogger(__name__)
 
 NAMESPACE = "glance_store.drivers"
+OBSERVERS = "glance_store.observers"
+
+# Those that configurations have named, by name; they are made once.
+_OBSERVERS: dict[str, Any] = {}
 
 
 def drivers() -> list[tuple[str, Any]]:
@@ -118,13 +123,16 @@ def make_store(plugin: Any, conf: cfg.ConfigOpts, store_entry: str, identifier: 
     :raises DriverLoadFailure: its constructor fails in a way that is none of this library's
     """
     try:
-        return plugin(conf) if identifier is None else plugin(conf, identifier)
+        store = plugin(conf) if identifier is None else plugin(conf, identifier)
     except exceptions.GlanceStoreException:
         raise
     except Exception as exc:
         raise exceptions.DriverLoadFailure(
             f"driver {store_entry} cannot be loaded: {one_line(exc)}"
         ) from exc
+    if isinstance(store, Store):
+        store.driver_entry = store_entry
+    return store
 
 
 def _unknown_driver(store_entry: str, identifier: str | None) -> str | None:
@@ -160,3 +168,23 @@ def register_backend_opts(
         LOG.debug("Store %s has no options: %s", identifier, exc.msg)
         return
     store_options.register_each(conf, options_of(plugin), identifier)
+
+
+def enable_observers(names: Iterable[str]) -> None:
+    """Have these of the installed observers told of operations, and none that was enabled before.
+
+    :param names: entry point names in the namespace ``glance_store.observers``; one that cannot be
+        loaded is left out, with an error in the log
+    """
+    wanted = set(names)
+    for name in sorted(wanted - _OBSERVERS.keys()):
+        try:
+            found: Any = stevedore.driver.DriverManager(OBSERVERS, name, invoke_on_load=True)
+            _OBSERVERS[name] = found.driver
+        except Exception as exc:  # noqa: BLE001 - one from outside may fail in any way, and the
+            # stores work without it.
+            LOG.error(
+                "[glance_store] store_observers: %s cannot be loaded: %s", name, one_line(exc)
+            )
+    for name, observer in _OBSERVERS.items():
+        (observers.register if name in wanted else observers.unregister)(observer)

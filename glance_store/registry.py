@@ -88,6 +88,7 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
     """
     with _STATE.lock:
         _STATE.begin(conf)
+        _enable_observers(conf)
         count = 0
         wrong: list[store_options.Mistake] = []
         useless: list[str] = []
@@ -113,6 +114,7 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
     """
     with _STATE.lock:
         _STATE.begin(conf)
+        _enable_observers(conf)
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
         count = 0
@@ -132,6 +134,12 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
         _set_aside(conf, wrong)
         _refuse(useless)
         return count
+
+
+def _enable_observers(conf: cfg.ConfigOpts) -> None:
+    opt = store_options.OBSERVERS_OPT
+    store_options.register_each(conf, [opt], store_options.DEFAULT_GROUP)
+    loading.enable_observers(conf.glance_store[opt.name])
 
 
 def _forget(identifier: str) -> None:

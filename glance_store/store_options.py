@@ -14,6 +14,17 @@ from glance_store.i18n import _
 DEFAULT_GROUP = "glance_store"
 SHARED_CONF_GROUP = "backend_defaults"
 
+# Of both modes, and described once: with those of multi-store mode.
+OBSERVERS_OPT = cfg.ListOpt(
+    "store_observers",
+    default=[],
+    help=_(
+        "What is told of each operation of each store: prometheus (counts them as metrics), "
+        "osprofiler (adds them to active traces), or an observer that another distribution brings. "
+        "One that is not installed is left out with an error in the log."
+    ),
+)
+
 STORE_OPTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "stores",
@@ -57,6 +68,7 @@ STORE_OPTS: list[cfg.Opt] = [
 ]
 
 MULTI_STORE_OPTS: list[cfg.Opt] = [
+    OBSERVERS_OPT,
     cfg.StrOpt(
         "default_backend",
         help=_(
