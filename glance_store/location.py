@@ -59,6 +59,23 @@ def redact(uri: object) -> str:
     return clean if len(clean) <= _LONGEST_SHOWN else clean[:_LONGEST_SHOWN] + "..."
 
 
+def without_secrets(text: str) -> str:
+    """Return a text whose locations have no user names, passwords and query values in them.
+
+    :param text: any text
+    """
+    return re.sub(r"\S+://\S+?(?=[:;,]?(?:\s|$))", lambda found: redact(found[0]), text)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print on a terminal, without secrets.
+
+    :param text: any text
+    """
+    line = without_secrets(" ".join(text.split()))
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
 def normalized(uri: str) -> str:
     """Return a location with its scheme in lower case, the only form that drivers know.
 

@@ -31,6 +31,7 @@ class _State:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.conf: cfg.ConfigOpts | None = None
+        self.multi = False
         self.reserved: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.outages = Outages()
@@ -39,15 +40,16 @@ class _State:
         # Options whose values were set aside, as (group, option).
         self.set_aside: list[tuple[str, str]] = []
 
-    def begin(self, conf: cfg.ConfigOpts) -> None:
+    def begin(self, conf: cfg.ConfigOpts, multi: bool) -> None:
         """Forget an earlier creation of stores.
 
         :param conf: the configuration of the new one
+        :param multi: whether it is one of multi-store mode
         """
         if self.conf is not None:
             for group, option in self.set_aside:
                 self.conf.clear_override(option, group=group)
-        self.conf = conf
+        self.conf, self.multi = conf, multi
         self.failures, self.owners, self.set_aside = {}, {}, []
 
     def after_fork(self) -> None:
@@ -87,7 +89,7 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
     :raises BackendException: a driver names no scheme
     """
     with _STATE.lock:
-        _STATE.begin(conf)
+        _STATE.begin(conf, multi=False)
         _enable_observers(conf)
         count = 0
         wrong: list[store_options.Mistake] = []
@@ -113,7 +115,7 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
     :raises BackendException: a driver names no scheme
     """
     with _STATE.lock:
-        _STATE.begin(conf)
+        _STATE.begin(conf, multi=True)
         _enable_observers(conf)
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
@@ -413,6 +415,33 @@ def stores() -> Iterator[tuple[str, str, Any]]:
         info = _loaded(identifier)
         if info is not None:
             yield identifier, entry, info["store"]
+
+
+def loaded_stores() -> dict[str, Any]:
+    """Return {name: store} of what is loaded: by identifier, in single-store mode by driver."""
+    if _STATE.multi:
+        return {name: store for name, _entry_name, store in stores()}
+    conf = active_conf()
+    return {
+        str(info["store_entry"]): info["store"]
+        for info in location.SCHEME_TO_CLS_MAP.values()
+        if info["store"].conf is conf
+    }
+
+
+def ready_store(name: str) -> Any:
+    """Return a store that can be used now, configured again if its backend was out of reach.
+
+    :param name: a key of `loaded_stores`
+    :raises UnknownScheme: there is no such store
+    :raises BackendUnavailable: it could not be configured so far
+    """
+    if _STATE.multi:
+        return store_of_identifier(name, ready=True)
+    store = loaded_stores().get(name)
+    if store is None:
+        raise exceptions.UnknownScheme(scheme=name)
+    return store_of_scheme(store.get_schemes()[0], ready=True)
 
 
 def candidates(uri: str) -> list[str]:

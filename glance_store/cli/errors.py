@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store.location import redact
+from glance_store.location import one_line
 
 OK = 0
 FAILED = 1
@@ -147,14 +147,6 @@ def _parse_error(exc: cfg.ConfigFileParseError) -> str:
     )
 
 
-def without_secrets(text: str) -> str:
-    """Return a text whose locations have no user names, passwords and query values in them.
-
-    :param text: any text
-    """
-    return re.sub(r"\S+://\S+?(?=[:;,]?(?:\s|$))", lambda found: redact(found[0]), text)
-
-
 def printable(text: str) -> str:
     """Return a text, such as the name of a file, as it can stand in a line for a terminal.
 
@@ -163,12 +155,3 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
-
-
-def one_line(text: str) -> str:
-    """Return a text as one line that is safe to print on a terminal, without secrets.
-
-    :param text: any text
-    """
-    line = without_secrets(" ".join(text.split()))
-    return "".join(char if char.isprintable() else "?" for char in line)

@@ -22,9 +22,9 @@ from glance_store.cli.errors import (
     TerminatedError,
     UsageError,
     exit_code,
-    without_secrets,
 )
 from glance_store.cli.output import Output, logging_to_stderr
+from glance_store.location import without_secrets
 
 _EPILOG = """\
 exit codes:

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from glance_store.cli.errors import describe, one_line, printable, without_secrets, writing_output
+from glance_store.cli.errors import describe, printable, writing_output
+from glance_store.location import one_line, without_secrets
 
 # A transfer below this many bytes is over before a bar can be read.
 PROGRESS_BYTES = 16 * 1024 * 1024

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,10 +11,10 @@ from oslo_config import cfg
 
 from glance_store import backend, exceptions, location, multi_backend, registry
 from glance_store.capabilities import BitMasks
-from glance_store.cli.errors import UsageError, describe, one_line
+from glance_store.cli.errors import UsageError, describe
+from glance_store.health import Health, Probe
 from glance_store.inventory import Capacity
-
-LOG = logging.getLogger(__name__)
+from glance_store.location import one_line
 
 _CAPABILITIES = (
     ("read", BitMasks.READ_ACCESS),
@@ -93,50 +91,8 @@ def _unserved(scheme: str) -> exceptions.UnknownScheme:
     return exceptions.UnknownScheme(f"No store that is loaded serves '{one_line(scheme)}'")
 
 
-class _Probe:
-    """Asks a store how it is, in a thread of its own: it may never answer."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-        self._done = threading.Event()
-        self._result: tuple[bool, str] = (False, "")
-        self.latency: float | None = None
-        self.room = Capacity(None, None, None)
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        begun = time.monotonic()
-        self._result = _health(self._store)
-        self.latency = round(time.monotonic() - begun, 3)
-        try:
-            self.room = self._store.capacity() or self.room
-        except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
-            LOG.debug("The room of a store is not known: %s", describe(exc))
-        self._done.set()
-
-    def result(self, deadline: float, limit: float) -> tuple[bool, str]:
-        """Return whether the store is well, and a text.
-
-        :param deadline: until when it may take, on the monotonic clock
-        :param limit: seconds that it has had, for the text
-        """
-        if not self._done.wait(max(0.0, deadline - time.monotonic())) and self.latency is None:
-            return False, f"no answer in {limit:g} s"
-        return self._result
-
-
-def _health(store: Any) -> tuple[bool, str]:
-    if store.configuration_error is not None:
-        state = "read-only" if store.is_capable(BitMasks.READ_ACCESS) else "unusable"
-        return False, one_line(f"{state}: {store.configuration_error}")
-    try:
-        return True, one_line(str(store.check_health()))
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the other stores are listed too
-        return False, describe(exc)
-
-
 def _info(
-    name: str, entry: str, store: Any, default: bool, probe: _Probe, healthy: bool, health: str
+    name: str, entry: str, store: Any, default: bool, health: Health, room: Capacity
 ) -> StoreInfo:
     return StoreInfo(
         id=name,
@@ -145,10 +101,10 @@ def _info(
         capabilities=[word for word, mask in _CAPABILITIES if store.is_capable(mask)],
         default=default,
         weight=int(store.weight),
-        healthy=healthy,
-        health=health,
-        latency=probe.latency,
-        **probe.room._asdict(),
+        healthy=health.healthy,
+        health=health.text,
+        latency=health.latency,
+        **room._asdict(),
     )
 
 
@@ -171,20 +127,11 @@ class Stores:
         self._drivers = drivers
         self._multi = multi
 
-    def _loaded(self) -> dict[str, Any]:
-        if self._multi:
-            return {name: store for name, _entry, store in registry.stores()}
-        return {
-            str(info["store_entry"]): info["store"]
-            for info in location.SCHEME_TO_CLS_MAP.values()
-            if info["store"].conf is self._conf
-        }
-
     def _store(self, name: str) -> Any:
         """Return a store by its name; in single-store mode that may be a scheme as well."""
         if self._multi:
             return registry.store_of_identifier(name)
-        for entry, store in self._loaded().items():
+        for entry, store in registry.loaded_stores().items():
             schemes = store.get_schemes()
             if name == entry or name in schemes:
                 return registry.store_of_scheme(schemes[0])
@@ -195,8 +142,8 @@ class Stores:
 
         :param limit: seconds for all of them to say how they are; they are asked at the same time
         """
-        loaded = self._loaded()
-        probes = {name: _Probe(store) for name, store in loaded.items()}
+        loaded = registry.loaded_stores()
+        probes = {name: Probe(store, describe) for name, store in loaded.items()}
         deadline = time.monotonic() + limit
         default = default_store(self._conf, self._multi)
         # Without identifiers the default store is named by a scheme.
@@ -207,7 +154,6 @@ class Stores:
                 self._drivers[name],
                 store,
                 name == default or (by_scheme and default in store.get_schemes()),
-                probes[name],
                 *probes[name].result(deadline, limit),
             )
             for name, store in loaded.items()
@@ -224,7 +170,7 @@ class Stores:
         :param store: name of one store, None for all
         :returns: name, store and None; or name, None and the problem
         """
-        loaded = self._loaded()
+        loaded = registry.loaded_stores()
         if store is not None:
             yield store, self._store(store), None
             return
@@ -272,7 +218,7 @@ class Stores:
         if self._multi:
             names = [store] if store else registry.candidates(uri)
         else:
-            loaded = self._loaded()
+            loaded = registry.loaded_stores()
             names = [name for name in loaded if scheme in loaded[name].get_schemes()]
         if not names:
             raise _unserved(scheme)
