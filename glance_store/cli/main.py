@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from glance_store import inventory
-from glance_store.cli import arguments, check, commands, config, holdings
+from glance_store.cli import arguments, bench, check, commands, config, holdings
 from glance_store.cli.errors import (
     OK,
     OutputClosedError,
@@ -124,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_store(add("du", holdings.usage, "sum up what the stores hold, and their room"))
     _add_check(add("check", check.check, "compare the stores with what the image service knows"))
     _add_collect(add("gc", holdings.collect, "find what interrupted uploads have left"))
+    bench.add_arguments(add("bench", bench.bench, "measure how fast a store is from here"))
     return parser
 
 
@@ -294,7 +295,7 @@ def _run(words: Sequence[str], output: Output) -> int:
     output.as_json = getattr(args, "json", False)
     lists = args.run is commands.stores
     surveys = args.run in _SURVEYS
-    writes = args.run in (commands.put, commands.remove, holdings.collect)
+    writes = args.run in (commands.put, commands.remove, holdings.collect, bench.bench)
     debug = getattr(args, "debug", False)
     # What is wrong with a store stands in the list of stores: a warning would repeat it.
     with logging_to_stderr(debug, silent=lists) as log:

@@ -190,6 +190,19 @@ class Stores:
             return str(exc)
         return None
 
+    def chosen(self, store: str | None) -> str:
+        """Return the store for new images.
+
+        :param store: name of the store, None for the default store
+        :raises UsageError: there is no default store
+        """
+        name = store or default_store(self._conf, self._multi)
+        if not name:
+            raise UsageError(
+                "the configuration names no default_backend: choose a store with --store"
+            )
+        return name
+
     def put(
         self, image_id: str, source: Any, size: int, hashing_algo: str, store: str | None
     ) -> Stored:
@@ -201,14 +214,9 @@ class Stores:
         :param hashing_algo: name of the multihash
         :param store: name of the store, None for the default store
         """
-        name = store or default_store(self._conf, self._multi)
-        if not name:
-            raise UsageError(
-                "the configuration names no default_backend: choose a store with --store"
-            )
         return Stored(
             *backend.store_add_to_backend_with_multihash(
-                image_id, source, size, hashing_algo, self._store(name)
+                image_id, source, size, hashing_algo, self._store(self.chosen(store))
             )
         )
 
