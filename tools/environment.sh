@@ -5,7 +5,7 @@
 
 cache=.cache
 # What the tests need, and those of them that need no server.
-test_extras=(test docs s3 swift cinder vmware prometheus osprofiler healthcheck)
+test_extras=(test docs s3 swift cinder vmware prometheus osprofiler healthcheck completion)
 unit_tests=(tests/engine tests/facade tests/drivers/*/unit tests/drivers/test_*.py -m "not services")
 
 say() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }

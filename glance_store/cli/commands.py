@@ -165,6 +165,12 @@ def verify(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 def remove(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """Remove an image."""
+    if args.dry_run:
+        found = opened.size(args.uri, args.store)
+        if output.as_json:
+            output.fields({"location": args.uri, "store": found.store, "removed": False})
+        output.note(f"Would remove {human_size(found.value)} from the store {found.store}.")
+        return OK
     if not args.yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError("nobody is there to confirm: remove the image with --yes")

@@ -108,8 +108,6 @@ def open_stores(conf: cfg.ConfigOpts, needs: Needs | None = None) -> Stores:
     :raises UsageError: a store cannot be registered at all, or the location is none
     """
     multi = bool(conf.enabled_backends)
-    opts = store_options.MULTI_STORE_OPTS if multi else store_options.STORE_OPTS
-    store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
     drivers = _configured(conf, multi)
     if needs is not None:
         drivers = _needed(conf, drivers, multi, needs)
@@ -130,8 +128,18 @@ def open_stores(conf: cfg.ConfigOpts, needs: Needs | None = None) -> Stores:
     return Stores(conf, {**RESERVED_STORES, **drivers}, multi)
 
 
+def names(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the names of all stores of a configuration, without loading any.
+
+    :param conf: the result of `load`
+    """
+    return list(_configured(conf, bool(conf.enabled_backends)))
+
+
 def _configured(conf: cfg.ConfigOpts, multi: bool) -> dict[str, str]:
     """Return {name: driver} of all stores."""
+    opts = store_options.MULTI_STORE_OPTS if multi else store_options.STORE_OPTS
+    store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
     if not multi:
         return {entry: entry for entry in conf.glance_store.stores}
     sections = set(conf.list_all_sections())

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """Entry point of `glance-store`: the command line, and what becomes of errors."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from glance_store import inventory
-from glance_store.cli import arguments, bench, check, commands, config, holdings
+from glance_store.cli import arguments, bench, check, commands, completion, config, holdings
 from glance_store.cli.errors import (
     OK,
     OutputClosedError,
@@ -40,6 +41,11 @@ examples:
   glance-store put disk.raw --store fast
   glance-store get file:///srv/images/6ad4f0a2-... -o disk.raw
   glance-store verify file:///srv/images/6ad4f0a2-... --checksum 9e107d9d372bb6826bd81d3542a419d6
+  glance-store check --expect records.txt --data --parallel 4
+  glance-store gc --older-than 7d
+  glance-store bench --store fast --size 64K,1G --parallel 4
+
+glance-store COMMAND --help tells the options of a command.
 """
 
 # They go through all stores, or one.
@@ -123,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_list(add("ls", holdings.list_images, "list what the stores hold"))
     _add_store(add("du", holdings.usage, "sum up what the stores hold, and their room"))
     _add_check(add("check", check.check, "compare the stores with what the image service knows"))
-    _add_collect(add("gc", holdings.collect, "find what interrupted uploads have left"))
+    _add_collect(add("gc", holdings.collect, "list or remove what interrupted uploads have left"))
     bench.add_arguments(add("bench", bench.bench, "measure how fast a store is from here"))
     return parser
 
@@ -209,7 +215,11 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_remove(parser: argparse.ArgumentParser) -> None:
     _add_uri(parser)
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    sure = parser.add_mutually_exclusive_group()
+    sure.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    sure.add_argument(
+        "-n", "--dry-run", action="store_true", help="say what would be removed, and remove nothing"
+    )
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -263,7 +273,11 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="for how long nothing has happened to it: 90m, 12h, 7d (default: 1d)",
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="remove it")
+    sure = parser.add_mutually_exclusive_group()
+    sure.add_argument("-y", "--yes", action="store_true", help="remove it")
+    sure.add_argument(
+        "-n", "--dry-run", action="store_true", help="list it and remove nothing (the default)"
+    )
 
 
 @contextlib.contextmanager
@@ -290,7 +304,9 @@ def _signals() -> Iterator[None]:
 
 
 def _run(words: Sequence[str], output: Output) -> int:
-    args = build_parser().parse_args(words)
+    parser = build_parser()
+    completion.answer_shell(parser)
+    args = parser.parse_args(words)
     output.quiet = getattr(args, "quiet", False)
     output.as_json = getattr(args, "json", False)
     lists = args.run is commands.stores
