@@ -14,7 +14,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from glance_store import exceptions, loading, location, registry, store_options
+from glance_store import exceptions, loading, location, registry, sharing, store_options
 from glance_store.i18n import _
 from glance_store.location import check_location_metadata
 
@@ -91,6 +91,7 @@ def _list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     drivers_opts: list[cfg.Opt] = []
     for _name, plugin in loading.drivers_once():
         drivers_opts.extend(loading.options_of(plugin))
+    drivers_opts.extend(sharing.OPTIONS)
     return [
         (store_options.DEFAULT_GROUP, list(store_options.STORE_OPTS)),
         (store_options.DEFAULT_GROUP, drivers_opts),
@@ -206,8 +207,7 @@ def delete_from_backend(uri: str, context: Any = None) -> Any:
     :raises InUseByStore: it is in use
     :raises StoreDeleteNotSupported: the store is read-only
     """
-    store, loc = registry.located(uri)
-    return store.delete(loc, context=context)
+    return sharing.remove(*registry.located(uri), context)
 
 
 def get_store_from_location(uri: str) -> str:

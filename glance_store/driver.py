@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from oslo_config import cfg
 
-from glance_store import capabilities, exceptions, observers
+from glance_store import capabilities, exceptions, observers, sharing
 from glance_store.i18n import _
 from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.location import Location, StoreLocation
@@ -31,6 +31,7 @@ from glance_store.store_options import (
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.download import Download
 from glance_store.transfer.interface import ImageReader, ImageWriter
+from glance_store.transfer.shared_reads import SharedDownload, SharedReads
 from glance_store.transfer.upload import upload
 
 __all__ = [
@@ -166,6 +167,11 @@ class Store(capabilities.StoreCapability):
         if self.backend_group is None:
             return self.conf[DEFAULT_GROUP]
         return BackendGroupConfiguration(self.OPTIONS or [], self.backend_group, self.conf)
+
+    @functools.cached_property
+    def shared_reads(self) -> SharedReads | None:
+        """What downloads share with the other processes of the host; None: nothing."""
+        return sharing.of_store(self.conf, self.backend_group)
 
     def _is_set(self, name: str) -> bool:
         """Tell whether the operator has given an option a value."""
@@ -386,7 +392,18 @@ class Store(capabilities.StoreCapability):
             )
         # A length of 0 has always meant "to the end".
         reader = self.open_range(location, first, length or None, context)
-        download = Download(reader, first, length or None, self.read_size)
+        download: Download | SharedDownload | None = None
+        if self.shared_reads is not None:
+            download = self.shared_reads.download(
+                reader,
+                location.get_store_uri(),
+                functools.partial(self.open_range, location, context=context),
+                first,
+                length or None,
+                self.read_size,
+            )
+        if download is None:
+            download = Download(reader, first, length or None, self.read_size)
         return download, download.length or 0
 
     def get_size(self, location: Location, context: Any = None) -> int:

@@ -13,7 +13,7 @@ import stevedore.exception
 import stevedore.extension
 from oslo_config import cfg
 
-from glance_store import exceptions, observers, store_options
+from glance_store import exceptions, observers, sharing, store_options
 from glance_store.driver import Store
 from glance_store.outages import one_line
 
@@ -167,7 +167,7 @@ def register_backend_opts(
         # The log says so when the store is created.
         LOG.debug("Store %s has no options: %s", identifier, exc.msg)
         return
-    store_options.register_each(conf, options_of(plugin), identifier)
+    store_options.register_each(conf, [*options_of(plugin), *sharing.OPTIONS], identifier)
 
 
 def enable_observers(names: Iterable[str]) -> None:

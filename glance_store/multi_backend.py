@@ -9,7 +9,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from glance_store import loading, location, registry, store_options
+from glance_store import loading, location, registry, sharing, store_options
 from glance_store.backend import (
     set_acls_of,
     store_add_to_backend,
@@ -50,7 +50,8 @@ def _list_config_opts() -> list[tuple[str, list[cfg.Opt]]]:
     for name, plugin in loading.drivers_once():
         opts = loading.options_of(plugin)
         if opts:
-            result.append((name, [*opts, *store_options.MULTI_BACKEND_OPTIONS]))
+            opts += [*sharing.OPTIONS, *store_options.MULTI_BACKEND_OPTIONS]
+            result.append((name, opts))
     return result
 
 
@@ -242,11 +243,10 @@ def delete(uri: str, backend: str | None, context: Any = None) -> Any:
     :raises StoreDeleteNotSupported: the store is read-only
     """
 
-    def remove(identifier: str) -> Any:
-        store, loc = registry.located(uri, identifier)
-        return store.delete(loc, context=context)
+    def delete_from(identifier: str) -> Any:
+        return sharing.remove(*registry.located(uri, identifier), context)
 
-    return remove(backend) if backend else registry.first_that_has(uri, remove)
+    return delete_from(backend) if backend else registry.first_that_has(uri, delete_from)
 
 
 def set_acls_for_multi_store(

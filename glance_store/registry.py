@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from oslo_config import cfg
 
-from glance_store import capabilities, exceptions, loading, location, store_options
+from glance_store import capabilities, exceptions, loading, location, sharing, store_options
 from glance_store.i18n import _
 from glance_store.outages import OUTAGES, Outages, one_line
 
@@ -213,7 +213,7 @@ def _mistakes(
 ) -> list[store_options.Mistake]:
     """Register the options of a store, and return what is wrong with their values."""
     if identifier is None:
-        opts = loading.options_of(plugin)
+        opts = [*loading.options_of(plugin), *sharing.OPTIONS]
         store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
         _fill_gaps(conf, opts, store_options.DEFAULT_GROUP)
         return store_options.mistakes(conf, opts, [store_options.DEFAULT_GROUP])
@@ -221,7 +221,7 @@ def _mistakes(
     if identifier in _STATE.reserved:
         opts = loading.reserved_opts(identifier)
     else:
-        opts = loading.options_of(plugin)
+        opts = [*loading.options_of(plugin), *sharing.OPTIONS]
         groups.append(store_options.SHARED_CONF_GROUP)
         store_options.register_each(conf, opts, store_options.SHARED_CONF_GROUP)
         _fill_gaps(conf, opts, store_options.SHARED_CONF_GROUP)

@@ -29,6 +29,21 @@ _METRICS: dict[str, tuple[str, str, Callable[[StoreInfo], float | None]]] = {
     "glance_store_total_bytes": ("gauge", "Room of the backend.", lambda info: info.total),
     "glance_store_free_bytes": ("gauge", "Free room of the backend.", lambda info: info.free),
     "glance_store_used_bytes": ("gauge", "Used room of the backend.", lambda info: info.used),
+    "glance_store_shared_used_bytes": (
+        "gauge",
+        "Room of what downloads share.",
+        lambda info: (info.shared or {}).get("used"),
+    ),
+    "glance_store_shared_downloads_total": (
+        "counter",
+        "Downloads that got bytes from what others had read.",
+        lambda info: (info.shared or {}).get("downloads"),
+    ),
+    "glance_store_shared_saved_bytes_total": (
+        "counter",
+        "Bytes that backends did not have to send.",
+        lambda info: (info.shared or {}).get("saved"),
+    ),
 }
 _STORE_COLUMNS = ("id", "driver", "capabilities", "default", "weight", "health")
 
@@ -39,13 +54,24 @@ def stores(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     if args.prometheus:
         output.write(metrics(listing))
     else:
-        output.table([info._asdict() for info in listing], _STORE_COLUMNS)
+        columns: tuple[str, ...] = _STORE_COLUMNS
+        rows = [info._asdict() for info in listing]
+        if not output.as_json and any(info.shared for info in listing):
+            columns = (*columns[:-1], "shared reads", columns[-1])
+            for row in rows:
+                row["shared reads"] = row["shared"] and _of_shared(**row["shared"])
+        output.table(rows, columns)
     problem = opened.default_problem()
     if problem:
         output.warn(problem)
     if args.check and (problem or not all(info.healthy for info in listing)):
         return FAILED
     return OK
+
+
+def _of_shared(used: int, limit: int, downloads: int, saved: int) -> str:
+    room = f"{human_size(used)} of {human_size(limit)}"
+    return f"{human_size(saved)} saved for {downloads} of the downloads, {room}"
 
 
 def metrics(listing: Sequence[StoreInfo]) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from glance_store.cli.errors import UsageError, describe
 from glance_store.health import Health, Probe
 from glance_store.inventory import Capacity
 from glance_store.location import one_line
+from glance_store.sharing import SharingError, remove
 
 _CAPABILITIES = (
     ("read", BitMasks.READ_ACCESS),
@@ -27,7 +29,8 @@ class StoreInfo(NamedTuple):
     """One store as the operator sees it.
 
     `health` is a text, `healthy` whether it is a good one, `latency` how many seconds it took to
-    find out; `total`, `free` and `used` are bytes of its backend, as far as that tells.
+    find out; `total`, `free` and `used` are bytes of its backend, as far as that tells. `shared` is
+    what its downloads share, a `sharing.Usage` as a dict, if they do.
     """
 
     id: str
@@ -42,6 +45,7 @@ class StoreInfo(NamedTuple):
     total: int | None = None
     free: int | None = None
     used: int | None = None
+    shared: dict[str, int] | None = None
 
 
 class Stored(NamedTuple):
@@ -104,8 +108,17 @@ def _info(
         healthy=health.healthy,
         health=health.text,
         latency=health.latency,
+        shared=_shared(store),
         **room._asdict(),
     )
+
+
+def _shared(store: Any) -> dict[str, int] | None:
+    shared = getattr(store, "shared_reads", None)
+    # A directory that cannot be read has nothing to tell; downloads complain about it.
+    with contextlib.suppress(SharingError):
+        return None if shared is None else shared.folder.usage()._asdict()
+    return None
 
 
 def _failed(name: str, entry: str, reason: str, default: bool) -> StoreInfo:
@@ -281,4 +294,4 @@ class Stores:
         :param uri: its location
         :param store: name of its store, None to search
         """
-        return self._on(uri, store, lambda found, place: found.delete(place))
+        return self._on(uri, store, remove)

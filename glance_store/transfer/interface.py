@@ -151,6 +151,15 @@ class ImageReader(Protocol):
         ...
 
 
+class VersionedReader(ImageReader, Protocol):
+    """A reader that knows what tells the bytes of its image from others at the same place."""
+
+    @property
+    def version(self) -> str | None:
+        """Such as an entity tag; equal for equal bytes alone. None when it is not known."""
+        ...
+
+
 class InterruptibleReader(ImageReader, Protocol):
     """A reader whose reads may wait long for their backend."""
 

@@ -192,6 +192,11 @@ class ResumingReader:
         return self._reader.size
 
     @property
+    def version(self) -> str | None:
+        """What tells these bytes from others at the same place; None when that is not known."""
+        return getattr(self._reader, "version", None)
+
+    @property
     def concurrency(self) -> int:
         """How many `read_at` calls are worth having in flight."""
         return self._reader.concurrency

@@ -65,6 +65,7 @@ def test_json_has_all_facts(command, tmp_path):
         "default": True,
         "weight": 10,
         "healthy": True,
+        "shared": None,
     }
 
 
@@ -263,3 +264,24 @@ def test_a_configuration_that_cannot_be_read(tmp_path):
         result = Command()("stores", *words)
         assert result.code == 2
         assert one_line_error(result) == f"{binary} is not text in UTF-8"
+
+
+def test_shared_reads(command, tmp_path):
+    config = tmp_path / "glance-api.conf"
+    config.write_text(
+        config.read_text().replace(
+            "[fast]", f"[fast]\nstore_shared_reads_dir = {tmp_path}/shared", 1
+        )
+    )
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(17 * 1024 * 1024))
+    stored = command("put", str(data), "--store", "fast", "--json").json
+    for _time in range(2):
+        assert command("get", stored["location"], "-o", "/dev/null").code == 0
+    shared = listed(command("stores", "--json"))["fast"]["shared"]
+    assert (shared["downloads"], shared["saved"]) == (1, data.stat().st_size)
+    assert "17.0 MiB saved for 1 of the downloads, 17.0 MiB of 10.0 GiB" in command("stores").out
+    assert (
+        f'glance_store_shared_saved_bytes_total{{store="fast",driver="file"}} {data.stat().st_size}'
+        in command("stores", "--prometheus").out
+    )

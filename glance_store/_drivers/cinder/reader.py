@@ -24,6 +24,8 @@ class CinderReader:
     def __init__(self, attachment: Attachment, size: int) -> None:
         self._attachment = attachment
         self.size = size
+        # A volume is written once, and its id is not used again.
+        self.version = str(attachment.volume.id)
         self.concurrency = attachment.device.read_concurrency
 
     def read_at(self, offset: int, length: int) -> bytes:

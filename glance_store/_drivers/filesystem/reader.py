@@ -70,6 +70,7 @@ class FileReader:
             self.close()
             raise
         self.size: int = status.st_size
+        self.version = f"{status.st_ino}-{status.st_mtime_ns}"
         self._sparse = status.st_blocks * 512 < status.st_size
 
     def read_at(self, offset: int, length: int) -> bytes:

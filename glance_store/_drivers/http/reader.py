@@ -70,6 +70,12 @@ class HTTPReader:
         return self._size
 
     @property
+    def version(self) -> str | None:
+        """The tag of the file, if there is one that changes with each of its bytes."""
+        etag = self._version.etag if self._version is not None else None
+        return None if etag is None or etag.startswith("W/") else etag
+
+    @property
     def concurrency(self) -> int:
         """One: a web server sends as fast as it likes on one connection."""
         return 1

@@ -66,6 +66,10 @@ class RBDReader:
                 self._snapshot_id = (
                     None if self._image.is_old else int(native.snap_get_id(snapshot or SNAPSHOT))
                 )
+                # RBD gives no image the id of another one.
+                self.version = (
+                    None if self._image.is_old else f"{self._image.id}@{self._snapshot_id}"
+                )
         except BaseException:
             self.close()
             raise

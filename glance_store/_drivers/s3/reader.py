@@ -67,6 +67,7 @@ class S3Reader(RangeReader):
         elif self._verifying:
             LOG.debug("%s has no checksum of the whole object: it cannot be verified", self._shown)
         self._etag = bare_etag(about.get("ETag"))
+        self.version = self._etag or None
         # That of the bytes, whatever a proxy has made of it: a weak one would never match.
         self._pin = {"IfMatch": f'"{self._etag}"'} if self._etag else {}
 

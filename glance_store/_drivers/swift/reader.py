@@ -13,6 +13,7 @@ asked for in one go, but in ranges that end a little behind the beginning of a s
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,12 @@ class Pieces:
 
     def __len__(self) -> int:
         return len(self._pieces)
+
+    def version(self) -> str | None:
+        """Return what tells these bytes from others; None where an ETag is missing."""
+        if not all(piece.etag for piece in self._pieces):
+            return None
+        return hashlib.sha256(repr(self._pieces).encode()).hexdigest()
 
     def parts(self, offset: int, length: int, most: int) -> Iterator[tuple[Piece, int, int]]:
         """Yield what a range consists of: an object, an offset in it, bytes.
@@ -150,6 +157,7 @@ class SwiftReader(ObjectReader):
         action = _("Looking for image %s") % obj
         self._pieces = find(client, container, obj, action, patience)
         self.size = self._pieces.size
+        self.version = self._pieces.version()
         if not client.account.renewable:
             self.concurrency, self.range_size = 1, max(range_size, self.size)
 

@@ -39,6 +39,8 @@ class DatastoreReader(RangeReader):
         action = _("Looking for %s") % file.name
         self.size, about = patience.call(lambda: files.size(file, action))
         self._version = _version_of(about)
+        # The other half of it, the time, knows seconds only.
+        self.version = self._version[0] or None
 
     def _ask(self, offset: int, length: int) -> tuple[_Body, Part]:
         wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}

@@ -10,6 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from glance_store._drivers.filesystem import Store
+from glance_store.sharing import of_store
 from glance_store.testing import StoreConformance
 
 
@@ -42,6 +43,21 @@ class TestFileWithHoles(TestFile):
 
     def allocated(self, uri: str) -> int:
         return Path(uri.removeprefix("file://")).stat().st_blocks * 512
+
+
+class TestFileWithSharedReads(TestFile):
+    """Downloads that share what they read."""
+
+    variant = ("wire", "locking")
+
+    def make_store(self) -> Store:
+        store = super().make_store()
+        of_store(store.conf, "files")
+        store.conf.set_override(
+            "store_shared_reads_dir", str(self.folder.parent / "shared"), group="files"
+        )
+        store.conf.set_override("store_shared_reads_min_size", 1, group="files")
+        return store
 
 
 class TestFileWithTimeout(TestFile):

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
 from glance_store._drivers.s3 import Store
 from glance_store.testing import StoreConformance
+from glance_store.transfer.shared_folder import Folder
+from glance_store.transfer.shared_reads import SharedReads
 from tests.drivers.s3.service import Service, serving, without_pauses
 from tests.faults.proxy import FaultProxy
 from tests.services.radosgw import Radosgw
@@ -80,6 +83,21 @@ class TestRadosgw(S3Kit):
     @pytest.fixture
     def backend(self, proxied_radosgw: tuple[Service, FaultProxy]) -> None:
         self.service, self.proxy = proxied_radosgw
+
+
+class TestRadosgwWithSharedReads(TestRadosgw):
+    """Downloads that share what they read."""
+
+    variant = ("locking",)
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = Folder(str(tmp_path / "shared"), 1 << 30)
+
+    def make_store(self) -> Store:
+        store = super().make_store()
+        store.shared_reads = SharedReads(self.folder, 1)
+        return store
 
 
 class TestSwift(S3Kit):

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One download for many readers: what one has fetched of an image serves the others of the host.
+
+Whoever needs a chunk that nobody has, and nobody fetches, fetches it and all that follows up to the
+next one that is there, on a thread that does not wait for its consumer. Whoever needs one that is
+being fetched waits for it, for a bounded time. What goes wrong with the directory ends the sharing
+for that download, never the download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from glance_store import exceptions
+from glance_store.i18n import _
+from glance_store.transfer.download import Download, clip
+from glance_store.transfer.interface import ImageReader
+from glance_store.transfer.shared_files import (
+    CHUNK,
+    DamagedError,
+    ImageFile,
+    SharingError,
+)
+from glance_store.transfer.shared_filler import Filler
+from glance_store.transfer.shared_folder import Folder
+
+LOG = logging.getLogger(__name__)
+
+# Seconds after which a chunk that another one fetches is fetched all the same; the first time, and
+# after that: who has been waited for in vain may have been stopped.
+_PATIENCE = 10.0
+_LESS_PATIENCE = 1.0
+# Seconds between two looks at a chunk that another one fetches.
+_PAUSE = 0.01
+
+
+class _Opener:
+    """Opens one version of an image, the first time by what has been opened already.
+
+    :param reader: what that is
+    :param open_reader: opens the image, to read from an offset up to so many bytes
+    """
+
+    def __init__(self, reader: ImageReader, open_reader: Callable[[int, int], ImageReader]) -> None:
+        self._reader: ImageReader | None = reader
+        self._version = version_of(reader)
+        self._open_reader = open_reader
+
+    def open(self, offset: int, length: int) -> ImageReader:
+        """Open the image.
+
+        :raises RemoteServiceUnavailable: there is another one by now
+        """
+        reader, self._reader = self._reader, None
+        if reader is None:
+            reader = self._open_reader(offset, length)
+            if version_of(reader) != self._version:
+                reader.close()
+                raise exceptions.RemoteServiceUnavailable(
+                    _(
+                        "The image was replaced while it was being read, at byte %(offset)d: what "
+                        "was read so far is of no use, start the download again"
+                    ),
+                    offset=offset,
+                )
+        return reader
+
+    def close(self) -> None:
+        """Let go of what has not been read from yet."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+
+def version_of(reader: ImageReader) -> str | None:
+    """Return what tells the bytes of an image from others at the same place; None if unknown."""
+    version = getattr(reader, "version", None)
+    return version if isinstance(version, str) and version else None
+
+
+class SharedDownload:
+    """The bytes of a range of an image, as `Download` gives them; others may have fetched them.
+
+    :param folder: where they are shared
+    :param file: those of this image; closed with this object
+    :param opener: opens it; closed with this object
+    :param offset: first byte, at least 0
+    :param length: bytes wanted, None for all; clipped at the end of the image
+    :param chunk_size: bytes of a chunk at most
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        file: ImageFile,
+        opener: _Opener,
+        offset: int,
+        length: int | None,
+        chunk_size: int,
+    ) -> None:
+        self._closed = False
+        self._folder = folder
+        self._file = file
+        self._opener = opener
+        self._chunk_size = chunk_size
+        self._filler: Filler | None = None
+        self._direct: Download | None = None
+        self._stopped = threading.Event()
+        self._patience = _PATIENCE
+        self._fetched = self._given = 0
+        self.length = clip(file.size, offset, length) or 0
+        self._chunks = self._shared(offset, offset + self.length)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._closed:
+            raise StopIteration
+        try:
+            chunk = next(self._chunks)
+        except BaseException:
+            self.close()
+            raise
+        self._given += len(chunk)
+        if self._given == self.length:
+            # Before the last bytes are handed over: whoever has them may go on to remove the image.
+            if self._filler is not None:
+                self._filler.finish()
+            self.close()
+        return chunk
+
+    def __enter__(self) -> SharedDownload:  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading and let go of the image; from any thread."""
+        if self._closed:
+            return
+        self._end()
+        self._count()
+
+    def __del__(self) -> None:
+        # Never wait here: the garbage collector may run in any thread, at any time.
+        if not self._closed:
+            self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        self._stopped.set()
+        if self._filler is not None:
+            self._filler.stop()
+        if self._direct is not None:
+            self._direct.close()
+        self._opener.close()
+        self._file.close()
+
+    def _count(self) -> None:
+        filler = self._filler
+        saved = self._given - self._fetched - (filler.fetched if filler is not None else 0)
+        if saved <= 0:
+            return
+        try:
+            self._folder.count(saved)
+            self._folder.trouble = None
+        except SharingError as exc:
+            LOG.debug("Shared reads in %s could not be counted: %s", self._folder.path, exc)
+
+    def _shared(self, position: int, stop: int) -> Iterator[bytes]:
+        try:
+            while position < stop:
+                end = min((position // CHUNK + 1) * CHUNK, stop)
+                for chunk in self._chunk(position, end, stop):
+                    position += len(chunk)
+                    yield chunk
+            return
+        except SharingError as exc:
+            if self._stopped.is_set():
+                return
+            self._give_up(exc)
+        rest = stop - position
+        reader = self._opener.open(position, rest)
+        self._direct = Download(reader, position, rest, self._chunk_size)
+        for chunk in self._direct:
+            self._fetched += len(chunk)
+            yield chunk
+
+    def _give_up(self, error: SharingError) -> None:
+        _warn(self._folder, error)
+        filler, self._filler = self._filler, None
+        if filler is not None:
+            filler.stop()
+            self._fetched += filler.fetched
+        if isinstance(error, DamagedError):
+            with contextlib.suppress(SharingError):
+                self._folder.drop(self._file.path)
+
+    def _chunk(self, position: int, end: int, stop: int) -> Iterator[bytes]:
+        """Yield bytes of one chunk, once they are there."""
+        number = position // CHUNK
+        while position < end and not self._stopped.is_set():
+            if self._filler is not None:
+                parts = self._filler.wait(number)
+                if parts is not None:
+                    yield from _cut(parts, position - number * CHUNK, end - number * CHUNK)
+                    return
+            data = self._file.read(position, min(self._chunk_size, end - position))
+            if data is not None:
+                # Who reads what others have fetched keeps no connection waiting.
+                self._opener.close()
+                position += len(data)
+                yield data
+                continue
+            self._let_go_of_filler()
+            self._fetch(number, stop)
+
+    def _let_go_of_filler(self) -> None:
+        """Forget one that has ended; what it failed with is raised."""
+        filler, self._filler = self._filler, None
+        if filler is None:
+            return
+        self._fetched += filler.fetched
+        if filler.error is not None and not self._stopped.is_set():
+            raise filler.error
+
+    def _fetch(self, number: int, stop: int) -> None:
+        """Have a chunk and what follows fetched, unless it comes from another."""
+        limit = time.monotonic() + self._patience
+        lock = self._file.lock(number)
+        while lock is None and time.monotonic() < limit:
+            if self._stopped.wait(_PAUSE) or self._file.has(number):
+                return
+            lock = self._file.lock(number)
+        if lock is None:
+            LOG.debug("%s: chunk %d takes another one too long", self._file.path, number)
+            self._patience = _LESS_PATIENCE
+        try:
+            if self._file.has(number):
+                return
+            first, end = number * CHUNK, self._end_of_missing(number, stop)
+            reader = self._opener.open(first, end - first)
+            download = Download(reader, first, end - first, self._chunk_size)
+            filler = Filler(self._folder, self._file, number, lock, reader, download)
+            lock = None
+        finally:
+            if lock is not None:
+                lock.release()
+        self._filler = filler
+        filler.start()
+        if self._stopped.is_set():
+            # Perhaps close() came before it could see this one.
+            filler.stop()
+
+    def _end_of_missing(self, number: int, stop: int) -> int:
+        """Return the byte where what has to be fetched ends: at a chunk that is there."""
+        chunks = -(-stop // CHUNK)
+        while number + 1 < chunks and not self._file.has(number + 1):
+            number += 1
+        return min((number + 1) * CHUNK, self._file.size)
+
+
+def _cut(parts: list[bytes], first: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes from one offset to another out of parts that follow each other."""
+    position = 0
+    for part in parts:
+        start, stop = max(first - position, 0), min(end - position, len(part))
+        position += len(part)
+        if start < stop:
+            yield part if stop - start == len(part) else part[start:stop]
+
+
+def _warn(folder: Folder, error: SharingError) -> None:
+    text = str(error)
+    # Said again when it is something else, or was well in between.
+    level = logging.DEBUG if text == folder.trouble else logging.WARNING
+    folder.trouble = text
+    LOG.log(
+        level,
+        "Shared reads in %s: %s; the image is read from its store instead",
+        folder.path,
+        text,
+    )
+
+
+class SharedReads:
+    """What a store shares of its images with the other processes of the host.
+
+    :param folder: where
+    :param least: bytes of an image that is worth sharing
+    """
+
+    def __init__(self, folder: Folder, least: int) -> None:
+        self.folder = folder
+        self._least = least
+
+    def download(
+        self,
+        reader: ImageReader,
+        place: str,
+        open_reader: Callable[[int, int], ImageReader],
+        offset: int,
+        length: int | None,
+        chunk_size: int,
+    ) -> SharedDownload | None:
+        """Return a download that shares; None when this one had better not.
+
+        :param reader: the image; closed if a download is returned
+        :param place: tells the image from all others
+        :param open_reader: opens the same image, to read from an offset up to so many bytes
+        :param offset: first byte
+        :param length: bytes wanted, None for all that follow
+        :param chunk_size: bytes of a chunk at most
+        """
+        version, size = version_of(reader), reader.size
+        wanted = clip(size, offset, length)
+        if not version or not size or size < self._least or size > self.folder.limit:
+            return None
+        if not wanted or wanted < min(CHUNK, size):
+            # For so little it does not pay to fetch a whole chunk.
+            return None
+        try:
+            file = self.folder.open(place, version, size)
+        except SharingError as exc:
+            _warn(self.folder, exc)
+            return None
+        opener = _Opener(reader, open_reader)
+        return SharedDownload(self.folder, file, opener, offset, length, chunk_size)
