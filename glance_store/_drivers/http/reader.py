@@ -62,6 +62,7 @@ class HTTPReader:
         self._server = place  # which the version is from, and which may be one of several mirrors
         self._ranges_refused = False
         self._delivered = False
+        self._interrupted = False
         self._open(first)
 
     @property
@@ -86,6 +87,7 @@ class HTTPReader:
 
     def interrupt(self) -> None:
         """End a read in another thread."""
+        self._interrupted = True
         body = self._body
         if body is not None:
             body.interrupt()
@@ -151,6 +153,8 @@ class HTTPReader:
         return None
 
     def _reopen(self, offset: int) -> None:
+        if self._interrupted:
+            raise exceptions.BackendException("The download was closed while it was read")
         obstacle = self._obstacle()
         if obstacle is not None:
             raise exceptions.RemoteServiceUnavailable(

@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+from glance_store import exceptions
+from glance_store.location import get_location_from_uri
 from tests.services.http_server import Answer, File
 
 # Larger than what the buffers of a connection take: an unread rest keeps the server waiting.
@@ -25,6 +27,18 @@ def test_closed_early(web, http):
     assert web.wait_until_idle() == 0
     assert list(chunks) == []
     chunks.close()
+
+
+def test_nothing_is_asked_for_after_the_end(web, http):
+    location = get_location_from_uri(web.serve("/image", File(LARGE, etag='"a"')))
+    reader = http.store.open_reader(location)
+    assert reader.read_at(0, 1000) == LARGE[:1000]
+    reader.interrupt()
+    with pytest.raises(exceptions.BackendException, match="closed"):
+        reader.read_at(5000, 1000)
+    reader.close()
+    assert len(web.requests) == 1
+    assert web.wait_until_idle() == 0
 
 
 def test_closed_unread(web, http):
