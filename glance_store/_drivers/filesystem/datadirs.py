@@ -37,13 +37,8 @@ def parse(values: list[str]) -> dict[str, int]:
     """
     result: dict[str, int] = {}
     for value in values:
-        if "://" in value:
+        if "://" in value or _SEVERAL.search(value):
             check_path("filesystem_store_datadirs", value.strip())
-        if _SEVERAL.search(value):
-            raise ValueError(
-                f"filesystem_store_datadirs = {value}: these are several directories in one value; "
-                "give the option once for each of them"
-            )
         path, colon, number = value.rpartition(":")
         if not colon:
             path, number = value, "0"
@@ -75,10 +70,13 @@ def check_path(option: str, path: str) -> None:
     :param path: its value
     :raises ValueError: the text names both and says what is wrong
     """
-    if path.startswith("/"):
+    several = _SEVERAL.search(path)
+    if path.startswith("/") and not several:
         return
     problem = "a relative path depends on the working directory of the process"
-    if "://" in path:
+    if several:
+        problem = "several take filesystem_store_datadirs once for each"
+    elif "://" in path:
         problem = "this is a URI"
     elif path.startswith("~"):
         problem = "~ is not expanded"

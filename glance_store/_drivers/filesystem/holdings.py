@@ -156,10 +156,11 @@ def capacity(directories: Iterable[DataDir], calls: Calls) -> Capacity | None:
 
 
 def _room(path: str) -> tuple[int, Capacity | None]:
-    figures = os.statvfs(path)
-    unit = figures.f_frsize or figures.f_bsize
+    figures = syscalls.figures(path)
+    free = syscalls.free(figures)
     device = os.stat(path).st_dev
-    if not figures.f_blocks or not unit:
+    if figures is None or free is None:
         return device, None
+    unit = figures.f_frsize or figures.f_bsize
     used = figures.f_blocks - figures.f_bfree
-    return device, Capacity(figures.f_blocks * unit, figures.f_bavail * unit, used * unit)
+    return device, Capacity(figures.f_blocks * unit, free, used * unit)

@@ -89,14 +89,14 @@ class MountGuard:
         self._fstab = fstab
         # What is mounted there now has to be there later.
         self._point = mount_point(path)
-        names = {os.path.abspath(path), os.path.realpath(path)}
-        declared = [
-            point
-            for point in declared_mount_points(fstab)
-            if any(is_within(name, point) for name in names)
-        ]
+        declared = [point for point in declared_mount_points(fstab) if self._lies_on(point)]
         self._declared = os.path.realpath(max(declared, key=len, default="/"))
         self._device: int | None = None  # of the file system, where a device tells it for sure
+
+    def _lies_on(self, point: str) -> bool:
+        """Tell whether the path leads to a directory now; a link in it may have been changed."""
+        names = {os.path.abspath(self._path), os.path.realpath(self._path)}
+        return any(is_within(name, point) for name in names)
 
     def problem(self, directory: int | None = None) -> str | None:
         """Say what is wrong with the file system of the directory; None when all is well.
@@ -108,9 +108,9 @@ class MountGuard:
             return None
         # Walking into the directory is what makes an automounter mount it.
         os.path.exists(os.path.join(self._path, "."))
-        if not is_mount_point(self._point):
+        if not is_mount_point(self._point) and self._lies_on(self._point):
             return f"the file system that was mounted at {self._point} is gone; mount it again"
-        if not is_mount_point(self._declared):
+        if not is_mount_point(self._declared) and self._lies_on(self._declared):
             return (
                 f"{self._declared} is a mount point by {self._fstab}, but nothing is mounted; "
                 "mount it"

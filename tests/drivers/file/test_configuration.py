@@ -57,6 +57,7 @@ def test_r51_priorities_are_whole_numbers(make_store: MakeStore, tmp_path: Path)
 @pytest.mark.parametrize("value", ["/a:1,/b:2", "/a, /b", "/a;/b:1", "/a:1 /b:2"])
 def test_several_directories_in_one_value(make_store: MakeStore, value: str) -> None:
     refused(make_store, "once for each", datadirs=[value])
+    refused(make_store, "once for each", datadir=value)
 
 
 @pytest.mark.parametrize("other", ["{}/images/", "{}/link", "{}/none/../images"])

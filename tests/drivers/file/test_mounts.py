@@ -48,6 +48,27 @@ def test_a_mount_that_goes_away_is_noticed(
         assert listing(images) == ["other"]
 
 
+def test_a_link_that_leads_elsewhere_now(
+    make_store: MakeStore, tmp_path: Path, no_fstab: Path
+) -> None:
+    """The images have been moved to another place, and the mount is not needed any more."""
+    (tmp_path / "new").mkdir()
+    link = tmp_path / "link"
+    with mounted("mount", "-t", "tmpfs", "tmpfs", at=tmp_path / "share") as share:
+        no_fstab.write_text(f"server:/export {share} nfs defaults 0 0\n")
+        link.symlink_to(share)
+        store = make_store(datadir=str(link))
+        put(store, "image", b"data")
+        link.unlink()
+        subprocess.run(["umount", str(share)], check=True)
+        with pytest.raises(exceptions.StorageWriteDenied):
+            put(store, "other", b"data")
+        link.symlink_to(tmp_path / "new")
+        assert fetch(store, put(store, "other", b"data")) == b"data"
+        with pytest.raises(exceptions.NotFound):
+            store.delete(locate(store, f"file://{link}/image"))
+
+
 def test_a_mount_that_fstab_declares_is_missing_at_start_up(
     make_store: MakeStore, tmp_path: Path, no_fstab: Path
 ) -> None:

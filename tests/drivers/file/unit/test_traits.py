@@ -70,6 +70,7 @@ def test_no_figures_are_not_a_full_disk(
     assert fetch(store, put(store, "image", DATA)) == DATA
     assert fetch(store, put(store, "unknown", DATA, size=0)) == DATA
     assert "unknown space free" in store.check_health()
+    assert store.capacity() is None
 
 
 def test_free_space_is_counted_in_fragments(
