@@ -50,7 +50,12 @@ _MALFORMED = (
 
 
 class TransferInterrupted(exceptions.RemoteServiceUnavailable):
-    """A download broke off at a place where it can be resumed."""
+    """A download broke off at a place where it can be resumed.
+
+    :ivar retry_after: seconds for which the server wants to be left alone
+    """
+
+    retry_after: float = 0.0
 
 
 def guarded(

@@ -22,7 +22,7 @@ from glance_store._drivers.http.headers import Version
 from glance_store._drivers.http.location import StoreLocation
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
-from glance_store.transfer.retry import PASSING
+from glance_store.transfer.retry import PASSING, seconds_asked
 
 LOG = logging.getLogger(__name__)
 
@@ -255,12 +255,14 @@ class HTTPReader:
         except ValueError as exc:
             raise self._broken(_("its header %s is missing or wrong") % exc) from None
         if again and status in PASSING:
-            raise TransferInterrupted(
+            interrupted = TransferInterrupted(
                 _("Reading %(uri)s at byte %(offset)d: the answer has the status %(status)d"),
                 uri=self._place.shown,
                 offset=offset,
                 status=status,
             )
+            interrupted.retry_after = seconds_asked(response.headers.get("Retry-After"))
+            raise interrupted
         raise refusal(response, self._place)
 
     def _partial(self, answer: Answer, offset: int) -> Body:

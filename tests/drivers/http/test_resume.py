@@ -117,6 +117,21 @@ def test_an_overloaded_server_is_asked_again(web, http_store, status):
     assert http.read(uri) == IMAGE
 
 
+@pytest.mark.parametrize(("seconds", "requests"), [("1", 3), ("3600", 2)])
+def test_an_overloaded_server_says_when(web, http_store, seconds, requests):
+    http = http_store(http_store_retry_timeout=10)
+    http.store.READ_CHUNKSIZE = 10_000
+    file = File(IMAGE)
+    busy = Answer(503, b"", {"Retry-After": seconds})
+    uri = web.serve("/image", in_turn(cutting(file, 30_000), busy, file))
+    if requests == 3:
+        assert http.read(uri) == IMAGE
+    else:
+        # That is more than the time that is left.
+        broken(uri, http)
+    assert len(web.requests) == requests
+
+
 def test_an_image_that_is_removed_meanwhile_is_not_found(web, http):
     http.store.READ_CHUNKSIZE = 10_000
     uri = web.serve("/image", in_turn(cutting(File(IMAGE), 30_000), Answer(404)))
