@@ -24,9 +24,12 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+# Of the statuses 5xx those that another request does not cure: not implemented, a version of HTTP
+# that is not spoken, no space, a loop, more extensions or a login needed.
+_LASTING = frozenset({501, 505, 506, 507, 508, 510, 511})
 # Statuses of HTTP that another request may cure: too early, too many, the server is not well, or
-# (520 and above) a proxy has trouble with the server behind it.
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 530})
+# (499, 520 and above) a proxy has trouble with the server behind it.
+PASSING = frozenset({408, 425, 429, 499, *range(500, 600)}) - _LASTING
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -150,22 +153,33 @@ class Tries:
         return not self._patience.stopped
 
 
-def seconds_asked(text: str | None) -> float:
+def seconds_asked(text: str | None, date: str | None = None) -> float:
     """Return for how long a server wants to be left alone.
 
     :param text: value of the header Retry-After (RFC 9110, 10.2.3), a number of seconds or a date
+    :param date: value of the header Date of the same answer: the clock of the server may be wrong
     :returns: seconds; 0 where there is no such header, or nobody understands it
     """
     text = (text or "").strip()
     if text.isdecimal():
         return float(text[:9])
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    moment = moment_of(text)
+    if moment is None:
         return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.timezone.utc)
-    return max(0.0, (moment - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
+    now = moment_of(date) or datetime.datetime.now(datetime.timezone.utc)
+    return max(0.0, (moment - now).total_seconds())
+
+
+def moment_of(text: str | None) -> datetime.datetime | None:
+    """Return the time that a header of HTTP names; None where it names none.
+
+    :param text: value of the header
+    """
+    try:
+        moment = email.utils.parsedate_to_datetime(text or "")
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
 
 
 class ResumingReader:

@@ -11,7 +11,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers._objects import claim
-from glance_store._drivers._objects.claim import Claim, Expected, Found
+from glance_store._drivers._objects.claim import Claim, Expected, Feature, Found
 from glance_store._drivers._objects.errors import DamagedOnTheWay, NameTaken
 from glance_store.transfer.retry import Patience
 
@@ -50,10 +50,10 @@ class Upload(Claim):
     """An upload to that service."""
 
     def __init__(self, service: Service, seconds: float = 3.0) -> None:
-        super().__init__("name", "image", Patience(seconds))
+        super().__init__("name", "image", Patience(seconds), Feature(True, "unknown"))
         self._service = service
 
-    def look(self) -> Found | None:
+    def find(self) -> Found | None:
         self._service.log.append("look")
         if self._service.looks:
             self._service.looks.pop(0)()

@@ -225,6 +225,13 @@ def test_retry_after_a_date(zone: str) -> None:
     assert 110 < retry.seconds_asked(text) <= 120
 
 
+def test_retry_after_a_date_of_another_clock() -> None:
+    """What counts is how far it is from the time that the server takes it to be."""
+    text, date = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:27:30 GMT"
+    assert retry.seconds_asked(text, date) == 30
+    assert retry.seconds_asked(text, "noon") == 0
+
+
 def test_whoever_ends_a_transfer_ends_its_pauses() -> None:
     patience, failed = Patience(3600), threading.Event()
     errors: list[Exception] = []

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import (
@@ -29,8 +29,59 @@ from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
+# Uploads in a row that were refused with something and taken without it: one alone proves nothing.
+_PROOFS = 2
 # Looks for an object whose request has got no answer, and seconds between them.
 _LATE = (0.5, 1.0, 2.0)
+
+
+class Feature:
+    """Something in a request that not every service knows.
+
+    :param known: whether it is tried at all
+    :param loss: what it means that the service does not know it, for the log
+    """
+
+    def __init__(self, known: bool, loss: str) -> None:
+        self._proofs = 0 if known else _PROOFS
+        self._loss = loss
+
+    @property
+    def known(self) -> bool:
+        """Whether requests have it."""
+        return self._proofs < _PROOFS
+
+    def is_known(self) -> None:
+        """Take note that a request was taken with it: refusals before had another reason."""
+        if self.known:
+            self._proofs = 0
+
+    def is_unknown(self) -> None:
+        """Take note that a request was refused with it, and taken without it."""
+        self._proofs += 1
+        if self._proofs == _PROOFS:
+            LOG.warning("%s", self._loss)
+
+    def give_up(self) -> None:
+        """Send no more requests with it."""
+        if self.known:
+            self._proofs = _PROOFS
+            LOG.warning("%s", self._loss)
+
+
+def condition(service: str) -> Feature:
+    """Return what is known of a service: whether it creates an object only where there is none.
+
+    :param service: its name and address
+    """
+    return Feature(
+        True,
+        f"The {service} cannot create objects on the condition that there is none "
+        "(If-None-Match): of two uploads of one image by two processes at the same moment the "
+        "later one is stored",
+    )
 
 
 class Found(NamedTuple):
@@ -55,22 +106,40 @@ class Claim(abc.ABC):
     :param identity: of the name among all names of the process
     :param shown: the name, for errors
     :param patience: for passing failures
+    :param condition: whether the service knows the condition that there is no such object
     """
 
-    def __init__(self, identity: Hashable, shown: str, patience: Patience) -> None:
+    def __init__(
+        self, identity: Hashable, shown: str, patience: Patience, condition: Feature
+    ) -> None:
         self.shown = shown
         self.mark = secrets.token_hex(8)
         self.patience = patience
+        self.condition = condition
         self._identity = identity
         # Whether a request may have put the object there, or may still do it.
         self.uncertain = False
+        # Whether it may not be asked which objects there are; its own object this upload may see.
+        self._blind = False
 
     @abc.abstractmethod
-    def look(self) -> Found | None:
+    def find(self) -> Found | None:
         """Return what is in place; None if there is nothing.
 
         :raises GlanceStoreException: that cannot be found out
         """
+
+    def look(self) -> Found | None:
+        """Return what is in place; None if nothing can be seen.
+
+        :raises GlanceStoreException: that cannot be found out
+        """
+        try:
+            return self.find()
+        except exceptions.Forbidden:
+            if not self._blind:
+                raise
+            return None
 
     @abc.abstractmethod
     def remove(self, found: Found) -> None:
@@ -91,7 +160,13 @@ class Claim(abc.ABC):
 
         :raises Duplicate: another upload has it
         """
-        found = self.look()
+        try:
+            found = self.look()
+        except exceptions.Forbidden as exc:
+            # The answer where there is none, to who may not see which objects there are.
+            LOG.debug("It cannot be seen whether there is an object already: %s", exc)
+            self._blind = True
+            return
         if found is not None and found.mark != self.mark:
             raise self.duplicate()
 
@@ -113,6 +188,55 @@ class Claim(abc.ABC):
                 if not under_way:
                     raise
             yield
+
+    def if_free(
+        self,
+        send: Callable[[bool], _T],
+        bars: Callable[[Exception], bool],
+        action: str,
+    ) -> _T:
+        """Create the object where there is none; without that condition if the service bars it.
+
+        What one request was refused for may have another reason: the condition is left out for good
+        only when that has helped, twice.
+
+        :param send: sends the one request, with the condition or without it
+        :param bars: whether a request may have been refused for the condition
+        :param action: what is tried, for errors
+        :returns: what `send` returns
+        :raises NameTaken: the name is taken
+        :raises Forbidden: whether the name is free can neither be seen nor be left to the service
+        """
+        reason: object = action
+        taken = False
+        if self.condition.known:
+            try:
+                answer = send(True)
+                self.condition.is_known()
+                return answer
+            except ERRORS as exc:
+                if not bars(exc):
+                    raise
+                taken = isinstance(exc, NameTaken)
+                if taken if self._blind else self.look() is not None:
+                    raise
+                reason = exc
+        if self._blind:
+            refused = exceptions.Forbidden(
+                _(
+                    "%s: neither may this account see which objects there are (s3:ListBucket in "
+                    "S3, the read ACL of the container in Swift), nor does the service create an "
+                    "object only where there is none"
+                )
+                % reason
+            )
+            # Nothing has been stored.
+            refused.status = 403  # type: ignore[attr-defined]
+            raise refused
+        answer = send(False)
+        if self.condition.known and not taken:
+            self.condition.is_unknown()
+        return answer
 
     def publish(
         self,

@@ -31,6 +31,12 @@ class NoResult(exceptions.BackendUnavailable, exceptions.BackendException):
     patience = _NONSENSE
 
 
+class NotSeenYet(exceptions.BackendUnavailable, exceptions.BackendException):
+    """Something is missing that was stored a moment ago: the servers may not agree on it yet."""
+
+    patience = _NONSENSE
+
+
 def is_refusal(error: BaseException) -> bool:
     """Tell whether it is certain that the service has not done what it was asked.
 

@@ -17,8 +17,14 @@ from glance_store.transfer.interface import Extent, Stream
 from glance_store.transfer.memory import Memory
 
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
+_NOTHING_THERE = re.compile(r"\s*bytes\s+\*/(\d+)\s*", re.IGNORECASE)
 _PARTIAL = 206
 _COMPLETE = 200
+_UNSATISFIABLE = 416
+# Content codings that change no byte, or that S3 only names.
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
+# Asks for so little that all that comes of it is the size of an object.
+FIRST_BYTE = {"Range": "bytes=0-0"}
 _SKIP = 1024 * 1024
 
 
@@ -54,8 +60,41 @@ def bare_etag(text: str | None) -> str:
     return text.removeprefix("W/").removeprefix("w/").strip('"')
 
 
+def packing(headers: Mapping[str, Any]) -> str:
+    """Return how the bytes of an answer are packed; empty where they are as they are.
+
+    :param headers: of the answer, with small letters in their names
+    """
+    named = str(headers.get("content-encoding", "")).lower().replace(" ", "").split(",")
+    return ",".join(name for name in named if name not in _PLAIN)
+
+
+def size_of(status: int, headers: Mapping[str, Any]) -> int | None:
+    """Return the bytes of an object, from an answer to a request for its first byte.
+
+    :param status: of the answer
+    :param headers: of the answer, with small letters in their names
+    :returns: None where it does not say
+    """
+    ranged = str(headers.get("content-range", ""))
+    if status == _PARTIAL:
+        found = _CONTENT_RANGE.fullmatch(ranged)
+        return int(found[3]) if found is not None and found[3] != "*" else None
+    if status == _UNSATISFIABLE:
+        found = _NOTHING_THERE.fullmatch(ranged)
+        return int(found[1]) if found is not None else None
+    length = str(headers.get("content-length", ""))
+    return int(length) if length.isdecimal() else None
+
+
 def part_of(
-    status: int, headers: Mapping[str, Any], offset: int, length: int, size: int, action: str
+    status: int,
+    headers: Mapping[str, Any],
+    offset: int,
+    length: int,
+    size: int,
+    action: str,
+    packed: str = "",
 ) -> Part:
     """Return which bytes an answer has, to a request for some of them.
 
@@ -65,14 +104,24 @@ def part_of(
     :param length: how many
     :param size: bytes of the object
     :param action: what was tried, for errors
+    :param packed: how the object is packed where it is stored
     :raises NoResult: other bytes than those that were asked for
     """
+    if packing(headers) != packed:
+        raise NoResult(
+            _("%(action)s: something on the way has packed the bytes (%(coding)s)"),
+            action=action,
+            coding=packing(headers) or "-",
+        )
     if status == _PARTIAL:
         found = _CONTENT_RANGE.fullmatch(str(headers.get("content-range", "")))
         if found is not None:
             part = Part(int(found[1]), int(found[2]) + 1)
             # It may end early: then the rest is asked for again.
             right = part.start == offset < part.stop <= offset + length
+            # More than the answer says that it has is something else.
+            sent = str(headers.get("content-length", ""))
+            right = right and not (sent.isdecimal() and int(sent) > part.stop - part.start)
             if right and found[3] in ("*", str(size)):
                 return part
     elif status == _COMPLETE and str(headers.get("content-length", size)) == str(size):

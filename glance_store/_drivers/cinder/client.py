@@ -278,7 +278,7 @@ class Clients:
 def _note_answer(response: Any) -> None:
     """Remember for how long a server wants to be left alone; its clients' errors do not say."""
     headers = {} if response is None else response.headers
-    _ASKED.seconds = seconds_asked(headers.get("Retry-After"))
+    _ASKED.seconds = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
 
 
 class Api:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
 from glance_store import exceptions
+from glance_store._drivers._objects.errors import ERRORS
 from glance_store._drivers.s3 import endpoint
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import guarded
@@ -52,15 +54,33 @@ class Bucket:
         :param client: sends the requests
         :param patience: for passing failures
         :raises BackendException: there is none, and it may not be created
-        :raises Forbidden: the service refuses
+        :raises Forbidden: the service refuses to create it
         """
         if self._seen:
             return
-        if not self._is_there(client, patience):
+        try:
+            there = self._is_there(client, patience)
+        except exceptions.Forbidden as exc:
+            # To look for it is another right than to store objects in it.
+            LOG.debug("It cannot be seen whether there is a bucket: %s", exc)
+            there = True
+        if not there:
             if not self.may_create:
                 raise exceptions.BackendException(self._missing(client))
-            patience.call(lambda: self._create(client))
+            self._make(client, patience)
         self._seen = True
+
+    def _make(self, client: Client, patience: Patience) -> None:
+        """Create it, unless somebody else was quicker."""
+        try:
+            patience.call(lambda: self._create(client))
+        except ERRORS as exc:
+            # Services have many words for that, and the same ones for a bucket of somebody else.
+            with contextlib.suppress(*ERRORS):
+                if self._is_there(client, patience):
+                    LOG.debug("%s; another upload was quicker", exc)
+                    return
+            raise
 
     def _shown(self, client: Client) -> str:
         return f"{self.name} at {client.settings.place.shown}"
@@ -91,11 +111,6 @@ class Bucket:
             arguments["CreateBucketConfiguration"] = {"LocationConstraint": place}
         shown = self._shown(client)
 
-        def create() -> None:
-            try:
-                client.s3.create_bucket(**arguments)
-            except client.s3.exceptions.BucketAlreadyOwnedByYou:
-                LOG.debug("Another upload was quicker to create the bucket %s", shown)
-
-        guarded(create, _("Creating the bucket %s") % shown)
+        action = _("Creating the bucket %s") % shown
+        guarded(lambda: client.s3.create_bucket(**arguments), action)
         LOG.info("Created the bucket %s", shown)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import importlib
 import logging
@@ -14,6 +15,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
+from glance_store._drivers._objects.claim import Feature, condition
 from glance_store._drivers.s3 import endpoint
 from glance_store._drivers.s3.redaction import REDACTION
 from glance_store.i18n import _
@@ -29,8 +31,6 @@ _CHECKSUMS_OFF = "when_required"
 _POOL_SIZE = 64
 # Seconds until credentials are looked for again that were not there.
 _PAUSE = 10.0
-# Uploads in a row that were refused with something and taken without it: one alone proves nothing.
-_PROOFS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,40 +117,6 @@ class Settings:
         return self.verifies_parts and not self.place.secure
 
 
-class Feature:
-    """Something in a request that not every service knows.
-
-    :param known: whether it is tried at all
-    :param loss: what it means that the service does not know it, for the log
-    """
-
-    def __init__(self, known: bool, loss: str) -> None:
-        self._proofs = 0 if known else _PROOFS
-        self._loss = loss
-
-    @property
-    def known(self) -> bool:
-        """Whether requests have it."""
-        return self._proofs < _PROOFS
-
-    def is_known(self) -> None:
-        """Take note that a request was taken with it: refusals before had another reason."""
-        if self.known:
-            self._proofs = 0
-
-    def is_unknown(self) -> None:
-        """Take note that a request was refused with it, and taken without it."""
-        self._proofs += 1
-        if self._proofs == _PROOFS:
-            LOG.warning("%s", self._loss)
-
-    def give_up(self) -> None:
-        """Send no more requests with it."""
-        if self.known:
-            self._proofs = _PROOFS
-            LOG.warning("%s", self._loss)
-
-
 class Client:
     """A client of boto3, and what is known about the service.
 
@@ -163,12 +129,7 @@ class Client:
         self.s3 = s3
         self.settings = settings
         self.lacking = lacking
-        self.condition = Feature(
-            True,
-            f"The S3 service at {settings.place.shown} cannot create objects on the condition that "
-            "there is none (If-None-Match): of two uploads of one image by two processes at the "
-            "same moment the later one is stored",
-        )
+        self.condition = condition(f"S3 service at {settings.place.shown}")
         self.checksum = Feature(
             settings.sends_checksum,
             f"The S3 service at {settings.place.shown} takes no checksums of the newer kind: "
@@ -283,6 +244,7 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
     REDACTION.hide(settings.access_key, settings.secret_key)
     below = botocore.session.get_session()
     below.register_component("data_loader", _descriptions())
+    below.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     if not looking:
         nowhere = botocore.credentials.CredentialResolver(providers=[])
         below.register_component("credential_provider", nowhere)
@@ -291,6 +253,21 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
         aws_secret_access_key=settings.secret_key,
         botocore_session=below,
     )
+
+
+def _moment(value: Any) -> datetime.datetime:
+    """Return the time that an answer names; a distant one where nobody understands it.
+
+    botocore would fail for it, such as for the Last-Modified of an image that can be read.
+    """
+    import botocore.utils
+
+    try:
+        moment: datetime.datetime = botocore.utils.parse_timestamp(value)
+    except (ValueError, TypeError, OverflowError):
+        # In the future: what is looked for by its age is old enough never.
+        return datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
+    return moment
 
 
 @functools.lru_cache(maxsize=1)

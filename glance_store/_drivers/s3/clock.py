@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import datetime
-import email.utils
+
+from glance_store.transfer.retry import moment_of
 
 _SECOND = datetime.timedelta(seconds=1)
 
@@ -42,10 +43,5 @@ def clock_of(text: str, asked: float, answered: float) -> ServiceClock | None:
     :param asked: `time.monotonic()` before the request was sent
     :param answered: `time.monotonic()` when the answer had come
     """
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=datetime.timezone.utc)
-    return ServiceClock(date, asked, answered)
+    date = moment_of(text)
+    return None if date is None else ServiceClock(date, asked, answered)

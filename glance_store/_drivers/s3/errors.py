@@ -12,7 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from glance_store import exceptions
 from glance_store._drivers._network import in_words
-from glance_store._drivers._objects.errors import DamagedOnTheWay, NameTaken
+from glance_store._drivers._objects.errors import (
+    DamagedOnTheWay,
+    NameTaken,
+    NoResult,
+    NotSeenYet,
+)
 from glance_store._drivers.s3.redaction import REDACTION
 from glance_store.i18n import _
 from glance_store.transfer.retry import PASSING, seconds_asked
@@ -72,6 +77,7 @@ _RULES = (
             "AccessDenied",
             "AccountProblem",
             "ExpiredToken",
+            "ExpiredTokenException",
             "InvalidAccessKeyId",
             "InvalidToken",
             "RequestTimeTooSkewed",
@@ -87,6 +93,14 @@ _RULES = (
         (),
     ),
     _Rule(
+        exceptions.BackendException,
+        ("InvalidObjectState",),
+        (),
+        ": the object is in an archive of the service, and has to be restored from there first",
+    ),
+    # What was stored a moment ago, and a server that lags behind does not know of yet.
+    _Rule(NotSeenYet, ("InvalidPart",), ()),
+    _Rule(
         DamagedOnTheWay,
         ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
         (),
@@ -97,9 +111,6 @@ _RULES = (
         (
             "EntityTooLarge",
             "InsufficientStorage",
-            "QuotaExceeded",
-            "ServiceQuotaExceeded",
-            "XMinioStorageFull",
         ),
         (413, 507),
     ),
@@ -112,16 +123,19 @@ _RULES = (
             "RequestTimeout",
             "ServiceUnavailable",
             "SlowDown",
-            "Throttling",
-            "ThrottlingException",
-            "TooManyRequests",
         ),
-        # 409: something else was being done with the object at that moment.
-        (409, *PASSING, *range(500, 600)),
+        # 409: something else was being done with the object at that moment. 498: Swift says so of
+        # too many requests.
+        (409, 498, *PASSING, *range(500, 600)),
     ),
 )
+# Services have many words for some things, and answer with one status or another: what a code, or
+# the message of one that says nothing, has in it. They come before the rules.
+_FULL = ("quota", "storagefull", "storage cap exceeded", "insufficientcapacity")
+_TOO_MANY = ("throttl", "toomanyrequests", "requestlimitexceeded")
 # What a service may answer that does not know a header; the answer to HEAD has no code but this.
 _UNKNOWN = ("", "400", "BadRequest", "InvalidArgument", "InvalidRequest", "NotImplemented")
+_UNKNOWN_WORDS = ("header", "not support", "unsupported", "not implement")
 
 
 class Answer(NamedTuple):
@@ -149,7 +163,7 @@ class Answer(NamedTuple):
             message=str(error.get("Message") or ""),
             region=error.get("Region") or headers.get("x-amz-bucket-region"),
             date=str(headers.get("date", "")),
-            wait=seconds_asked(headers.get("retry-after")),
+            wait=seconds_asked(headers.get("retry-after"), headers.get("date")),
         )
 
     @property
@@ -206,9 +220,15 @@ def is_unknown_feature(error: Exception) -> bool:
     :param error: what `guarded` has raised
     """
     answer = answer_of(error)
-    if answer is None or isinstance(error, DamagedOnTheWay) or wants_md5(error):
+    if answer is None or answer.code in _ELSEWHERE:
         return False
-    return answer.status in (405, 501) or (answer.status == 400 and answer.code in _UNKNOWN)
+    if isinstance(error, DamagedOnTheWay) or wants_md5(error):
+        return False
+    if answer.status in (405, 417, 501):
+        return True
+    words = f"{answer.code} {answer.message}".lower()
+    named = answer.code in _UNKNOWN or any(each in words for each in _UNKNOWN_WORDS)
+    return answer.status == 400 and type(error) is exceptions.BackendException and named
 
 
 def guarded(call: Callable[[], _T], action: str, image: str | None = None) -> _T:
@@ -256,6 +276,8 @@ def translate(exc: Exception, action: str, image: str | None = None) -> Exceptio
         return exceptions.BackendUnavailable(
             _("%(action)s: the connection failed (%(cause)s)"), action=action, cause=_cause(exc)
         )
+    if type(exc).__name__ == "ResponseParserError":
+        return NoResult(_("%s: the answer is none of the service") % action)
     if type(exc).__module__.partition(".")[0] in ("boto3", "botocore"):
         return exceptions.BackendException(f"{action}: {type(exc).__name__}")
     return None
@@ -293,8 +315,19 @@ def _exception_for(answer: Answer, action: str, image: str | None) -> Exception:
         )
     by_code = (rule for rule in _RULES if answer.code in rule.codes)
     by_status = (rule for rule in _RULES if answer.status in rule.statuses)
-    rule = next(by_code, None) or next(by_status, None)
+    rule = _rule_by_words(answer) or next(by_code, None) or next(by_status, None)
     return rule.kind(text + rule.hint) if rule else exceptions.BackendException(text)
+
+
+def _rule_by_words(answer: Answer) -> _Rule | None:
+    words = answer.code.lower()
+    if answer.code == "AccessDenied":
+        words = answer.message.lower()
+    if any(each in words for each in _TOO_MANY):
+        return _Rule(exceptions.BackendUnavailable, (), ())
+    if any(each in words for each in _FULL):
+        return _Rule(exceptions.StorageFull, (), ())
+    return None
 
 
 def _of_library(exc: Exception, action: str) -> Exception:

@@ -4,17 +4,28 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
 from glance_store._drivers._network import break_off
 from glance_store._drivers._objects.errors import ERRORS, NameTaken, NoResult
-from glance_store._drivers._objects.ranges import Part, RangeReader, bare_etag, part_of
+from glance_store._drivers._objects.ranges import (
+    FIRST_BYTE,
+    Part,
+    RangeReader,
+    bare_etag,
+    packing,
+    part_of,
+    size_of,
+)
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import guarded, is_unknown_feature
 from glance_store.i18n import _
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.retry import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOG = logging.getLogger(__name__)
 
@@ -66,6 +77,8 @@ class S3Reader(RangeReader):
             self.range_size = max(range_size, self.size)
         elif self._verifying:
             LOG.debug("%s has no checksum of the whole object: it cannot be verified", self._shown)
+        self._ranges = True  # whether the service knows them
+        self._packed = packing(about["ResponseMetadata"].get("HTTPHeaders") or {})
         self._etag = bare_etag(about.get("ETag"))
         self.version = self._etag or None
         # That of the bytes, whatever a proxy has made of it: a weak one would never match.
@@ -74,10 +87,32 @@ class S3Reader(RangeReader):
     def _head(self) -> Any:
         mode = {"ChecksumMode": "ENABLED"} if self._verifying else {}
         action = _("Looking for %s") % self._shown
-        about = guarded(lambda: self._s3.head_object(**self._name, **mode), action, self._shown)
+        about: Any = {}
+        try:
+            about = guarded(lambda: self._s3.head_object(**self._name, **mode), action, self._shown)
+        except ERRORS as exc:
+            # Of a refusal the answer to HEAD, which has no body, does not say why.
+            if not (isinstance(exc, exceptions.Forbidden) or is_unknown_feature(exc)):
+                raise
         if about.get("ContentLength") is None:
-            raise NoResult(_("%s: the service does not say how large it is") % action)
+            about = self._head_of_answer(action)
         return about
+
+    def _head_of_answer(self, action: str) -> Any:
+        """Ask for the first byte: not every service, nor every proxy, tells the size without it."""
+        try:
+            answer = guarded(
+                lambda: self._s3.get_object(**self._name, **FIRST_BYTE), action, self._shown
+            )
+        except exceptions.TruncatedImage:
+            # It has none.
+            return {"ContentLength": 0, "ResponseMetadata": {}}
+        answer["Body"].close()
+        headers = answer["ResponseMetadata"].get("HTTPHeaders") or {}
+        size = size_of(answer["ResponseMetadata"]["HTTPStatusCode"], headers)
+        if size is None:
+            raise NoResult(_("%s: the service does not say how large it is") % action)
+        return {**answer, "ContentLength": size}
 
     def _ask(self, offset: int, length: int) -> tuple[_Body, Part]:
         whole = self._verified and length == self.size
@@ -104,31 +139,46 @@ class S3Reader(RangeReader):
     def _get(self, wanted: dict[str, str], offset: int) -> Any:
         """Ask for bytes of the version that was opened."""
 
-        def get(pin: dict[str, str]) -> Any:
+        def get(*more: dict[str, str]) -> Any:
+            arguments = {name: text for each in more for name, text in each.items()}
             return guarded(
-                lambda: self._s3.get_object(**self._name, **pin, **wanted),
+                lambda: self._s3.get_object(**self._name, **arguments),
                 self._action(offset),
                 self._shown,
             )
 
+        if not self._ranges:
+            wanted = {}
         try:
-            return get(self._pin)
+            return get(self._pin, wanted)
         except ERRORS as exc:
-            pinned = self._pin and (isinstance(exc, NameTaken) or is_unknown_feature(exc))
-            if not pinned:
+            unknown = is_unknown_feature(exc) and bool(self._pin or wanted)
+            if not unknown and not (self._pin and isinstance(exc, NameTaken)):
                 raise
         # A service that does not know the condition, or one that compares in another way: whether
         # it is the same version shows in its answer.
         try:
-            answer = get({})
+            answer = self._without_range(get, wanted) if unknown else get(wanted)
         except NameTaken:
             # Whatever it compares, the object is not what it was.
             raise self._replaced(offset) from None
-        if answer.get("ETag") and bare_etag(answer["ETag"]) == self._etag:
+        if bare_etag(answer.get("ETag")) == self._etag:
             self._pin = {}
             return answer
         answer["Body"].close()
         raise self._replaced(offset)
+
+    def _without_range(self, get: Callable[..., Any], wanted: dict[str, str]) -> Any:
+        """Ask without the condition, and without the range where that is refused, too."""
+        if self._pin:
+            try:
+                return get(wanted)
+            except ERRORS as exc:
+                if not (wanted and is_unknown_feature(exc)):
+                    raise
+        answer = get()
+        self._ranges = False
+        return answer
 
     def _check(self, answer: Any, offset: int, length: int) -> Part:
         about = answer["ResponseMetadata"]
@@ -139,6 +189,7 @@ class S3Reader(RangeReader):
             length,
             self.size,
             self._action(offset),
+            self._packed,
         )
         etag = bare_etag(answer.get("ETag"))
         if etag and self._etag and etag != self._etag:

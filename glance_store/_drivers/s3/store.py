@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers._objects.errors import ERRORS
 from glance_store._drivers.s3 import endpoint, holdings
 from glance_store._drivers.s3.bucket import Bucket
 from glance_store._drivers.s3.client import (
@@ -287,8 +288,27 @@ class Store(driver.Store):
         shown = f"{place.bucket}/{place.key}"
         action = _("Deleting %s") % shown
         patience = client.settings.new_patience()
-        patience.call(lambda: guarded(lambda: client.s3.head_object(**name), action, shown))
-        patience.call(lambda: guarded(lambda: client.s3.delete_object(**name), action, shown))
+        begun = False
+
+        def remove() -> None:
+            nonlocal begun
+            again, begun = begun, True
+            try:
+                guarded(lambda: client.s3.delete_object(**name), action, shown)
+            except exceptions.NotFound:
+                # Of a try before this one the answer was lost.
+                if not again:
+                    raise
+
+        try:
+            patience.call(lambda: guarded(lambda: client.s3.head_object(**name), action, shown))
+        except (exceptions.NotFound, exceptions.BackendUnavailable):
+            raise
+        except ERRORS as exc:
+            # To look at it is another right than to remove it, and what is not there is not to be
+            # seen by who may not list the bucket.
+            LOG.debug("It cannot be seen whether there is such an object: %s", exc)
+        patience.call(remove)
         LOG.debug("Store %s: deleted %s", self.name, shown)
 
 

@@ -56,7 +56,10 @@ class Upload(Claim):
     def __init__(self, client: Client, bucket: Bucket, key: str) -> None:
         settings = client.settings
         super().__init__(
-            (settings.place.host, bucket.name, key), f"{bucket.name}/{key}", settings.new_patience()
+            (settings.place.host, bucket.name, key),
+            f"{bucket.name}/{key}",
+            settings.new_patience(),
+            client.condition,
         )
         self._client = client
         self._s3 = client.s3
@@ -70,26 +73,13 @@ class Upload(Claim):
         self._id: str | None = None
         self._parts: dict[int, dict[str, Any]] = {}
         self._strays = False  # a multipart upload of unknown id may have been created
-        self._blind = False  # this key may not ask which objects there are
 
     def _ask(self, send: Callable[[], Any], action: str, image: str | None = None) -> Any:
         return self.patience.call(lambda: guarded(send, action, image))
 
     # -- the name
 
-    def check_free(self) -> None:
-        """Look whether the name is free.
-
-        :raises Duplicate: another upload has it
-        """
-        try:
-            super().check_free()
-        except exceptions.Forbidden as exc:
-            # Amazon's answer where there is none, to who may not list the bucket.
-            LOG.debug("It cannot be seen whether there is an object already: %s", exc)
-            self._blind = True
-
-    def look(self) -> Found | None:
+    def find(self) -> Found | None:
         """Return the object that is there, None if there is none."""
         action = _("Looking for %s") % self.shown
         asked = time.monotonic()
@@ -100,13 +90,10 @@ class Upload(Claim):
             if self._clock is None and answer is not None:
                 self._clock = clock_of(answer.date, asked, time.monotonic())
             return None
-        except exceptions.Forbidden:
-            if not self._blind:
-                raise
-            # Its own object this key may see.
-            return None
+        # Headers of HTTP: the service, or a proxy, may have changed how their names are written.
+        marks = {name.lower(): text for name, text in about.get("Metadata", {}).items()}
         return Found(
-            str(about.get("Metadata", {}).get(_MARK, "")),
+            str(marks.get(_MARK, "")),
             bare_etag(about.get("ETag")),
             about.get("ContentLength"),
             about.get("VersionId"),
@@ -114,11 +101,17 @@ class Upload(Claim):
 
     def remove(self, found: Found) -> None:
         """Remove the object."""
-        version = {"VersionId": found.version} if found.version else {}
-        self._ask(
-            lambda: self._s3.delete_object(**self._name, **version),
-            _("Removing %s") % self.shown,
-        )
+        action = _("Removing %s") % self.shown
+        if found.version:
+            version = {"VersionId": found.version}
+            try:
+                self._ask(lambda: self._s3.delete_object(**self._name, **version), action)
+                return
+            except ERRORS as exc:
+                # It is another right, a bucket with Object Lock bars it, and not all services with
+                # versions know it. Without the version it is hidden.
+                LOG.info("%s; it is removed without naming its version", exc)
+        self._ask(lambda: self._s3.delete_object(**self._name), action)
 
     # -- sending
 
@@ -146,7 +139,7 @@ class Upload(Claim):
 
         try:
             with self.alone():
-                self.publish(create, Expected(len(body)), confirm=not self._client.condition.known)
+                self.publish(create, Expected(len(body)), confirm=not self.condition.known)
         finally:
             body.release()
 
@@ -216,7 +209,9 @@ class Upload(Claim):
         finally:
             body.release()
         checksums = {name: answer[name] for name in _CHECKSUMS if name in answer}
-        self._parts[number] = {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+        # That of the bytes, whatever a proxy has made of it.
+        etag = f'"{bare_etag(answer["ETag"])}"'
+        self._parts[number] = {"PartNumber": number, "ETag": etag, **checksums}
 
     def complete(self, size: int) -> None:
         """Join the parts: now the object is there.
@@ -250,47 +245,22 @@ class Upload(Claim):
             self.publish(
                 send,
                 Expected(size),
-                confirm=not self._client.condition.known,
+                confirm=not self.condition.known,
                 more=_PER_PART * len(parts),
             )
         if self._strays:
             self._clean(self._sweep)
 
     def _conditionally(self, send: Callable[[dict[str, str]], Any], action: str) -> Any:
-        """Create the object where there is none; without that condition if the service bars it.
+        """Create the object where there is none, if the service knows that condition."""
 
-        What one request was refused for may have another reason: the condition is left out for good
-        only when that has helped, twice.
-        """
-        condition, taken = self._client.condition, False
-        reason: object = action
-        if condition.known:
-            try:
-                answer = guarded(lambda: send({"IfNoneMatch": "*"}), action)
-                condition.is_known()
-                return answer
-            except ERRORS as exc:
-                taken = isinstance(exc, NameTaken)
-                if not (taken or is_unknown_feature(exc)):
-                    raise
-                if taken if self._blind else self.look() is not None:
-                    raise
-                reason = exc
-        if self._blind:
-            refused = exceptions.Forbidden(
-                _(
-                    "%s: neither may this key see which objects there are (s3:ListBucket), nor "
-                    "does the service create an object only where there is none"
-                )
-                % reason
-            )
-            # Nothing has been stored.
-            refused.status = 403  # type: ignore[attr-defined]
-            raise refused
-        answer = guarded(lambda: send({}), action)
-        if condition.known and not taken:
-            condition.is_unknown()
-        return answer
+        def create(where_none: bool) -> Any:
+            return guarded(lambda: send({"IfNoneMatch": "*"} if where_none else {}), action)
+
+        # Some say that it is not fulfilled, whatever is there.
+        return self.if_free(
+            create, lambda exc: isinstance(exc, NameTaken) or is_unknown_feature(exc), action
+        )
 
     def _protected(self, body: Body, put: Callable[[dict[str, Any]], Any]) -> Any:
         """Send a body with the checksum that is configured, or the one that the service wants."""

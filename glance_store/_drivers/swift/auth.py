@@ -103,6 +103,8 @@ def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
         importlib.import_module("keystoneauth1.exceptions").ClientException,
         importlib.import_module("swiftclient.exceptions").ClientException,
         *errors.NETWORK,
+        # keystoneauth takes an answer for what it should be.
+        *(AttributeError, LookupError, TypeError, ValueError),
     )
 
     def attempt() -> _T:

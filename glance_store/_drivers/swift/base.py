@@ -330,6 +330,9 @@ class BaseStore(driver.Store):
                 account.prepare()
             # What does not fit is refused before anything is made for it.
             large_size, segment = self._sizes(account)
+            if size > _HELD:
+                # What is larger than an object may be is in segments, whatever the options say.
+                large_size = min(large_size, large.cluster(client, upload.patience).largest + 1)
             plan = self._plan(upload, size, segment) if not size or size >= large_size else None
             upload.ensure_container()
             return self._writer(upload, uri, size, plan)

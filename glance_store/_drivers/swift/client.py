@@ -14,6 +14,7 @@ import requests
 import requests.adapters
 
 from glance_store import exceptions
+from glance_store._drivers._objects.claim import condition
 from glance_store._drivers._patience import patient
 from glance_store._drivers.swift import errors
 from glance_store.i18n import _
@@ -147,6 +148,7 @@ class Wires:
     """
 
     def __init__(self) -> None:
+        self.condition = condition("Swift of the store")
         # No lock: one that is held while another thread forks stays locked in the child for ever.
         # A connection too many has not connected yet and costs nothing.
         self._wires: dict[tuple[object, ...], Any] = {}
@@ -183,6 +185,8 @@ class Client:
         self.settings = settings
         self.account = account
         self.patience = settings.new_patience
+        # What is known of the cluster from what it has refused.
+        self.condition = wires.condition
         self._wires = wires
 
     def request(
@@ -240,11 +244,13 @@ class Client:
                     if check is not None:
                         check(response)
                     return response
-                response.close()
                 if status == 401 and not renewed:
+                    response.close()
                     token, renewed = self.account.renew(token), True
                     continue
-                raise errors.refusal(response, action, obj or container)
+                error = errors.refusal(response, action, obj or container)
+                response.close()
+                raise error
 
         return patience.call(attempt) if again and not once else attempt()
 
@@ -292,13 +298,16 @@ class Client:
         path = parts.path.rpartition("/v1")[0] + "/info"
         url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
         action = "Asking Swift what it can do"
+        less = min(0.0, _INFO - self.settings.read_timeout)
 
         def ask() -> requests.Response:
-            response = self._read(self._send("GET", url, {}, None, 0.0, action), action)
-            if response.status_code in errors.PASSING:
-                error = errors.refusal(response, action, action)
-                error.patience = _INFO  # type: ignore[attr-defined]
-                raise error
+            try:
+                response = self._read(self._send("GET", url, {}, None, less, action), action)
+                if response.status_code in errors.PASSING:
+                    raise errors.refusal(response, action, action)
+            except exceptions.BackendUnavailable as exc:
+                exc.patience = _INFO
+                raise
             return response
 
         return patience.call(ask)

@@ -89,7 +89,12 @@ def ensure(
     :raises SwiftError: it is not there, and may not be made
     """
     action = _("Looking for the container %s") % container
-    found = client.request("HEAD", container, action=action, patience=patience, allow=(404,))
+    try:
+        found = client.request("HEAD", container, action=action, patience=patience, allow=(404,))
+    except exceptions.Forbidden as exc:
+        # To look at it is another right than to store objects in it.
+        LOG.debug("It cannot be seen whether there is a container: %s", exc)
+        return False
     if found.status_code != 404:
         return False
     if not create:

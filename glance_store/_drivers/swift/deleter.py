@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import ERRORS
-from glance_store._drivers.swift import containers, errors
+from glance_store._drivers.swift import containers, errors, large
 from glance_store.i18n import _
 from glance_store.transfer.threads import Workers
 
@@ -33,6 +33,7 @@ _SILENCE = 120.0
 # Objects in a row that cannot be removed since Swift cannot be reached: then the rest is left.
 _HOPELESS = 6
 _NAMES = 3
+UNKNOWN = "an answer that is not understood"
 _DENIED = "403"
 
 
@@ -59,7 +60,11 @@ def remove(client: Client, container: str, obj: str) -> None:
     action = _("Removing image %s") % obj
     head = client.request("HEAD", *image, action=action, patience=patience)
     if head.headers.get("x-static-large-object", "").lower() == "true":
-        _remove_static(client, image, patience)
+        understood = _remove_static(client, image, patience)
+        mark = head.headers.get(large.MARK, "")
+        if not understood and mark:
+            # What knows the manifest may have seen nothing of it: the segments have their names.
+            _sweep(client, image, large.Names(container, obj, mark).prefix, patience)
         return
     place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
     if place:
@@ -119,12 +124,24 @@ def _remove_dynamic(
             return
 
 
-def _remove_static(client: Client, image: Place, patience: Patience) -> None:
+def _sweep(client: Client, image: Place, prefix: str, patience: Patience) -> None:
+    """Remove what is listed of the segments of an image."""
+    sweep = _Sweep(client)
+    for page in containers.pages(client, image.container, prefix, patience):
+        sweep.remove([Place(image.container, entry.name) for entry in page])
+    if sweep.left:
+        raise sweep.incomplete(image)
+
+
+def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
     """Have the cluster remove a manifest and what it names.
 
     It removes the manifest whatever has become of the segments: what it says that it could not
     remove is removed here.
+
+    :returns: whether it says so
     """
+    understood = True
     action = _("Removing image %s and its segments") % image.name
     failed: dict[Place, None] = {}
     tries = patience.tries()
@@ -145,6 +162,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> None:
         elif response.status_code != 404:
             # The status of the answer only says that the work was begun.
             answer, entries = outcome(response.content)
+            understood = understood and answer != UNKNOWN
         failed.update(dict.fromkeys(_place(entry) for entry in entries))
         if any(text.startswith(_DENIED) for text in (answer, *(str(e[1]) for e in entries))):
             raise errors.SwiftDenied(
@@ -167,6 +185,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> None:
         raise errors.SwiftError(
             _("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer
         )
+    return understood
 
 
 def outcome(text: bytes) -> tuple[str, list[Any]]:
@@ -182,7 +201,7 @@ def outcome(text: bytes) -> tuple[str, list[Any]]:
         entries = said.get("Errors") or []
         failed = [entry for entry in entries if not str(entry[1]).startswith("404")]
     except (ValueError, AttributeError, LookupError, TypeError):
-        return "an answer that is not understood", []
+        return UNKNOWN, []
     if answer.startswith("404") or (entries and not failed):
         return "200 OK", []
     return answer, failed

@@ -12,14 +12,16 @@ import urllib3.exceptions
 
 from glance_store import exceptions
 from glance_store._drivers import _network
-from glance_store._drivers._objects.errors import NameTaken
+from glance_store._drivers._objects.errors import NameTaken, NotSeenYet
 from glance_store.i18n import _
 from glance_store.transfer.retry import PASSING as _PASSING
 from glance_store.transfer.retry import seconds_asked
 
-# Swift says 498 of too many requests, and 499 of one that took too long.
-PASSING = _PASSING | {498, 499}
+# Swift says 498 of too many requests.
+PASSING = _PASSING | {498}
 _LONGEST_REASON = 80
+# Bytes of the body of a refusal that are read, and characters of it that are told.
+_LONGEST_BODY, _TOLD = 16 * 1024, 300
 
 NETWORK = (
     urllib3.exceptions.HTTPError,
@@ -71,6 +73,13 @@ class ConflictError(SwiftUnavailable):
     patience = 5.0
 
 
+class ContainerMissingError(SwiftUnavailable, NotSeenYet):
+    """A container is missing that was there, or was made, a moment ago."""
+
+    # Proxies remember for six seconds that it was not there.
+    patience = 10.0
+
+
 class _Rule(NamedTuple):
     """What an answer of Swift becomes."""
 
@@ -109,8 +118,8 @@ def refusal(response: Any, action: str, image: str) -> exceptions.GlanceStoreExc
     :param image: how the image is called in errors
     """
     status = response.status_code
-    words = "".join(char for char in response.reason or "" if char.isprintable())
-    answer = f"{status} {words[:_LONGEST_REASON]}".rstrip()
+    answer = f"{status} {_printable(response.reason or '')[:_LONGEST_REASON]}".rstrip()
+    said = _said(response)
     error: exceptions.GlanceStoreException
     if status == 404:
         error = exceptions.NotFound(
@@ -120,16 +129,59 @@ def refusal(response: Any, action: str, image: str) -> exceptions.GlanceStoreExc
         )
     else:
         rule = next((rule for rule in _RULES if status in rule.statuses), _OTHER)
+        transaction = _printable(response.headers.get("x-trans-id", ""))[:_LONGEST_REASON]
         error = rule.kind(
-            _("%(action)s: Swift answered '%(answer)s'%(hint)s"),
+            _("%(action)s: Swift answered '%(answer)s'%(said)s%(hint)s%(transaction)s"),
             action=action,
             answer=answer,
+            said=f" ({said[:_TOLD]})" if said else "",
             hint=rule.hint,
+            transaction=_(" (transaction %s)") % transaction if transaction else "",
         )
     error.status = status  # type: ignore[attr-defined]
+    error.said = said  # type: ignore[attr-defined]
     if isinstance(error, exceptions.BackendUnavailable):
-        error.retry_after = seconds_asked(response.headers.get("retry-after"))
+        error.retry_after = _seconds_asked(response)
     return error
+
+
+def _seconds_asked(response: Any) -> float:
+    return seconds_asked(response.headers.get("retry-after"), response.headers.get("date"))
+
+
+def _said(response: Any) -> str:
+    """Return what the body of a refusal says, if it is short and made for people."""
+    length = str(response.headers.get("content-length", ""))
+    if not length.isdecimal() or not 0 < int(length) <= _LONGEST_BODY:
+        return ""
+    try:
+        text: str = response.content.decode("utf-8", "replace")
+    except (*NETWORK, RuntimeError):
+        return ""
+    # A page repeats the status in many words.
+    return "" if text.lstrip().startswith("<") else _printable(text)
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def is_unknown_feature(error: BaseException) -> bool:
+    """Tell whether a request may have been refused for a header that the server does not know.
+
+    :param error: what `refusal` has made
+    """
+    return is_unsupported(error) or (
+        isinstance(error, SwiftError) and getattr(error, "status", 0) in (400, 417)
+    )
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Tell whether a server, or something in front of it, does not know a kind of request.
+
+    :param error: what `refusal` has made
+    """
+    return isinstance(error, SwiftError) and getattr(error, "status", 0) in (405, 501)
 
 
 def unreachable(exc: BaseException, action: str) -> exceptions.GlanceStoreException:
@@ -188,7 +240,7 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
         )
         response = getattr(exc, "response", None)
         if isinstance(error, SwiftUnavailable) and response is not None:
-            error.retry_after = seconds_asked(response.headers.get("retry-after"))
+            error.retry_after = _seconds_asked(response)
         return error
     if type(exc).__name__ in _NO_ENDPOINT:
         return NoEndpointError()

@@ -14,7 +14,7 @@ from glance_store import exceptions
 from glance_store._drivers.swift import containers, deleter, large
 from glance_store._drivers.swift.client import ACCOUNT, Client
 from glance_store._drivers.swift.containers import Entry
-from glance_store._drivers.swift.upload import MARK
+from glance_store._drivers.swift.large import MARK
 from glance_store.i18n import _
 from glance_store.inventory import (
     COMPLETE,

@@ -10,7 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from glance_store import exceptions
+from glance_store._drivers._objects.errors import ERRORS
 
 if TYPE_CHECKING:
     from glance_store._drivers.swift.client import Client
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Seconds for which a cluster's answer is believed.
-_KEPT = 3600.0
+# The header with the mark of the upload that has stored an image.
+MARK = "X-Object-Meta-Glance-Upload"
+# Seconds for which a cluster's answer is believed, and until one that gives none is asked again.
+_KEPT, _PAUSE = 3600.0, 60.0
 # In the names of segments an underline stands for these.
 ODD = re.compile(r"[^A-Za-z0-9._~-]")
 _PLAIN_NUMBERS = 100_000
+# In what it says of a segment in a manifest: it is not there (yet), or its server is not well.
+_NOT_SEEN = re.compile(r"\b(404 Not Found|408 Request Timeout|5\d\d [A-Z])")
 
 
 class Segment(NamedTuple):
@@ -92,7 +96,7 @@ _CLUSTERS: dict[str, tuple[float, Cluster]] = {}
 
 
 def cluster(client: Client, patience: Patience) -> Cluster:
-    """Return what a cluster says of itself; it is asked once an hour.
+    """Return what a cluster says of itself; it is asked once an hour, and need not answer.
 
     :param client: of an account on the cluster
     :param patience: for passing failures
@@ -103,13 +107,16 @@ def cluster(client: Client, patience: Patience) -> Cluster:
         return stored[1]
     try:
         response = client.info(patience)
-    except exceptions.RemoteServiceUnavailable:
+    except ERRORS as exc:
+        LOG.info("%s; asked again after a minute", exc)
         response = None
+    now = time.monotonic()
     if response is None or response.status_code not in (200, 401, 403, 404):
-        # Asked again next time; a dynamic large object can always be written.
-        return USUAL if stored is None else stored[1]
-    found = _parsed(response.content) if response.status_code == 200 else USUAL
-    _CLUSTERS[address] = (time.monotonic(), found)
+        # A dynamic large object can always be written.
+        found, now = (USUAL if stored is None else stored[1]), now - _KEPT + _PAUSE
+    else:
+        found = _parsed(response.content) if response.status_code == 200 else USUAL
+    _CLUSTERS[address] = (now, found)
     return found
 
 
@@ -171,6 +178,14 @@ class Names:
         longest = Segment(self.of(_PLAIN_NUMBERS), "0" * 32, 10**10)
         # With a comma and a space.
         return len(json.dumps(self.entry(longest))) + 2
+
+
+def lacks_segments(said: str) -> bool:
+    """Tell whether a cluster refuses a manifest since it cannot see segments yet.
+
+    :param said: what it says of them, such as ``Errors: /container/segment, 404 Not Found``
+    """
+    return _NOT_SEEN.search(said) is not None
 
 
 def etag_of(segments: list[Segment]) -> str:

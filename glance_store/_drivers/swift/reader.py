@@ -15,6 +15,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
+import logging
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from glance_store import exceptions
 from glance_store._drivers._network import break_off
 from glance_store._drivers._objects.errors import NoResult
-from glance_store._drivers._objects.ranges import ObjectReader, RangeStream, bare_etag, part_of
+from glance_store._drivers._objects.ranges import (
+    FIRST_BYTE,
+    ObjectReader,
+    RangeStream,
+    bare_etag,
+    packing,
+    part_of,
+    size_of,
+)
 from glance_store._drivers.swift import containers, errors
 from glance_store.i18n import _
 
@@ -32,6 +41,8 @@ if TYPE_CHECKING:
     from glance_store._drivers.swift.client import Client
     from glance_store.transfer.memory import Memory
     from glance_store.transfer.retry import Patience
+
+LOG = logging.getLogger(__name__)
 
 # Bytes between the beginning of a segment and the end of a range, where ranges have the bytes of a
 # segment.
@@ -45,6 +56,7 @@ class Piece(NamedTuple):
     name: str
     size: int  # bytes
     etag: str  # empty: Swift does not say
+    packed: str = ""  # how, where somebody has stored it so
 
 
 class Pieces:
@@ -101,14 +113,12 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
     :raises NotFound: it is not there
     :raises NoResult: Swift does not say how large it is
     """
-
-    def check(response: requests.Response) -> None:
-        if not response.headers.get("content-length", "").isdecimal():
-            raise NoResult(_("%s: Swift does not say how large it is") % action)
-
-    head = client.request("HEAD", container, obj, action=action, patience=patience, check=check)
-    size = int(head.headers["content-length"])
-    place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+    head = _head(client, container, obj, action, patience)
+    headers = head.headers
+    size = size_of(head.status_code, headers)
+    if size is None:
+        raise NoResult(_("%s: Swift does not say how large it is") % action)
+    place = urllib.parse.unquote(headers.get("x-object-manifest", ""))
     if place and not size:
         where, _slash, prefix = place.partition("/")
         segments = [
@@ -117,10 +127,39 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
             for entry in page
         ]
         return Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
-    static = head.headers.get("x-static-large-object", "").lower() == "true"
+    static = headers.get("x-static-large-object", "").lower() == "true"
     # Of large objects the ETag stands for all segments together.
-    whole = Piece(container, obj, size, bare_etag(head.headers.get("etag")).lower())
+    whole = Piece(container, obj, size, bare_etag(headers.get("etag")).lower(), packing(headers))
     return Pieces([whole], in_segments=static or bool(place))
+
+
+def _head(
+    client: Client, container: str, obj: str, action: str, patience: Patience
+) -> requests.Response:
+    """Return an answer that tells of an object, and how large it is if Swift says so."""
+    refused: exceptions.GlanceStoreException | None = None
+    try:
+        head = client.request("HEAD", container, obj, action=action, patience=patience)
+        if size_of(head.status_code, head.headers) is not None:
+            return head
+    except errors.SwiftError as exc:
+        if not errors.is_unknown_feature(exc):
+            raise
+        refused = exc
+    LOG.debug("%s: its first byte is asked for (%s)", action, refused or "HEAD tells no size")
+    first = client.request(
+        "GET",
+        container,
+        obj,
+        action=action,
+        patience=patience,
+        headers=FIRST_BYTE,
+        # The object may have no byte, and an old server sends all of it.
+        allow=(416,),
+        stream=True,
+    )
+    first.close()
+    return first
 
 
 class SwiftReader(ObjectReader):
@@ -153,6 +192,7 @@ class SwiftReader(ObjectReader):
         super().__init__(concurrency, range_size, memory)
         self._client = client
         self._image = obj
+        self._ranges = True  # whether the server knows them
         self._patience = patience
         action = _("Looking for image %s") % obj
         self._pieces = find(client, container, obj, action, patience)
@@ -180,18 +220,7 @@ class SwiftReader(ObjectReader):
         if kept is not None:
             return kept
         action = self._action(offset)
-        response = self._client.request(
-            "GET",
-            piece.container,
-            piece.name,
-            action=action,
-            patience=self._patience,
-            # The caller, who knows what has arrived, asks again.
-            again=False,
-            headers={"Range": f"bytes={begin}-{begin + length - 1}"},
-            stream=True,
-            allow=(416,),
-        )
+        response = self._get(piece, f"bytes={begin}-{begin + length - 1}", action)
         body = _Body(response, lambda at: self._action(offset - begin + at), begin)
         try:
             etag = bare_etag(response.headers.get("etag")).lower()
@@ -202,7 +231,7 @@ class SwiftReader(ObjectReader):
                     action=action,
                 )
             status, headers = response.status_code, response.headers
-            part = part_of(status, headers, begin, length, piece.size, action)
+            part = part_of(status, headers, begin, length, piece.size, action, piece.packed)
         except exceptions.GlanceStoreException:
             body.close()
             raise
@@ -213,6 +242,33 @@ class SwiftReader(ObjectReader):
         return RangeStream(
             body, part, begin, length, lambda at: self._action(offset - begin + at), keep
         )
+
+    def _get(self, piece: Piece, wanted: str, action: str) -> requests.Response:
+        """Ask for bytes of one object, or for all of it where a range is refused as such."""
+
+        def get(headers: dict[str, str]) -> requests.Response:
+            return self._client.request(
+                "GET",
+                piece.container,
+                piece.name,
+                action=action,
+                patience=self._patience,
+                # The caller, who knows what has arrived, asks again.
+                again=False,
+                headers=headers,
+                stream=True,
+                allow=(416,),
+            )
+
+        if self._ranges:
+            try:
+                return get({"Range": wanted})
+            except errors.SwiftError as exc:
+                if not errors.is_unknown_feature(exc):
+                    raise
+        answer = get({})
+        self._ranges = False
+        return answer
 
     def _action(self, offset: int) -> str:
         return str(

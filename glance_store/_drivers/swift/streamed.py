@@ -198,9 +198,9 @@ class _Stream:
         self._pipe: Pipe[requests.Response] | None = Pipe(self._send, length, "glance_store-swift")
 
     def _send(self, feed: Feed) -> requests.Response:
-        return self._put(lambda: feed, once=True)
+        return self._put(lambda: feed, self._upload.condition.known, once=True)
 
-    def _put(self, body: Callable[[], Any], **more: Any) -> requests.Response:
+    def _put(self, body: Callable[[], Any], where_none: bool, **more: Any) -> requests.Response:
         upload = self._upload
         return upload.client.request(
             "PUT",
@@ -208,7 +208,7 @@ class _Stream:
             self._name,
             action=self._action,
             patience=upload.patience,
-            headers={} if self._number else upload.headers(),
+            headers={} if self._number else upload.headers(where_none),
             body=body,
             again=False,
             **more,
@@ -254,7 +254,8 @@ class _Stream:
     def _is_curable(self, error: Exception) -> bool:
         """Tell whether sending all of it again may help."""
         curable = (exceptions.BackendUnavailable, errors.TokenRefusedError, exceptions.NotFound)
-        return self._kept is not None and isinstance(error, curable)
+        barred = not self._number and errors.is_unknown_feature(error)
+        return self._kept is not None and (barred or isinstance(error, curable))
 
     def finish(self) -> None:
         """Send what is left, and all of it again as often as it takes."""
@@ -281,7 +282,7 @@ class _Stream:
                 answer = pipe.finish()
                 check_stored(answer, self._md5(), self._action)
                 return answer
-            except (exceptions.NotFound, errors.TokenRefusedError) as exc:
+            except (exceptions.NotFound, errors.SwiftError) as exc:
                 error = self._seen_by_caller(exc)
             if not self._is_curable(error):
                 raise error
@@ -294,11 +295,16 @@ class _Stream:
                 _("%(action)s: it broke off and cannot be sent again: its data was not kept"),
                 action=self._action,
             )
-        return self._upload.into_container(
-            lambda: self._put(
+
+        def put(where_none: bool = False) -> requests.Response:
+            return self._put(
                 lambda: _Kept(kept, self._size),
+                where_none,
                 check=lambda response: check_stored(response, self._md5(), self._action),
             )
+
+        return self._upload.into_container(
+            put if self._number else lambda: self._upload.create(put, self._action)
         )
 
     def cancel(self) -> None:

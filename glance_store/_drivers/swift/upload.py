@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import urllib.parse
@@ -26,7 +27,6 @@ _T = TypeVar("_T")
 
 LOG = logging.getLogger(__name__)
 
-MARK = "X-Object-Meta-Glance-Upload"
 # Seconds that the cluster may take to look at one segment of a manifest.
 _PER_SEGMENT = 0.5
 # Seconds until the listing has all segments, from which Swift counts the bytes of an image.
@@ -53,7 +53,8 @@ class Upload(Claim):
         ensure: Callable[[], bool],
         verify: bool,
     ) -> None:
-        super().__init__((client.account.url, container, obj), obj, client.patience())
+        identity = client.account.url, container, obj
+        super().__init__(identity, obj, client.patience(), client.condition)
         self.client = client
         self.container = container
         self.obj = obj
@@ -76,7 +77,7 @@ class Upload(Claim):
             container=self.container,
         )
 
-    def look(self) -> Found | None:
+    def find(self) -> Found | None:
         """Return what is in place, None if there is nothing.
 
         An object that is being put is not in place yet.
@@ -87,7 +88,7 @@ class Upload(Claim):
             return None
         size = response.headers.get("content-length", "")
         return Found(
-            response.headers.get(MARK, ""),
+            response.headers.get(large.MARK, ""),
             bare_etag(response.headers.get("etag")).lower(),
             int(size) if size.isdecimal() else None,
         )
@@ -106,14 +107,14 @@ class Upload(Claim):
         :raises SwiftUnavailable: the listing is not complete in time
         """
         tries = self.patience.tries(_LISTING)
-        while found.size != expected.size:
+        while found.size not in (None, expected.size):
             error = errors.SwiftUnavailable(
                 _(
-                    "Storing image %(image)s: Swift finds %(found)s of its %(size)d bytes: the "
+                    "Storing image %(image)s: Swift finds %(found)d of its %(size)d bytes: the "
                     "listing of the container %(container)s is late or too long"
                 ),
                 image=self.obj,
-                found=_("an unknown number") if found.size is None else found.size,
+                found=found.size,
                 size=expected.size,
                 container=self.container,
             )
@@ -130,17 +131,26 @@ class Upload(Claim):
     def _request(self, method: str, obj: str, **more: Any) -> requests.Response:
         return self.client.request(method, self.container, obj, patience=self.patience, **more)
 
-    def headers(self, more: dict[str, str] | None = None) -> dict[str, str]:
+    def headers(self, where_none: bool, more: dict[str, str] | None = None) -> dict[str, str]:
         """Return the headers of a request that is about to create the object.
 
+        :param where_none: on the condition that there is none
         :param more: further headers
         """
         return {
             "Content-Type": "application/octet-stream",
-            "If-None-Match": "*",
-            MARK: self.mark,
+            **({"If-None-Match": "*"} if where_none else {}),
+            large.MARK: self.mark,
             **(more or {}),
         }
+
+    def create(self, put: Callable[[bool], _T], action: str) -> _T:
+        """Create the object where there is none.
+
+        :param put: sends the request, with that condition or without it
+        :param action: what is tried, for errors
+        """
+        return self.if_free(put, errors.is_unknown_feature, action)
 
     # -- the container
 
@@ -175,13 +185,15 @@ class Upload(Claim):
             error = self.container_removed()
         raise error
 
-    def container_removed(self) -> errors.SwiftError:
-        """Return the error for a container that has gone for good, ready to raise."""
-        return errors.SwiftError(
+    def container_removed(self) -> errors.ContainerMissingError:
+        """Return the error for a container that is not there, ready to raise."""
+        error = errors.ContainerMissingError(
             _("The container %(container)s was removed while image %(image)s was stored"),
             container=self.container,
             image=self.obj,
         )
+        error.status = 404  # type: ignore[attr-defined]
+        return error
 
     # -- sending
 
@@ -196,14 +208,13 @@ class Upload(Claim):
         # Swift itself refuses what has changed on its way.
         etag = md5 or body.md5
         action = _("Storing image %s") % self.obj
-        headers = self.headers({"ETag": etag})
 
-        def put() -> None:
+        def put(where_none: bool) -> None:
             self._request(
                 "PUT",
                 self.obj,
                 action=action,
-                headers=headers,
+                headers=self.headers(where_none, {"ETag": etag}),
                 body=body.rewound,
                 again=False,
                 allow=(_DAMAGED,),
@@ -212,7 +223,8 @@ class Upload(Claim):
 
         try:
             with self.alone():
-                self.publish(lambda: self.into_container(put), Expected(len(body), etag))
+                send = functools.partial(self.create, put, action)
+                self.publish(lambda: self.into_container(send), Expected(len(body), etag))
         finally:
             body.release()
         self.close()
@@ -283,7 +295,12 @@ class Upload(Claim):
                 check=lambda answer: check_stored(answer, md5() if verify else None, action),
             )
 
-        etag = bare_etag(self.into_container(put).headers.get("etag")).lower()
+        answer = self.patience.call(
+            lambda: self.into_container(put),
+            # All others have been waited for.
+            lambda exc: isinstance(exc, errors.ContainerMissingError),
+        )
+        etag = bare_etag(answer.headers.get("etag")).lower()
         self.stored(number, etag or md5(), size)
 
     def complete(self, size: int) -> None:
@@ -300,6 +317,27 @@ class Upload(Claim):
                 f"The segments of image {self.obj} do not have its {size} bytes"
             )
         manifest = large.cluster(self.client, self.patience).manifest(self.names, segments)
+        more = _PER_SEGMENT * len(segments)
+        with self.alone():
+            try:
+                self._put_manifest(manifest, size, segments, more)
+            except errors.SwiftError as exc:
+                if manifest is None or not errors.is_unsupported(exc):
+                    raise
+                LOG.warning("%s; it is stored as a dynamic large object", exc)
+                self._put_manifest(None, size, segments, more)
+        self.close()
+
+    def _put_manifest(
+        self, manifest: bytes | None, size: int, segments: list[large.Segment], more: float
+    ) -> None:
+        """Write a static manifest, or a dynamic one.
+
+        :param manifest: the static one; None for a dynamic one
+        :param size: bytes of the image
+        :param segments: of the image
+        :param more: seconds of silence that are borne besides those of the options
+        """
         if manifest is None:
             # No ETag: radosgw compares it with that of the whole image. What Swift says of the data
             # comes from a listing, and is no proof.
@@ -310,21 +348,29 @@ class Upload(Claim):
             expected = Expected(size, large.etag_of(segments))
         action = _("Writing the manifest of image %s") % self.obj
 
-        def put() -> None:
-            self._request(
-                "PUT",
-                self.obj,
-                action=action,
-                query=query,
-                headers=self.headers(headers),
-                body=lambda: manifest or b"",
-                again=False,
-                more=_PER_SEGMENT * len(segments),
-            )
+        def put(where_none: bool) -> None:
+            try:
+                self._request(
+                    "PUT",
+                    self.obj,
+                    action=action,
+                    query=query,
+                    headers=self.headers(where_none, headers),
+                    body=lambda: manifest or b"",
+                    again=False,
+                    more=more,
+                )
+            except errors.SwiftError as exc:
+                if not large.lacks_segments(getattr(exc, "said", "")):
+                    raise
+                error = errors.SwiftUnavailable(str(exc))
+                error.status = 400  # type: ignore[attr-defined]
+            else:
+                return
+            raise error
 
-        with self.alone():
-            self.publish(lambda: self._in_container(put), expected)
-        self.close()
+        send = functools.partial(self.create, put, action)
+        self.publish(lambda: self._in_container(send), expected)
 
     # -- the end
 

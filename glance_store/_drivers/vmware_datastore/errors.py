@@ -135,7 +135,9 @@ def refusal(response: requests.Response, action: str) -> exceptions.GlanceStoreE
     )
     if isinstance(error, DatastoreUnavailable):
         error.status = status
-        error.retry_after = seconds_asked(response.headers.get("Retry-After"))
+        error.retry_after = seconds_asked(
+            response.headers.get("Retry-After"), response.headers.get("Date")
+        )
     return error
 
 

@@ -27,6 +27,7 @@ _BARE = {
     ("HEAD", True): "HeadObject",
     ("GET", True): "GetObject",
     ("PUT", True): "PutObject",
+    ("PUT", False): "CreateBucket",
     ("DELETE", True): "DeleteObject",
 }
 _OF_UPLOADS = {
@@ -140,6 +141,9 @@ class Objects:
         return answer
 
     def _HeadBucket(self, call: Call) -> Answer:  # noqa: N802 - that of the operation
+        return Answer(200)
+
+    def _CreateBucket(self, call: Call) -> Answer:  # noqa: N802
         return Answer(200)
 
     def _HeadObject(self, call: Call) -> Answer:  # noqa: N802

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.swift import large
+from glance_store._drivers.swift import errors, large
 from glance_store.transfer.retry import Patience
 
 GIB = 1024**3
@@ -71,9 +71,16 @@ def test_it_may_say_nothing(status):
     assert large.cluster(client, NONE) == large.cluster(client, NONE) == large.USUAL
 
 
-@pytest.mark.parametrize("failure", [answer(503), exceptions.RemoteServiceUnavailable()])
-def test_it_is_asked_again_when_it_could_not_answer(failure):
+@pytest.mark.parametrize(
+    "failure", [answer(503), exceptions.RemoteServiceUnavailable(), errors.SwiftError()]
+)
+def test_it_is_asked_again_when_it_could_not_answer(monkeypatch, failure):
     client = Client(failure, answer(slo={}), failure)
+    # Not in the same minute.
+    assert large.cluster(client, NONE) == large.cluster(client, NONE) == large.USUAL
+    monkeypatch.setattr(large, "_PAUSE", 0)
+    large._CLUSTERS.clear()
+    client.answers.insert(0, failure)
     assert large.cluster(client, NONE) == large.USUAL
     known = large.cluster(client, NONE)
     assert known.static is not None

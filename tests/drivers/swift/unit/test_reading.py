@@ -119,6 +119,10 @@ def test_size_that_is_not_said(stored):
         Answer(200, headers=act().headers, length=None) if seen.method == "HEAD" else act()
     )
     store = store_at(stored, retry_timeout=0.3)
+    assert store.get_size(locate(store, URI)) == SIZE
+    assert read(store, URI) == DATA
+    bare = Answer(200, headers={"ETag": "1"}, length=None)
+    stored.rule = lambda seen, act: bare if seen.name == "images/image" else act()
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="how large"):
         store.get_size(locate(store, URI))
 

@@ -175,6 +175,7 @@ def test_container_is_made_again_for_what_was_kept(server, bytes_read):
 def test_container_that_vanishes_again_and_again(server):
     server.rule = first_put(lambda seen, _act: Answer(404 if seen.body else 500), times=2)
     made = upload_to(server)
+    made.patience.seconds = 0
     with pytest.raises(exceptions.BackendException, match="container images was removed"):
         made.put_whole(DATA, None)
 

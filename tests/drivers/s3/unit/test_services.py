@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services, proxies and rights that differ from those of Amazon in some detail."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glance_store import exceptions
+from glance_store._drivers.s3 import client
+from glance_store.testing.inputs import check_bytes, image
+from tests.drivers.s3.objects import Call, Objects, metadata, refusal
+from tests.drivers.s3.service import PATIENT
+from tests.drivers.s3.unit.test_reading import changing, in_order
+from tests.drivers.s3.unit.test_writing import IN_PARTS, PART, always, some
+from tests.services.http_server import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.drivers.s3.conftest import Images
+
+pytest.importorskip("boto3")
+
+DATA = image(5000)
+LOST = Answer(0)
+
+
+# -- bucket and rights
+
+
+def test_bucket_that_may_not_be_looked_at(objects: Objects, at: Callable[..., Images]) -> None:
+    """It needs s3:ListBucket, which storing, reading and deleting do not."""
+
+    def unlisted(call: Call) -> Answer | None:
+        hidden = call.operation == "HeadObject" and call.key not in objects.objects
+        return Answer(403) if hidden or call.operation == "HeadBucket" else None
+
+    objects.quirk = unlisted
+    images = at(s3_store_create_bucket_on_put=True)
+    uri = images.add("image", DATA)
+    with pytest.raises(exceptions.Duplicate):
+        images.add("image", DATA)
+    check_bytes(images.read(uri), DATA)
+    images.delete(uri)
+    assert not objects.objects
+    # What is not there cannot be told from what is hidden.
+    images.delete(uri)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bucket_that_another_process_creates(
+    objects: Objects, at: Callable[..., Images], there: bool
+) -> None:
+    """Not all services have the word of Amazon for one's own bucket."""
+    looks = [Answer(404), Answer(200 if there else 403)]
+
+    def quirk(call: Call) -> Answer | None:
+        if call.operation == "HeadBucket":
+            return looks.pop(0)
+        return refusal(409, "BucketAlreadyExists") if call.operation == "CreateBucket" else None
+
+    objects.quirk = quirk
+    images = at(s3_store_create_bucket_on_put=True)
+    if there:
+        images.add("image", DATA)
+    else:
+        with pytest.raises(exceptions.BackendException, match="BucketAlreadyExists"):
+            images.add("image", DATA)
+    assert ("image" in objects.objects) is there
+
+
+# -- marks and tags
+
+
+@pytest.mark.usefixtures("brisk")
+def test_names_of_headers_that_are_written_otherwise(
+    objects: Objects, at: Callable[..., Images]
+) -> None:
+    """As by MinIO, and by proxies: an upload still knows its own object."""
+
+    def stored_in_silence(call: Call) -> Answer | None:
+        if call.operation != "PutObject":
+            return None
+        objects.put(call.key, call.body, {k.title(): v for k, v in metadata(call).items()})
+        return LOST
+
+    objects.quirk = stored_in_silence
+    at().add("image", DATA)
+    check_bytes(objects.objects["image"].content, DATA)
+
+
+def test_weak_tags_of_parts(objects: Objects, at: Callable[..., Images]) -> None:
+    def weak(call: Call) -> Answer | None:
+        if call.operation == "CompleteMultipartUpload" and b"W/" in call.body:
+            return refusal(400, "InvalidPart")
+        if call.operation != "UploadPart":
+            return None
+        return Answer(200, b"", {"ETag": f"W/{objects.usual(call).headers['ETag']}"})
+
+    objects.quirk = weak
+    data = image(PART + 5)
+    at(**IN_PARTS).add("image", data)
+    check_bytes(objects.objects["image"].content, data)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_parts_that_are_not_seen_yet(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.quirk = some("CompleteMultipartUpload", refusal(400, "InvalidPart"))
+    at(**IN_PARTS, s3_store_retry_timeout=PATIENT).add("image", image(PART + 5))
+    assert "image" in objects.objects
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "NotImplemented"])
+def test_version_that_may_not_be_deleted(
+    objects: Objects, at: Callable[..., Images], code: str
+) -> None:
+    """A failed upload is hidden where its version stays: its name is free again."""
+
+    def versioned(call: Call) -> Answer | None:
+        if call.operation == "PutObject":
+            objects.put(call.key, call.body, {**metadata(call), "x-amz-version-id": "1"})
+            return Answer(500)
+        if call.operation == "HeadObject" and objects.objects and looks:
+            return looks.pop()
+        if call.operation == "DeleteObject" and "versionId" in call.query:
+            return refusal(403, code)
+        return None
+
+    looks = [Answer(500)]
+    objects.quirk = versioned
+    with pytest.raises(exceptions.RemoteServiceUnavailable):
+        at(s3_store_retry_timeout=0).add("image", DATA)
+    assert [set(call.query) for call in objects.asked("DeleteObject")] == [{"versionId"}, set()]
+    assert not objects.objects
+
+
+# -- words of refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "XMinioAdminBucketQuotaExceeded", "Bucket quota exceeded"),
+        (403, "QuotaExceed", ""),
+        (403, "AccessDenied", "Cannot upload files, storage cap exceeded."),
+        (409, "InsufficientCapacity", ""),
+        (507, "XMinioStorageFull", ""),
+    ],
+)
+def test_words_for_full(
+    objects: Objects, at: Callable[..., Images], status: int, code: str, message: str
+) -> None:
+    objects.quirk = always("PutObject", refusal(status, code, message))
+    with pytest.raises(exceptions.StorageFull, match=code):
+        at(s3_store_retry_timeout=PATIENT).add("image", DATA)
+    assert len(objects.asked("PutObject")) == 1
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "RequestLimitExceeded"), (403, "RequestThrottled"), (498, ""), (499, ""), (599, "")],
+)
+def test_words_for_later(
+    objects: Objects, at: Callable[..., Images], status: int, code: str
+) -> None:
+    objects.quirk = some("PutObject", refusal(status, code))
+    at(s3_store_retry_timeout=PATIENT).add("image", DATA)
+    assert len(objects.asked("PutObject")) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "UnsupportedHeader"), (400, "MalformedHeaderValue"), (405, ""), (417, "")],
+)
+def test_words_for_an_unknown_condition(
+    objects: Objects, at: Callable[..., Images], status: int, code: str
+) -> None:
+    def quirk(call: Call) -> Answer | None:
+        unknown = {"if-match", "if-none-match"} & set(call.headers)
+        return refusal(status, code) if unknown else None
+
+    objects.quirk = quirk
+    images = at()
+    check_bytes(images.read(images.add("image", DATA)), DATA)
+
+
+def test_object_in_an_archive(objects: Objects, at: Callable[..., Images]) -> None:
+    """Its credentials are as good as ever."""
+    objects.put("image", DATA)
+    objects.quirk = always("GetObject", refusal(403, "InvalidObjectState"))
+    with pytest.raises(exceptions.BackendException, match=r"InvalidObjectState.*archive") as failed:
+        at().read(objects.uri("image"))
+    assert "credentials" not in str(failed.value)
+
+
+# -- reading
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_bytes_that_something_has_packed(
+    objects: Objects, at: Callable[..., Images], status: int
+) -> None:
+    """They are no image data, also where they come as the range that was asked for."""
+    stored = objects.put("image", DATA)
+    headers = {"ETag": stored.etag, "Content-Encoding": "gzip"}
+    ranged = {"Content-Range": f"bytes 0-{len(DATA) - 1}/{len(DATA)}"} if status == 206 else {}
+    packed = Answer(status, gzip.compress(DATA), {**headers, **ranged}, framing="close")
+    objects.quirk = always("GetObject", packed)
+    received: list[bytes] = []
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="gzip"):
+        received.extend(at().get(objects.uri("image")))
+    assert received == []
+
+
+@pytest.mark.parametrize("named", ["gzip", "aws-chunked", "aws-chunked, gzip"])
+def test_object_that_is_stored_packed(
+    objects: Objects, at: Callable[..., Images], named: str
+) -> None:
+    """Or is said to be: its bytes are those that are stored."""
+    stored = objects.put("image", DATA, {"Content-Encoding": named})
+
+    def quirk(_call: Call) -> Answer:
+        headers = {**stored.metadata, "ETag": stored.etag}
+        return Answer(200, DATA, headers)
+
+    objects.quirk = changing("GetObject", quirk)
+    check_bytes(at().read(objects.uri("image")), DATA)
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+@pytest.mark.parametrize("content", [DATA, b""], ids=["data", "empty"])
+def test_head_that_is_refused(
+    objects: Objects, at: Callable[..., Images], status: int, content: bytes
+) -> None:
+    """Other requests tell the size, and delete."""
+    objects.put("image", content)
+    objects.quirk = always("HeadObject", Answer(status))
+    images = at()
+    assert images.size(objects.uri("image")) == len(content)
+    check_bytes(images.read(objects.uri("image")), content)
+    images.delete(objects.uri("image"))
+    assert not objects.objects
+
+
+def test_range_that_is_refused(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.put("image", DATA)
+    objects.quirk = lambda call: refusal(501, "NotImplemented") if "range" in call.headers else None
+    check_bytes(at().read(objects.uri("image"), offset=1000, chunk_size=100), DATA[1000:1100])
+
+
+def test_time_that_nobody_understands(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.put("image", DATA, {"Last-Modified": "yesterday, about noon"})
+    check_bytes(at().read(objects.uri("image")), DATA)
+    # Never old enough to be removed for its age.
+    assert client._moment("yesterday") > client._moment("2999-01-01T00:00:00Z")
+
+
+# -- deleting
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("lost", [True, False])
+def test_deletion_of_which_the_answer_is_lost(
+    objects: Objects, at: Callable[..., Images], lost: bool
+) -> None:
+    """The next try finds nothing, and says so in some services. That is a success."""
+    objects.put("image", DATA)
+    answers = [LOST, refusal(404, "NoSuchKey")] if lost else [refusal(404, "NoSuchKey")]
+    objects.quirk = in_order("DeleteObject", *answers)
+    images = at(s3_store_retry_timeout=PATIENT)
+    if lost:
+        images.delete(objects.uri("image"))
+    else:
+        with pytest.raises(exceptions.NotFound):
+            images.delete(objects.uri("image"))
