@@ -425,7 +425,7 @@ def loaded_stores() -> dict[str, Any]:
     return {
         str(info["store_entry"]): info["store"]
         for info in location.SCHEME_TO_CLS_MAP.values()
-        if info["store"].conf is conf
+        if getattr(info["store"], "conf", None) is conf
     }
 
 

@@ -14,7 +14,7 @@ from glance_store.i18n import _
 DEFAULT_GROUP = "glance_store"
 SHARED_CONF_GROUP = "backend_defaults"
 
-# Of both modes, and described once: with those of multi-store mode.
+# Of both modes. Registered when stores are created: what services register themselves is settled.
 OBSERVERS_OPT = cfg.ListOpt(
     "store_observers",
     default=[],
@@ -68,7 +68,6 @@ STORE_OPTS: list[cfg.Opt] = [
 ]
 
 MULTI_STORE_OPTS: list[cfg.Opt] = [
-    OBSERVERS_OPT,
     cfg.StrOpt(
         "default_backend",
         help=_(

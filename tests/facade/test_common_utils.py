@@ -24,6 +24,7 @@ PACKAGE = Path(glance_store.__file__).parent
 ID = "5f0c2b9e-70d4-4c1e-9a57-0d3b8f6e2a41"
 # {what is imported: the distribution that it comes with}, in all of the package.
 DISTRIBUTIONS = {
+    "argcomplete": "argcomplete",
     "boto3": "boto3",
     "botocore": "boto3",
     "cinderclient": "python-cinderclient",
@@ -33,9 +34,12 @@ DISTRIBUTIONS = {
     "oslo_concurrency": "oslo.concurrency",
     "oslo_config": "oslo.config",
     "oslo_i18n": "oslo.i18n",
+    "oslo_middleware": "oslo.middleware",
     "oslo_privsep": "oslo.privsep",
     "oslo_vmware": "oslo.vmware",
+    "osprofiler": "osprofiler",
     "prettytable": "prettytable",
+    "prometheus_client": "prometheus_client",
     "pytest": "pytest",
     "requests": "requests",
     "stevedore": "stevedore",

@@ -104,7 +104,7 @@ def test_a_store_that_does_not_answer_is_waited_for_once(check, stuck):
     for _time in range(3):
         status, (reason,) = ask()
         assert status == 503
-        assert "fast: no answer in 0.2 s; bulk: ok, " in reason["details"]
+        assert "fast: no answer in " in reason["details"]
     assert len(asked) == 1
     answers.set()
     _status, (reason,) = ask(200)
