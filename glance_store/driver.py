@@ -345,7 +345,9 @@ class Store(capabilities.StoreCapability):
         :param image_size: bytes, 0 when unknown
         :param hashing_algo: name of the multihash, such as ``sha512``
         :param context: the request's context
-        :param verifier: object whose ``update(data)`` takes all bytes once, in order
+        :param verifier: object whose ``update(data)`` takes all bytes once, in order; if it has
+            ``approve(size, checksum, multihash)``, what that raises refuses the image before
+            anybody can see it
         :returns: location, bytes stored, md5 and multihash in hexadecimal, location metadata;
             without the multihash when the call names no algorithm
         :raises Duplicate: there is an image of this id

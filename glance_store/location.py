@@ -260,6 +260,10 @@ class StoreLocation:
         """
         raise NotImplementedError("A subclass of StoreLocation must implement parse_uri")
 
+    def get_image_id(self) -> str | None:
+        """Return the id of the image; None where the URI does not tell it."""
+        return None
+
     @staticmethod
     def validate_schemas(uri: str, valid_schemas: Iterable[str]) -> None:
         """Check how a URI starts.

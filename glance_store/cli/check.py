@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
-import hashlib
 import itertools
 import json
 import zlib
@@ -15,16 +13,14 @@ from typing import NamedTuple
 
 from glance_store import exceptions, location
 from glance_store.cli import expected
-from glance_store.cli.commands import Nowhere, delivered
 from glance_store.cli.errors import FAILED, OK, UsageError, describe, printable
 from glance_store.cli.expected import Expected
 from glance_store.cli.holdings import STORE_ERRORS, SurveyedStores
 from glance_store.cli.output import Output, Progress
 from glance_store.cli.stores import Stores
+from glance_store.cli.verification import StateFile, differences, read_digests
 from glance_store.inventory import COMPLETE, INCOMPLETE
-from glance_store.transfer.digest import Digests
 from glance_store.transfer.threads import Workers
-from glance_store.transfer.upload import upload
 
 # A record may have a location that is none, such as an encrypted one.
 _ERRORS = (*STORE_ERRORS, UsageError)
@@ -173,7 +169,7 @@ def _verify(
     if not args.data:
         return
     part, whole = args.sample
-    done = _State(args.state_file)
+    done = StateFile(args.state_file)
     wanted = [
         record
         for record in survey.present
@@ -202,48 +198,9 @@ def _digest(
 ) -> Finding | None:
     """Return what is wrong with the data of an image; None if nothing is."""
     try:
-        digests = Digests(record.hash_algo or "sha512")
         found = opened.open(record.location, store, 0, None)
-        chunks, size = found.value
-        # An upload to nowhere: each digest gets a thread of its own.
-        result = upload(delivered(chunks, size, progress), Nowhere(), digests)
+        result = read_digests(found, record.hash_algo, progress)
     except _ERRORS as exc:
         return _failed(record, store or "", exc)
-    wrong = []
-    if record.size is not None and result.size != record.size:
-        wrong.append(f"{result.size} bytes instead of {record.size}")
-    if record.checksum and result.checksum != record.checksum:
-        wrong.append(f"md5 is {result.checksum} instead of {record.checksum}")
-    if record.hash_value and result.multihash != record.hash_value:
-        wrong.append(f"{record.hash_algo or 'sha512'} is {result.multihash}")
-    if not wrong:
-        return None
-    return Finding("damaged", found.store, record.id, record.location, "; ".join(wrong))
-
-
-class _State:
-    """The locations that were found good by an earlier run, in a file that each run adds to.
-
-    :param name: of the file, None for none
-    """
-
-    def __init__(self, name: str | None) -> None:
-        self._name = name
-        self._known: set[str] = set()
-        if name is not None:
-            with contextlib.suppress(FileNotFoundError), open(name, encoding="utf-8") as file:
-                self._known = set(file.read().splitlines())
-
-    def __contains__(self, uri: str) -> bool:
-        return self._mark(uri) in self._known
-
-    @staticmethod
-    def _mark(uri: str) -> str:
-        # Locations may hold passwords.
-        return hashlib.sha256(uri.encode()).hexdigest()
-
-    def add(self, uri: str) -> None:
-        """Note that an image is good."""
-        if self._name is not None:
-            with open(self._name, "a", encoding="utf-8") as file:
-                file.write(self._mark(uri) + "\n")
+    wrong = differences(record, result)
+    return Finding("damaged", found.store, record.id, record.location, wrong) if wrong else None

@@ -99,18 +99,19 @@ class Needs(NamedTuple):
     writes: bool = False
 
 
-def open_stores(conf: cfg.ConfigOpts, needs: Needs | None = None) -> Stores:
+def open_stores(conf: cfg.ConfigOpts, *needs: Needs) -> Stores:
     """Load stores of a configuration, in the mode that it asks for.
 
     :param conf: the result of `load`
-    :param needs: what they are needed for, None to load all
+    :param needs: what they are needed for, none to load all
     :returns: multi-store mode when ``enabled_backends`` is set, else single-store mode
     :raises UsageError: a store cannot be registered at all, or the location is none
     """
     multi = bool(conf.enabled_backends)
     drivers = _configured(conf, multi)
-    if needs is not None:
-        drivers = _needed(conf, drivers, multi, needs)
+    if needs:
+        names = {name for need in needs for name in _needed(conf, drivers, multi, need)}
+        drivers = {name: entry for name, entry in drivers.items() if name in names}
     try:
         if multi:
             reserved = {name: drivers[name] for name in RESERVED_STORES if name in drivers}

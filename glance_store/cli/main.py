@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from glance_store import inventory
-from glance_store.cli import arguments, bench, check, commands, completion, config, holdings
+from glance_store.cli import arguments, bench, check, commands, completion, config, copy, holdings
 from glance_store.cli.errors import (
     OK,
     OutputClosedError,
@@ -129,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_list(add("ls", holdings.list_images, "list what the stores hold"))
     _add_store(add("du", holdings.usage, "sum up what the stores hold, and their room"))
     _add_check(add("check", check.check, "compare the stores with what the image service knows"))
+    copy.add_arguments(add("copy", copy.copy, "copy images to another store"))
     _add_collect(add("gc", holdings.collect, "list or remove what interrupted uploads have left"))
     bench.add_arguments(add("bench", bench.bench, "measure how fast a store is from here"))
     return parser
@@ -311,17 +312,23 @@ def _run(words: Sequence[str], output: Output) -> int:
     output.as_json = getattr(args, "json", False)
     lists = args.run is commands.stores
     surveys = args.run in _SURVEYS
-    writes = args.run in (commands.put, commands.remove, holdings.collect, bench.bench)
+    writes = args.run in (
+        commands.put, commands.remove, holdings.collect, copy.copy, bench.bench
+    )
     debug = getattr(args, "debug", False)
     # What is wrong with a store stands in the list of stores: a warning would repeat it.
     with logging_to_stderr(debug, silent=lists) as log:
         conf = config.load(getattr(args, "config_file", []), getattr(args, "config_dir", []))
-        every = lists or (surveys and args.store is None)
-        needs = None if every else config.Needs(getattr(args, "uri", None), args.store, writes)
+        if args.run is copy.copy:
+            needs = copy.needs(args)
+        elif lists or (surveys and args.store is None):
+            needs = []
+        else:
+            needs = [config.Needs(getattr(args, "uri", None), args.store, writes)]
         try:
             # Who reads an image cares for the stores that were searched only if that fails.
             log.holds = not (writes or debug)
-            opened = config.open_stores(conf, needs)
+            opened = config.open_stores(conf, *needs)
             log.holds = False
             code: int = args.run(args, opened, output)
         except BaseException:

@@ -113,7 +113,7 @@ class Output:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         # A file name may hold what the terminal's encoding has no character for.
         line = text.encode(encoding, "backslashreplace").decode(encoding)
-        with writing_output():
+        with writing_output(), _beside_bar(stream):
             stream.write(line + "\n")
 
     def flush(self) -> None:
@@ -253,15 +253,23 @@ def _as_text(value: Any) -> str:
     return printable(str(value))
 
 
+@contextlib.contextmanager
+def _beside_bar(stream: TextIO) -> Iterator[None]:
+    """Have a bar that is on the screen step aside for a line."""
+    if "tqdm" in sys.modules and _is_terminal(stream):
+        with sys.modules["tqdm"].tqdm.external_write_mode(file=stream):
+            yield
+            stream.flush()
+    else:
+        yield
+
+
 def _stderr(line: str) -> None:
     if sys.stderr is None:
         return
     # Nobody is left to tell when the standard error is closed too.
     with contextlib.suppress(OSError):
-        if "tqdm" in sys.modules:
-            # A bar that is on the screen steps aside for the line.
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-        else:
+        with _beside_bar(sys.stderr):
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
 

@@ -14,7 +14,7 @@ from glance_store import backend, exceptions, location, multi_backend, registry
 from glance_store.capabilities import BitMasks
 from glance_store.cli.errors import UsageError, describe
 from glance_store.health import Health, Probe
-from glance_store.inventory import Capacity
+from glance_store.inventory import Capacity, StoredImage
 from glance_store.location import one_line
 from glance_store.sharing import SharingError, remove
 
@@ -217,7 +217,13 @@ class Stores:
         return name
 
     def put(
-        self, image_id: str, source: Any, size: int, hashing_algo: str, store: str | None
+        self,
+        image_id: str,
+        source: Any,
+        size: int,
+        hashing_algo: str,
+        store: str | None,
+        verifier: Any = None,
     ) -> Stored:
         """Store an image.
 
@@ -226,10 +232,16 @@ class Stores:
         :param size: bytes, 0 when unknown
         :param hashing_algo: name of the multihash
         :param store: name of the store, None for the default store
+        :param verifier: sees all bytes and may refuse the image, see `Store.add`
         """
         return Stored(
             *backend.store_add_to_backend_with_multihash(
-                image_id, source, size, hashing_algo, self._store(self.chosen(store))
+                image_id,
+                source,
+                size,
+                hashing_algo,
+                self._store(self.chosen(store)),
+                verifier=verifier,
             )
         )
 
@@ -250,17 +262,45 @@ class Stores:
             )
         return names
 
+    def is_of(self, uri: str, store: str) -> bool:
+        """Tell whether a location is that of a store rather than of another, as far as it tells.
+
+        :param uri: the location
+        :param store: name of the store
+        """
+        name = self._names(uri, None)[0]
+        return store == name or (not self._multi and store == scheme_of(uri))
+
+    def image_id(self, uri: str, store: str | None) -> str | None:
+        """Return the id of an image, None when its location does not tell it.
+
+        :param uri: the location
+        :param store: name of its store, None for the likeliest one
+        """
+        place = self._place(uri, self._names(uri, store)[0])
+        found: str | None = place.store_location.get_image_id()
+        return found
+
+    def images(self, store: str) -> Iterator[StoredImage]:
+        """Yield everything in a store.
+
+        :param store: its name
+        """
+        found: Iterator[StoredImage] = self._store(store).images()
+        return found
+
+    def _place(self, uri: str, name: str) -> location.Location:
+        if self._multi:
+            return location.get_location_from_uri_and_backend(uri, name, conf=self._conf)
+        return location.get_location_from_uri(uri, conf=self._conf)
+
     def _on(
         self, uri: str, store: str | None, operation: Callable[[Any, location.Location], Any]
     ) -> Found:
         def on(name: str) -> Found:
             # Asked first: an unknown store is reported as such, whatever the location looks like.
             found = self._store(name)
-            if self._multi:
-                place = location.get_location_from_uri_and_backend(uri, name, conf=self._conf)
-            else:
-                place = location.get_location_from_uri(uri, conf=self._conf)
-            return Found(name, self._drivers[name], operation(found, place))
+            return Found(name, self._drivers[name], operation(found, self._place(uri, name)))
 
         names = self._names(uri, store)
         return on(names[0]) if len(names) == 1 else registry.first_that_has(uri, on)

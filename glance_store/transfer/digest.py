@@ -34,7 +34,7 @@ class Digests:
     """The digests of one upload; each consumer sees every byte once, in order.
 
     :param hashing_algo: name of the multihash
-    :param verifier: object with ``update(data)`` or None
+    :param verifier: object with ``update(data)`` and perhaps ``approve``, see `approve`; or None
     :raises UnknownHashingAlgo: the name is unknown, or names a hash without a fixed length
     """
 
@@ -53,8 +53,22 @@ class Digests:
         self.consumers: list[Updatable] = [self._checksum]
         if self._multihash is not self._checksum:
             self.consumers.append(self._multihash)
+        self._verifier = verifier
         if verifier is not None:
             self.consumers.append(verifier)
+
+    def approve(self, size: int) -> None:
+        """Have the verifier say whether the image may be stored, now that all of it was seen.
+
+        ``approve(size, checksum, multihash)`` of the verifier, where there is one, does so by
+        returning.
+
+        :param size: bytes of the image
+        :raises Exception: what the verifier raises to refuse it
+        """
+        approve = getattr(self._verifier, "approve", None)
+        if callable(approve):
+            approve(size, self.checksum, self.multihash)
 
     @property
     def checksum(self) -> str:

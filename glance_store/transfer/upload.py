@@ -79,6 +79,7 @@ def upload(
         finally:
             share.close()
         result = UploadResult(total, digests.checksum, digests.multihash)
+        digests.approve(total)
         writer.commit(total)
         # Inside: an interrupt that comes when all is done still finds somebody to abort it.
         return result

@@ -117,6 +117,25 @@ def test_a_scheme_in_capitals_means_the_same(driver, uri, conf):
     assert found.get_store_uri() == plain.get_uri()
 
 
+@pytest.mark.parametrize(
+    ("driver", "uri", "image_id"),
+    [
+        ("file", f"file:///srv/images/{UUID}", UUID),
+        ("file", "file:///srv/images/", None),
+        ("rbd", f"rbd://fsid/pool/{UUID}/snap", UUID),
+        ("rbd", f"rbd://{UUID}", UUID),
+        ("s3", f"s3+https://host/bucket/{UUID}", UUID),
+        ("swift", f"swift+https://user:key@host/v3/container/{UUID}", UUID),
+        ("vmware", f"vsphere://host/folder/images/{UUID}?dcPath=a&dsName=b", UUID),
+        # A volume has an id of its own, and on the web everything has any name.
+        ("cinder", f"cinder://{UUID}", None),
+        ("http", f"http://host/{UUID}", None),
+    ],
+)
+def test_the_id_of_an_image(driver, uri, image_id, conf):
+    assert parse(driver, uri, conf).get_image_id() == image_id
+
+
 def test_corrections_are_all_used():
     uris = {vector["uri"]: vector for vectors in VECTORS.values() for vector in vectors}
     assert sum(map(len, VECTORS.values())) == 111

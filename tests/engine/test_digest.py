@@ -92,6 +92,26 @@ def test_the_verifier_sees_each_byte_once_in_order(blocks: int) -> None:
     assert verifier.updates == blocks
 
 
+@pytest.mark.parametrize("blocks", [0, 1, 5])
+def test_a_verifier_may_refuse_the_image(blocks: int) -> None:
+    """It is asked when all digests are there, and nothing is published then."""
+    data = pattern(blocks * BLOCK)
+    asked: list[tuple[int, str, str]] = []
+
+    class Strict(Verifier):
+        def approve(self, *result: Any) -> None:
+            asked.append(result)
+            raise ValueError("not this one")
+
+    writer = MemoryWriter(concurrency=3)
+    with pytest.raises(ValueError, match="not this one"):
+        upload(io.BytesIO(data), writer, Digests("sha256", Strict()))
+    md5, sha256 = hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest()
+    assert asked == [(len(data), md5, sha256)]
+    assert writer.aborts == 1
+    assert not writer.commits
+
+
 def test_md5_for_checksums_is_not_for_security(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host in FIPS mode allows md5 only so."""
     uses: list[tuple[str, bool]] = []

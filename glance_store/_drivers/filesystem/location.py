@@ -57,5 +57,9 @@ class StoreLocation(location.StoreLocation):
                 uri=uri.replace("\0", "\\0").encode(errors="backslashreplace").decode(),
             )
 
+    def get_image_id(self) -> str | None:
+        """Return the id of the image."""
+        return os.path.basename(self.path) or None
+
     def __repr__(self) -> str:
         return f"<StoreLocation file://{self.path}>"

@@ -48,6 +48,10 @@ class StoreLocation(location.StoreLocation):
         # The short form has never been encoded.
         return f"rbd://{self.image}"
 
+    def get_image_id(self) -> str | None:
+        """Return the id of the image."""
+        return self.image
+
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 

@@ -51,6 +51,10 @@ class StoreLocation(location.StoreLocation):
         """Return the URI; it is free of credentials unless it was parsed from one with them."""
         return f"{self.scheme}://{self.s3serviceurl}/{self.bucket}/{self.key}"
 
+    def get_image_id(self) -> str | None:
+        """Return the id of the image."""
+        return self.key
+
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 

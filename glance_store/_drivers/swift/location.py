@@ -82,6 +82,10 @@ class StoreLocation(location.StoreLocation):
             account = ":".join(quoted) + "@"
         return f"{scheme}://{account}{address}/{place}"
 
+    def get_image_id(self) -> str | None:
+        """Return the id of the image."""
+        return self.obj
+
     def _reference(self) -> str:
         if self.reference is not None:
             return self.reference

@@ -56,6 +56,10 @@ class StoreLocation(location.StoreLocation):
         """Return the URI."""
         return self._url(self.scheme)
 
+    def get_image_id(self) -> str | None:
+        """Return the id of the image."""
+        return (self.path or "").rpartition("/")[2] or None
+
     def _url(self, scheme: str) -> str:
         host = self.server_host or ""
         if host.count(":") > 1 and not host.startswith("["):

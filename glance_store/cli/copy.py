@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command copy: brings images to another store. It changes no record and removes no image."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import json
+from collections.abc import Iterator
+
+from glance_store import exceptions, location
+from glance_store.cli import arguments, copier, expected
+from glance_store.cli.config import Needs
+from glance_store.cli.copier import Copier, Outcome, Target
+from glance_store.cli.errors import FAILED, OK, OutputClosedError, UsageError
+from glance_store.cli.expected import Expected
+from glance_store.cli.holdings import STORE_ERRORS
+from glance_store.cli.output import Output, human_size
+from glance_store.cli.stores import Stores
+from glance_store.cli.verification import StateFile
+from glance_store.inventory import COMPLETE
+from glance_store.transfer.threads import Workers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("uris", metavar="URI", nargs="*", help="location of an image")
+    parser.add_argument("--to", metavar="ID", required=True, help="the store that they are for")
+    parser.add_argument(
+        "--from-store",
+        metavar="ID",
+        help="their store (default: the one that has the image); without URI all of its images",
+    )
+    parser.add_argument(
+        "--expect",
+        metavar="FILE",
+        help="records of the image service, as for check: images are compared with their digests, "
+        "and of a store only those are copied that have a record; - for stdin",
+    )
+    parser.add_argument(
+        "--id", type=arguments.image_id, help="id of the image, where its URI does not tell it"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="read each copy once more and compare its digests"
+    )
+    parser.add_argument(
+        "--parallel", type=arguments.count, default=2, metavar="N", help="images at a time (2)"
+    )
+    parser.add_argument(
+        "--state-file",
+        metavar="FILE",
+        help="note there which copies are good, and do not read those that are noted",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be copied, and copy nothing"
+    )
+
+
+def needs(args: argparse.Namespace) -> list[Needs]:
+    """Return the stores that the command needs."""
+    sources = [Needs(uri, args.from_store) for uri in args.uris]
+    return [*(sources or [Needs(store=args.from_store)]), Needs(store=args.to, writes=True)]
+
+
+def copy(args: argparse.Namespace, opened: Stores, output: Output) -> int:
+    """Copy images to a store."""
+    _check(args)
+    records = expected.read(args.expect) if args.expect else None
+    wanted = list(_named(args, opened, records) if args.uris else _all(args, opened, records))
+    target = Target(opened, args.to)
+    made = Copier(opened, args.from_store, target, StateFile(args.state_file), args.verify)
+    report = _Report(output)
+    if args.dry_run:
+        for record in wanted:
+            report.add(made.plan(record))
+    else:
+        if not args.uris:
+            target.look()
+        _run(args, made, wanted, report, output)
+    report.end()
+    return FAILED if report.counts[copier.FAILED] else OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.uris and not args.from_store:
+        raise UsageError("name the images by their locations, or a store with --from-store")
+    if args.id and len(args.uris) != 1:
+        raise UsageError("--id is for one location")
+    if args.from_store == args.to:
+        raise UsageError(f"{args.to} cannot be copied to itself")
+
+
+def _named(
+    args: argparse.Namespace, opened: Stores, records: list[Expected] | None
+) -> Iterator[Expected]:
+    """Yield the images of the command line."""
+    by_uri = {record.location: record for record in records or []}
+    for uri in args.uris:
+        if records is not None and uri not in by_uri:
+            raise UsageError(f"{args.expect} has no record of {location.redact(uri)}")
+        record = by_uri.get(uri) or Expected(_id_of(args, opened, uri), uri, None, "", "", "")
+        yield record if record.size is not None else _measured(args, opened, record)
+
+
+def _measured(args: argparse.Namespace, opened: Stores, record: Expected) -> Expected:
+    """Return a record with the size of its image, for the progress bar."""
+    try:
+        # What cannot be found out now, the attempt to copy tells.
+        return record._replace(size=opened.size(record.location, args.from_store).value or None)
+    except STORE_ERRORS:
+        return record
+
+
+def _id_of(args: argparse.Namespace, opened: Stores, uri: str) -> str:
+    found = args.id or opened.image_id(uri, args.from_store)
+    if found is None:
+        raise UsageError(
+            f"{location.redact(uri)} does not tell the id of the image: give it with --id"
+        )
+    try:
+        return arguments.image_id(found)
+    except argparse.ArgumentTypeError as exc:
+        raise UsageError(f"{exc}: give another one with --id") from exc
+
+
+def _all(
+    args: argparse.Namespace, opened: Stores, records: list[Expected] | None
+) -> Iterator[Expected]:
+    """Yield the images of a store, with records those that have one."""
+    left = None if records is None else {record.location: record for record in records}
+    # A store that has records need not be able to list.
+    unable = (exceptions.UnsupportedBackend,) if records is not None else ()
+    with contextlib.suppress(*unable):
+        for image in opened.images(args.from_store):
+            if image.state != COMPLETE or image.uri is None:
+                continue
+            if left is None:
+                yield Expected(image.image_id, image.uri, image.size, "", "", "")
+            elif image.uri in left:
+                yield left.pop(image.uri)
+    # Under other forms of their locations, or not there any more: the attempt tells.
+    for record in (left or {}).values():
+        if _is_of(opened, record, args.from_store):
+            yield record
+
+
+def _is_of(opened: Stores, record: Expected, store: str) -> bool:
+    """Tell whether a record is of a store, as far as its location tells."""
+    try:
+        return opened.is_of(record.location, store)
+    except (*STORE_ERRORS, UsageError):
+        return False
+
+
+def _run(
+    args: argparse.Namespace,
+    made: Copier,
+    wanted: list[Expected],
+    report: _Report,
+    output: Output,
+) -> None:
+    """Copy images, several at a time."""
+    workers = Workers(args.parallel, "glance_store-copy")
+    size = sum(record.size or 0 for record in wanted)
+    with output.progress("copy", size) as progress:
+        tasks = [workers.submit(made.copy, record, progress) for record in wanted]
+        unreported = set(tasks)
+        try:
+            for task in concurrent.futures.as_completed(tasks):
+                unreported.discard(task)
+                report.add(task.result())
+        except BaseException:
+            made.stop()
+            running = [task for task in unreported if not task.cancel()]
+            concurrent.futures.wait(running)
+            # Nobody else knows where these copies are.
+            with contextlib.suppress(OutputClosedError):
+                for task in running:
+                    if task.result().state == copier.COPIED:
+                        report.add(task.result())
+            raise
+        finally:
+            workers.close()
+
+
+class _Report:
+    """Prints what becomes of images, and counts."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._bytes = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Print one line."""
+        self.counts[outcome.state] += 1
+        if outcome.state in (copier.COPIED, copier.PLANNED):
+            self._bytes += outcome.size or 0
+        if self._output.as_json:
+            self._output.write(json.dumps(outcome._asdict()))
+            return
+        line = f"{outcome.state:<8}  {outcome.id}  "
+        if outcome.state == copier.FAILED:
+            line += f"{location.redact(outcome.location)}: {outcome.text}"
+        elif outcome.new_location:
+            line += f"{outcome.location} -> {outcome.new_location}"
+        else:
+            line += outcome.location
+        self._output.write(line)
+
+    def end(self) -> None:
+        """Print the sum."""
+        counts = self.counts
+        done = (
+            f"{counts[copier.PLANNED]} to copy"
+            if counts[copier.PLANNED]
+            else f"{counts[copier.COPIED]} copied"
+        )
+        self._output.note(
+            f"{done}, {human_size(self._bytes)}; {counts[copier.PRESENT]} there already, "
+            f"{counts[copier.FAILED]} failed"
+        )

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends transfers that run in other threads, so that nothing of them is left."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from glance_store.cli.output import Progress
+from glance_store.cli.verification import closing
+
+
+class StoppedError(Exception):
+    """The transfer has been told to end."""
+
+
+class Stop:
+    """Ends transfers in other threads, also those that wait for a server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sources: list[Any] = []
+        self._is_set = False
+
+    def set(self) -> None:
+        """End the transfers that run, and those to come."""
+        with self._lock:
+            self._is_set = True
+            sources = list(self._sources)
+        for source in sources:
+            with closing(source):
+                pass
+
+    def check(self) -> None:
+        """Raise StoppedError if the transfers are to end."""
+        if self._is_set:
+            raise StoppedError
+
+    @contextlib.contextmanager
+    def reading(self, chunks: Any) -> Iterator[None]:
+        """Have the chunks of an image closed when the transfers are to end, and after all."""
+        with closing(chunks):
+            with self._lock:
+                self._sources.append(chunks)
+            try:
+                self.check()
+                yield
+            finally:
+                with self._lock:
+                    self._sources.remove(chunks)
+
+
+class Counted(Progress):
+    """Counts bytes of a transfer that may be told to end."""
+
+    def __init__(self, progress: Progress, stop: Stop) -> None:
+        super().__init__()
+        self._progress = progress
+        self._stop = stop
+
+    def add(self, length: int) -> None:
+        """Count bytes.
+
+        :param length: how many more
+        :raises StoppedError: the transfer is to end
+        """
+        self._stop.check()
+        self._progress.add(length)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading whole images to compare them with records, and remembering which ones are good."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from glance_store.cli.commands import Nowhere, delivered
+from glance_store.cli.expected import Expected
+from glance_store.cli.output import Progress
+from glance_store.cli.stores import Found
+from glance_store.transfer.digest import Digests
+from glance_store.transfer.upload import UploadResult, upload
+
+DEFAULT_HASH = "sha512"
+
+
+def read_digests(found: Found, hash_algo: str, progress: Progress) -> UploadResult:
+    """Read a whole image.
+
+    :param found: the image, opened for reading
+    :param hash_algo: name of the multihash, empty for the usual one
+    :param progress: counts the bytes
+    :returns: what storing it would have returned
+    """
+    chunks, size = found.value
+    with closing(chunks):
+        digests = Digests(hash_algo or DEFAULT_HASH)
+        # An upload to nowhere: each digest gets a thread of its own.
+        return upload(delivered(chunks, size, progress), Nowhere(), digests)
+
+
+@contextlib.contextmanager
+def closing(chunks: Any) -> Iterator[None]:
+    """Close the chunks of an image at the end, where their driver lets them be closed."""
+    try:
+        yield
+    finally:
+        close = getattr(chunks, "close", None)
+        if callable(close):
+            close()
+
+
+def differences(record: Expected, actual: UploadResult) -> str:
+    """Return what an image has otherwise than its record says; nothing where all is right.
+
+    :param record: what the image service knows
+    :param actual: what was read
+    """
+    wrong = []
+    if record.size is not None and actual.size != record.size:
+        wrong.append(f"{actual.size} bytes instead of {record.size}")
+    if record.checksum and actual.checksum != record.checksum:
+        wrong.append(f"md5 is {actual.checksum} instead of {record.checksum}")
+    if record.hash_value and actual.multihash != record.hash_value:
+        wrong.append(
+            f"{record.hash_algo or DEFAULT_HASH} is {actual.multihash} instead of "
+            f"{record.hash_value}"
+        )
+    return "; ".join(wrong)
+
+
+class StateFile:
+    """What was found good by an earlier run, in a file that each run adds to.
+
+    :param name: of the file, None for none
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
+        if name is not None:
+            with contextlib.suppress(FileNotFoundError), open(name, encoding="utf-8") as file:
+                self._known = set(file.read().splitlines())
+
+    def __contains__(self, text: str) -> bool:
+        return self._mark(text) in self._known
+
+    @staticmethod
+    def _mark(text: str) -> str:
+        # Locations may hold passwords.
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def add(self, text: str) -> None:
+        """Note something as good, such as the location of an image."""
+        if self._name is not None:
+            with self._lock, open(self._name, "a", encoding="utf-8") as file:
+                file.write(self._mark(text) + "\n")
