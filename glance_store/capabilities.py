@@ -133,9 +133,9 @@ def _read_only(store: StoreCapability) -> str:
 def check(store_op_fun: _F) -> _F:
     """Decorate an operation of a store: refuse what the store is not capable of.
 
-    `get` needs READ_ACCESS, with an offset READ_OFFSET, with a chunk size READ_CHUNK; `add` and
-    `delete` need WRITE_ACCESS. How the arguments are passed makes no difference. Functions of
-    another name are let through with a log line.
+    `get` needs READ_ACCESS, with an offset READ_OFFSET, with a chunk size READ_CHUNK; `add`,
+    `copy_from` and `delete` need WRITE_ACCESS. How the arguments are passed makes no difference.
+    Functions of another name are let through with a log line.
 
     :param store_op_fun: the method; its name decides what is checked
     :returns: the method with the check in front, raising StoreGetNotSupported,
@@ -157,7 +157,7 @@ def check(store_op_fun: _F) -> _F:
             _check_get(
                 store, argument("offset", args, kwargs), argument("chunk_size", args, kwargs)
             )
-        elif name == "add":
+        elif name in ("add", "copy_from"):
             if not store.is_capable(BitMasks.WRITE_ACCESS):
                 raise exceptions.StoreAddDisabled(_read_only(store))
         elif name == "delete":

@@ -32,7 +32,7 @@ from glance_store.transfer.digest import Digests
 from glance_store.transfer.download import Download
 from glance_store.transfer.interface import ImageReader, ImageWriter
 from glance_store.transfer.shared_reads import SharedDownload, SharedReads
-from glance_store.transfer.upload import upload
+from glance_store.transfer.upload import fill, upload
 
 __all__ = [
     "SHARED_CONF_GROUP",
@@ -289,6 +289,31 @@ class Store(capabilities.StoreCapability):
         """Return the room that there is; None when the backend does not say."""
         return None
 
+    def copy_from(
+        self,
+        source: Store,
+        location: Location,
+        image_id: str,
+        progress: Callable[[int], None],
+    ) -> tuple[str, int, dict[str, Any]] | None:
+        """Have the backend copy an image of another store by itself, all of it or nothing.
+
+        Optional. The copy is begun, marked and published as by `add`; its bytes are not read here.
+        A driver that overrides it decorates it with `capabilities.check`.
+
+        :param source: the store that has the image, of any driver
+        :param location: where the image is in it
+        :param image_id: id of the copy
+        :param progress: called with the bytes of each step; what it raises ends the copy
+        :returns: location, bytes and location metadata of the copy; None: the backend cannot copy
+            this image by itself, and nothing of it is left
+        :raises Duplicate: there is an image of this id
+        :raises NotFound: there is no image at the location
+        :raises StorageFull: it does not fit
+        :raises StoreAddDisabled: this store is read-only
+        """
+        return None
+
     def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
         """Begin to store an image.
 
@@ -359,11 +384,23 @@ class Store(capabilities.StoreCapability):
         digests = Digests(hashing_algo, verifier)
         writer = self.open_writer(image_id, size, context)
         result = upload(image_file, writer, digests, size)
+        LOG.debug("Store %s: added image %s, %d bytes", self.name, image_id, result.size)
+        metadata = self._metadata_of(writer)
+        return writer.uri, result.size, result.checksum, result.multihash, metadata
+
+    def _metadata_of(self, writer: StoreWriter) -> dict[str, Any]:
         metadata = dict(writer.metadata)
         if self.backend_group is not None:
             metadata["store"] = self.backend_group
-        LOG.debug("Store %s: added image %s, %d bytes", self.name, image_id, result.size)
-        return writer.uri, result.size, result.checksum, result.multihash, metadata
+        return metadata
+
+    def _fill(
+        self, writer: StoreWriter, copy: Callable[[], bool], size: int
+    ) -> tuple[str, int, dict[str, Any]] | None:
+        """Do what `copy_from` does, with a function that has the backend copy all bytes."""
+        if not fill(writer, copy, size):
+            return None
+        return writer.uri, size, self._metadata_of(writer)
 
     @capabilities.check
     def get(

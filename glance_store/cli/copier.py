@@ -151,6 +151,7 @@ class Copier:
     :param target: where they go
     :param state: what earlier runs have copied and verified
     :param verify: read each copy once more
+    :param read: read each image, also where the backend could copy it by itself
     """
 
     def __init__(
@@ -159,13 +160,15 @@ class Copier:
         source: str | None,
         target: Target,
         state: StateFile,
-        verify: bool = False,
+        verify: bool,
+        read: bool,
     ) -> None:
         self._opened = opened
         self._source = source
         self._target = target
         self._state = state
         self._verify = verify
+        self._reads = read
         self._stop = Stop()
 
     def stop(self) -> None:
@@ -280,10 +283,12 @@ class Copier:
     # -- one that is not
 
     def _transfer(self, record: Expected, progress: Progress) -> Outcome:
-        stored = self._through_here(record, progress)
-        with self._removed_on_error(stored.location):
-            if self._verify:
-                self._compare(record, stored)
+        stored = None if self._reads else self._within(record, progress)
+        if stored is None:
+            stored = self._through_here(record, progress)
+        if self._verify:
+            with self._removed_on_error(stored.location):
+                stored = self._verified(record, stored)
         return Outcome(
             COPIED,
             record.id,
@@ -291,11 +296,21 @@ class Copier:
             stored.location,
             stored.size,
             stored.checksum,
-            record.hash_algo or DEFAULT_HASH,
+            record.hash_algo or DEFAULT_HASH if stored.multihash else "",
             stored.multihash,
-            BY_HASH,
+            BY_HASH if stored.multihash else BY_SIZE,
             stored.metadata,
         )
+
+    def _within(self, record: Expected, progress: Progress) -> Stored | None:
+        """Have the backend copy an image by itself; None where it cannot."""
+        stored = self._opened.copy_within(
+            record.location, self._source, record.id, self._target.name, progress.add
+        )
+        if stored is not None and record.size not in (None, stored.size):
+            with self._removed_on_error(stored.location):
+                raise DifferentError(f"{stored.size} bytes instead of {record.size}")
+        return stored
 
     def _through_here(self, record: Expected, progress: Progress) -> Stored:
         """Copy by reading and writing; digests are compared before the copy can be seen."""
@@ -318,13 +333,17 @@ class Copier:
                 verdict.approve(stored.size, stored.checksum, stored.multihash)
         return stored
 
-    def _compare(self, record: Expected, stored: Stored) -> None:
-        """Read a copy once more; raise DifferentError if it is not what was read before."""
-        expected = record._replace(
-            size=stored.size, checksum=stored.checksum, hash_value=stored.multihash
-        )
+    def _verified(self, record: Expected, stored: Stored) -> Stored:
+        """Read a copy, and return it with its digests; raise DifferentError if they are wrong."""
+        if not _has_digests(record):
+            if stored.multihash:
+                record = record._replace(checksum=stored.checksum, hash_value=stored.multihash)
+            else:
+                record = self._with_digests(record)
         progress = Counted(Progress(), self._stop)
-        check(expected, self._read(stored.location, self._target.name, record, progress))
+        actual = self._read(stored.location, self._target.name, record, progress)
+        check(record._replace(size=stored.size), actual)
+        return stored._replace(checksum=actual.checksum, multihash=actual.multihash)
 
     @contextlib.contextmanager
     def _removed_on_error(self, uri: str) -> Iterator[None]:

@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify", action="store_true", help="read each copy once more and compare its digests"
     )
     parser.add_argument(
+        "--read",
+        action="store_true",
+        help="read each image, and compare its digests on the way, also where the backend could "
+        "copy it by itself",
+    )
+    parser.add_argument(
         "--parallel", type=arguments.count, default=2, metavar="N", help="images at a time (2)"
     )
     parser.add_argument(
@@ -70,7 +76,8 @@ def copy(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     records = expected.read(args.expect) if args.expect else None
     wanted = list(_named(args, opened, records) if args.uris else _all(args, opened, records))
     target = Target(opened, args.to)
-    made = Copier(opened, args.from_store, target, StateFile(args.state_file), args.verify)
+    state = StateFile(args.state_file)
+    made = Copier(opened, args.from_store, target, state, args.verify, args.read)
     report = _Report(output)
     if args.dry_run:
         for record in wanted:

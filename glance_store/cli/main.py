@@ -312,9 +312,7 @@ def _run(words: Sequence[str], output: Output) -> int:
     output.as_json = getattr(args, "json", False)
     lists = args.run is commands.stores
     surveys = args.run in _SURVEYS
-    writes = args.run in (
-        commands.put, commands.remove, holdings.collect, copy.copy, bench.bench
-    )
+    writes = args.run in (commands.put, commands.remove, holdings.collect, copy.copy, bench.bench)
     debug = getattr(args, "debug", False)
     # What is wrong with a store stands in the list of stores: a warning would repeat it.
     with logging_to_stderr(debug, silent=lists) as log:

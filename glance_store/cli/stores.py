@@ -320,6 +320,34 @@ class Stores:
             lambda found, place: found.get(place, offset=offset, chunk_size=length),
         )
 
+    def copy_within(
+        self,
+        uri: str,
+        store: str | None,
+        image_id: str,
+        target: str,
+        progress: Callable[[int], None],
+    ) -> Stored | None:
+        """Have the backend copy an image by itself.
+
+        :param uri: its location
+        :param store: name of its store, None to search
+        :param image_id: id of the copy
+        :param target: name of the store for the copy
+        :param progress: called with the bytes of each step
+        :returns: the copy, without digests; None where the backend cannot
+        """
+        destination = self._store(target)
+        found = self._on(
+            uri,
+            store,
+            lambda source, place: destination.copy_from(source, place, image_id, progress),
+        )
+        if found.value is None:
+            return None
+        new_uri, size, metadata = found.value
+        return Stored(new_uri, size, "", "", metadata)
+
     def size(self, uri: str, store: str | None) -> Found:
         """Return the bytes of an image as the value.
 

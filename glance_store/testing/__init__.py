@@ -31,6 +31,7 @@ import pytest
 
 _MODULES = (
     "concurrency",
+    "copies",
     "failures",
     "faults",
     "hashes",
@@ -55,6 +56,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 # ruff: noqa: E402 - what is imported before the call above is not rewritten
 
 from glance_store.testing.concurrency import Concurrency
+from glance_store.testing.copies import Copies
 from glance_store.testing.failures import Failures
 from glance_store.testing.faults import Faults
 from glance_store.testing.hashes import Hashes
@@ -86,6 +88,7 @@ class StoreConformance(
     Concurrency,
     Secrets,
     Holdings,
+    Copies,
     Stateful,
 ):
     """All tests of the kit; see `Kit` for what a subclass defines."""

@@ -88,6 +88,28 @@ def upload(
         raise
 
 
+def fill(writer: ImageWriter, copy: Callable[[], bool], size: int) -> bool:
+    """Store an image whose bytes the backend copies by itself.
+
+    :param writer: where the image goes; committed on success, aborted on any failure
+    :param copy: has all bytes copied; False: the backend cannot do that
+    :param size: bytes of the image
+    :returns: whether it is stored; if not, nothing of it is left
+    :raises Exception: whatever failed first
+    """
+    try:
+        copied = copy()
+        if copied:
+            writer.commit(size)
+            # Inside: an interrupt that comes when all is done still finds somebody to abort it.
+            return True
+    except BaseException:
+        _abort(writer)
+        raise
+    _abort(writer)
+    return False
+
+
 def _block_sizes(writer: ImageWriter) -> Callable[[int], int]:
     """Return the function that tells the bytes of the block at an offset."""
     block_size = writer.block_size

@@ -57,7 +57,8 @@ def test_locations(command, stocked, tmp_path):
     ]
     assert lines[2] == "2 copied, 20002 bytes (19.5 KiB); 0 there already, 0 failed"
     data = (tmp_path / "fast" / "image-2").read_bytes()
-    (line,) = copied(command("copy", stocked[2]["location"], "--to=cheap", "--json")).values()
+    words = ("copy", stocked[2]["location"], "--to=cheap", "--json")
+    (line,) = copied(command(*words, "--read")).values()
     assert line == {
         "state": "copied",
         "id": "image-2",
@@ -71,8 +72,13 @@ def test_locations(command, stocked, tmp_path):
         "metadata": {"store": "cheap"},
         "text": "",
     }
+    words = ("copy", stocked[3]["location"], "--to=cheap", "--json")
+    (line,) = copied(command(*words)).values()
+    # Nobody has read it.
+    assert (line["size"], line["verified"]) == (10_001, "size")
+    assert line["checksum"] == line["hash_algo"] == line["hash_value"] == ""
     cheap = content(tmp_path / "cheap")
-    assert len(cheap) == 3
+    assert len(cheap) == 4
     assert cheap.items() <= content(tmp_path / "fast").items()
 
 
@@ -102,7 +108,8 @@ def test_without_identifiers(single, small, tmp_path):
     assert "to itself" in one_line_error(single("copy", "--from-store=file", "--to=file"))
 
 
-def test_records(command, stocked, tmp_path):
+@pytest.mark.parametrize("way", ["--read", "--verify"])
+def test_records(command, stocked, tmp_path, way):
     """What has none is not copied; one that is not right stops none of the others."""
     damaged = tmp_path / "fast" / "image-1"
     damaged.write_bytes(b"x" * damaged.stat().st_size)
@@ -111,7 +118,7 @@ def test_records(command, stocked, tmp_path):
     foreign = [record("rbd://pool/none", "a", b""), record("enc0ded", "b", b"")]
     foreign.append(record(f"file://{tmp_path}/cheap/other", "c", b""))
     data = as_lines([*stocked[:4], *foreign])
-    words = ("copy", "--from-store=fast", "--to=cheap", "--expect=-", "--json")
+    words = ("copy", "--from-store=fast", "--to=cheap", "--expect=-", "--json", way)
     result = command(*words, data=data)
     assert result.code == 1
     lines = copied(result)
@@ -160,6 +167,9 @@ def test_what_is_noted_is_not_read_again(command, stocked, tmp_path):
     state = tmp_path / "state"
     words = ("copy", "--from-store=fast", "--to=cheap", "--expect=-", f"--state-file={state}")
     assert command(*words, data=as_lines(stocked)).code == 0
+    # The kernel has copied them; now they are read.
+    assert not state.exists()
+    assert command(*words, data=as_lines(stocked)).code == 0
     assert len(state.read_text().splitlines()) == 5
     (tmp_path / "cheap" / "image-0").write_bytes(b"x" * stocked[0]["size"])
     assert command(*words, data=as_lines(stocked)).code == 0
@@ -170,13 +180,14 @@ def test_what_is_noted_is_not_read_again(command, stocked, tmp_path):
     assert "file:" not in state.read_text()
 
 
-def test_holes_are_kept(command, tmp_path):
+@pytest.mark.parametrize("way", ["--read", "--verify"])
+def test_holes_are_kept(command, tmp_path, way):
     (tmp_path / "cheap").mkdir()
     source = tmp_path / "cheap" / "image"
     with source.open("wb") as file:
         file.write(b"data")
         file.truncate(64 * MIB)
-    assert command("copy", f"file://{source}", "--to=fast", "--verify").code == 0
+    assert command("copy", f"file://{source}", "--to=fast", way).code == 0
     copy = (tmp_path / "fast" / "image").stat()
     assert copy.st_size == 64 * MIB
     assert copy.st_blocks * 512 < 2 * MIB

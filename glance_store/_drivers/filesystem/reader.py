@@ -80,6 +80,19 @@ class FileReader:
         except OSError as exc:
             syscalls.raise_reading_error(exc, self._path)
 
+    def copy_to(self, target: int, offset: int, length: int) -> int:
+        """Have the kernel copy bytes to the same offset of another file.
+
+        Within a call that is bounded already.
+
+        :param target: descriptor of that file
+        :param offset: first byte
+        :param length: bytes at most
+        :returns: bytes that were copied
+        :raises OSError: as the kernel says
+        """
+        return self._file.run(os.copy_file_range, target, length, offset, offset)
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Say which parts of a range are data and which are holes."""
         stop = offset + length

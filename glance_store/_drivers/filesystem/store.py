@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from oslo_config import cfg
@@ -315,6 +316,29 @@ class Store(store_driver.Store):
         except exceptions.NotFound:
             self._check_not_gone(path)
             raise
+
+    @capabilities.check
+    def copy_from(
+        self,
+        source: store_driver.Store,
+        location: Location,
+        image_id: str,
+        progress: Callable[[int], None],
+    ) -> tuple[str, int, dict[str, Any]] | None:
+        """Have the kernel copy an image file of another file store, or share its blocks.
+
+        :param source: the store that has the image
+        :param location: where the image is in it
+        :param image_id: id of the copy
+        :param progress: called with the bytes of each step
+        :returns: location, bytes and location metadata; None: the file systems cannot
+        :raises Duplicate: there is an image of this id
+        """
+        if not isinstance(source, Store):
+            return None
+        with contextlib.closing(source.open_reader(location)) as reader:
+            writer = self.open_writer(image_id, reader.size)
+            return self._fill(writer, lambda: writer.copy(reader, progress), reader.size)
 
     def get_size(self, location: Location, context: Any = None) -> int:
         """Return the bytes of an image.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from glance_store import exceptions
@@ -13,8 +14,10 @@ from glance_store._drivers.filesystem import metadata, syscalls
 from glance_store._drivers.filesystem.claim import UnlinkableError
 from glance_store._drivers.filesystem.datadirs import DataDir, DataDirs
 from glance_store._drivers.filesystem.draft import Draft
+from glance_store._drivers.filesystem.reader import FileReader
 from glance_store.i18n import _
 from glance_store.transfer import sparse
+from glance_store.transfer.interface import Extent
 from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +26,10 @@ LOG = logging.getLogger(__name__)
 _WRITEBACK_STEP = 8 * 1024 * 1024
 # What file systems and sandboxes answer to calls that only help.
 _NOT_HERE = syscalls.UNSUPPORTED | {errno.ESPIPE, errno.EPERM}
+# Bytes that the kernel copies in one call: after each it can be told to stop.
+_COPY_STEP = 64 * 1024 * 1024
+# What it answers where it copies nothing between these two files.
+_NO_COPY = _NOT_HERE | {errno.EXDEV, errno.ETXTBSY}
 
 
 class WriteSettings(NamedTuple):
@@ -155,11 +162,49 @@ class FileWriter:
         data = bytes(block) if self._guard.timeout else block
         with syscalls.writing(self.path):
             self._draft.file.call(_write_all, data, offset)
-            end = offset + len(block)
-            if end > self._length:
-                self._length = end
-            if self._settings.fsync and end - self._writeback >= _WRITEBACK_STEP:
-                self._start_writeback(end)
+            self._written(offset + len(block))
+
+    def _written(self, end: int) -> None:
+        if end > self._length:
+            self._length = end
+        if self._settings.fsync and end - self._writeback >= _WRITEBACK_STEP:
+            self._start_writeback(end)
+
+    def copy(self, source: FileReader, progress: Callable[[int], None]) -> bool:
+        """Let the kernel copy all of an image file, or share its blocks.
+
+        :param source: the image; its holes stay holes, unless space is to be set aside
+        :param progress: called with the bytes of each step
+        :returns: False: the kernel or the file systems cannot
+        """
+        # Where a call may not take long, a step is no longer than a write.
+        step = self.block_size if self._guard.timeout else _COPY_STEP
+        extents: Iterable[Extent] = source.extents(0, source.size)
+        if not self.holes and self._length < source.size:
+            # Nobody has set the space of holes aside.
+            extents = [Extent(0, source.size, True)]
+        for extent in extents:
+            offset, stop = extent.offset, extent.offset + extent.length
+            while extent.data and offset < stop:
+                length = self._copy_step(source, offset, min(step, stop - offset))
+                if not length:
+                    return False
+                offset += length
+                progress(length)
+            progress(stop - offset)
+        return True
+
+    def _copy_step(self, source: FileReader, offset: int, length: int) -> int:
+        """Copy up to so many bytes; return how many, 0 if it cannot be done in this way."""
+        with syscalls.writing(self.path):
+            try:
+                copied = self._draft.file.call(source.copy_to, offset, length)
+            except OSError as exc:
+                if exc.errno not in _NO_COPY:
+                    raise
+                return 0
+            self._written(offset + copied)
+            return copied
 
     def _start_writeback(self, end: int) -> None:
         start, self._writeback = self._writeback, end
@@ -176,7 +221,7 @@ class FileWriter:
             try:
                 self._draft.publish(self._datadirs)
             except UnlinkableError as exc:
-                self._copy(size)
+                self._move(size)
                 self._draft.publish(self._datadirs)
                 self._datadir.unnamed_files = False
                 self._datadir.warn("a file without a name cannot be given one: %s", exc.strerror)
@@ -196,7 +241,7 @@ class FileWriter:
         if self._settings.fsync:
             self._draft.file.call(self._datadir.flush_file)
 
-    def _copy(self, size: int) -> None:
+    def _move(self, size: int) -> None:
         """Move the bytes to a file that has a name already; the source is not read again."""
         unnamed, self._draft = self._draft, Draft(self._guard, self._datadir, self._name)
         try:
