@@ -30,7 +30,7 @@ from glance_store.store_options import (
 )
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.download import Download
-from glance_store.transfer.interface import ImageReader, ImageWriter
+from glance_store.transfer.interface import ImageReader, ImageWriter, Unfinished
 from glance_store.transfer.shared_reads import SharedDownload, SharedReads
 from glance_store.transfer.upload import fill, upload
 
@@ -59,6 +59,20 @@ class StoreWriter(ImageWriter, Protocol):
     @property
     def metadata(self) -> dict[str, Any]:
         """Location metadata: strings, or lists and dicts of strings."""
+        ...
+
+
+class UnfinishedCopy(Unfinished, Protocol):
+    """An image that a backend copies by itself; what `Store.copy_from` begins."""
+
+    @property
+    def uri(self) -> str:
+        """The location of the copy, valid once it is committed."""
+        ...
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Location metadata, as that of a `StoreWriter`."""
         ...
 
 
@@ -388,14 +402,14 @@ class Store(capabilities.StoreCapability):
         metadata = self._metadata_of(writer)
         return writer.uri, result.size, result.checksum, result.multihash, metadata
 
-    def _metadata_of(self, writer: StoreWriter) -> dict[str, Any]:
+    def _metadata_of(self, writer: StoreWriter | UnfinishedCopy) -> dict[str, Any]:
         metadata = dict(writer.metadata)
         if self.backend_group is not None:
             metadata["store"] = self.backend_group
         return metadata
 
     def _fill(
-        self, writer: StoreWriter, copy: Callable[[], bool], size: int
+        self, writer: UnfinishedCopy, copy: Callable[[], bool], size: int
     ) -> tuple[str, int, dict[str, Any]] | None:
         """Do what `copy_from` does, with a function that has the backend copy all bytes."""
         if not fill(writer, copy, size):

@@ -24,8 +24,23 @@ class Extent(NamedTuple):
     data: bool
 
 
+class Unfinished(Protocol):
+    """An image that is invisible under its final name until `commit`."""
+
+    def commit(self, size: int) -> None:
+        """Make the image of `size` bytes final: complete and durable when this returns.
+
+        Raises Duplicate, with the existing image untouched, when another upload was first.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing behind. Called once; what it raises is logged, the first error is kept."""
+        ...
+
+
 @runtime_checkable
-class ImageWriter(Protocol):
+class ImageWriter(Unfinished, Protocol):
     """One image on its way in. Invisible under its final name until `commit`.
 
     The engine calls `write` any number of times, then exactly one of `commit` and `abort`. When
@@ -49,17 +64,6 @@ class ImageWriter(Protocol):
 
     def write(self, offset: int, block: memoryview) -> None:
         """Store bytes at an offset. The block may not be kept after the call returns."""
-        ...
-
-    def commit(self, size: int) -> None:
-        """Make the image of `size` bytes final: complete and durable when this returns.
-
-        Raises Duplicate, with the existing image untouched, when another upload was first.
-        """
-        ...
-
-    def abort(self) -> None:
-        """Leave nothing behind. Called once; what it raises is logged, the first error is kept."""
         ...
 
 

@@ -19,7 +19,7 @@ from glance_store import exceptions
 from glance_store.i18n import _
 from glance_store.transfer import sparse
 from glance_store.transfer.digest import Digests, Updatable
-from glance_store.transfer.interface import ImageWriter
+from glance_store.transfer.interface import ImageWriter, Unfinished
 from glance_store.transfer.load import LOAD
 from glance_store.transfer.memory import Share
 from glance_store.transfer.source import BlockSource, Buffer
@@ -88,7 +88,7 @@ def upload(
         raise
 
 
-def fill(writer: ImageWriter, copy: Callable[[], bool], size: int) -> bool:
+def fill(writer: Unfinished, copy: Callable[[], bool], size: int) -> bool:
     """Store an image whose bytes the backend copies by itself.
 
     :param writer: where the image goes; committed on success, aborted on any failure
@@ -124,7 +124,7 @@ def _interrupt(writer: ImageWriter) -> None:
         interrupt()
 
 
-def _abort(writer: ImageWriter) -> None:
+def _abort(writer: Unfinished) -> None:
     try:
         writer.abort()
     except Exception:

@@ -92,6 +92,17 @@ class Settings:
             verifies_parts=conf.s3_store_verify_parts,
         )
 
+    def reaches_the_same(self, other: Settings) -> bool:
+        """Tell whether other options name the same service, and the same key to it.
+
+        :param other: those of another store
+        """
+        mine, theirs = (
+            (one.place.secure, one.place.host, one.place.region, one.access_key, one.secret_key)
+            for one in (self, other)
+        )
+        return mine == theirs
+
     def new_patience(self, in_all: bool = False) -> Patience:
         """Return the patience for a new transfer, or for a clean-up."""
         return Patience(self.patience, in_all, None if self.attempts is None else self.attempts - 1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers._objects.errors import ERRORS
+from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.s3 import endpoint, holdings
 from glance_store._drivers.s3.bucket import Bucket
 from glance_store._drivers.s3.client import (
@@ -20,6 +21,7 @@ from glance_store._drivers.s3.client import (
     load_boto3,
     make_client,
 )
+from glance_store._drivers.s3.copies import Copy, Original
 from glance_store._drivers.s3.errors import guarded
 from glance_store._drivers.s3.location import SCHEMES, StoreLocation
 from glance_store._drivers.s3.options import OPTIONS
@@ -230,6 +232,65 @@ class Store(driver.Store):
             self.s3_store_thread_pools,
             self._memory,
         )
+
+    @capabilities.check
+    def copy_from(
+        self,
+        source: driver.Store,
+        location: Location,
+        image_id: str,
+        progress: Callable[[int], None],
+    ) -> tuple[str, int, dict[str, Any]] | None:
+        """Have the service copy an object of another store that uses it with the same key.
+
+        :param source: the store that has the image
+        :param location: where the image is in it
+        :param image_id: id of the copy
+        :param progress: called with the bytes of each part
+        :returns: location, bytes and location metadata; None: the service cannot
+        :raises Duplicate: there is an object of this name
+        :raises NotFound: there is no image at the location
+        """
+        if not isinstance(source, Store):
+            return None
+        client = self._client()
+        if not client.settings.reaches_the_same(source.settings):
+            return None
+        original = source.original(location)
+        if not original.size:
+            # A part has a byte at least.
+            return None
+        uri = self._place_for(image_id, client.settings.place).get_uri()
+        copy = Copy(client, self._bucket, image_id, uri, original)
+        copy.check_free()
+        self._bucket.ensure(client, copy.patience)
+        return self._fill(
+            copy,
+            lambda: copy.copy(_LIMITS, self.s3_store_thread_pools, progress),
+            original.size,
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The options that requests obey."""
+        return self._client().settings
+
+    def original(self, location: Location) -> Original:
+        """Return the object of an image that is to be copied.
+
+        :param location: where it is
+        :raises NotFound: it is not there
+        """
+        client, place = self._client(), _place(location)
+        shown = f"{place.bucket}/{place.key}"
+        name = {"Bucket": place.bucket, "Key": place.key}
+        about = client.settings.new_patience().call(
+            lambda: guarded(
+                lambda: client.s3.head_object(**name), _("Looking for %s") % shown, shown
+            )
+        )
+        size = int(about.get("ContentLength") or 0)
+        return Original(str(place.bucket), str(place.key), bare_etag(about.get("ETag")), size)
 
     def _place_for(self, image_id: str, place: endpoint.Endpoint) -> StoreLocation:
         """Return the location of a new image; refuse an id that makes none."""

@@ -208,6 +208,10 @@ class Upload(Claim):
             )
         finally:
             body.release()
+        self._keep(number, answer)
+
+    def _keep(self, number: int, answer: Any) -> None:
+        """Keep what the service has said of a part, for the end."""
         checksums = {name: answer[name] for name in _CHECKSUMS if name in answer}
         # That of the bytes, whatever a proxy has made of it.
         etag = f'"{bare_etag(answer["ETag"])}"'
