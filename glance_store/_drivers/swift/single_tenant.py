@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from glance_store import exceptions
+from glance_store import capabilities, exceptions
 from glance_store._drivers.swift import auth, containers, holdings, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account, Client
+from glance_store._drivers.swift.copies import Copy, Original
 from glance_store._drivers.swift.location import StoreLocation
+from glance_store._drivers.swift.reader import find
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from glance_store._drivers.swift.references import Reference
+    from glance_store.driver import Store
     from glance_store.inventory import Leftover, StoredImage
+    from glance_store.location import Location
 
 __all__ = ["SingleTenantStore", "StoreLocation"]
 
@@ -138,6 +142,65 @@ class SingleTenantStore(BaseStore):
         client = Client(self._wires, self._settings, account)
         seeded = self.store_conf.swift_store_multiple_containers_seed > 0
         return client, place, holdings.names(client, self.container, seeded)
+
+    # -- copies
+
+    @capabilities.check
+    def copy_from(
+        self,
+        source: Store,
+        location: Location,
+        image_id: str,
+        progress: Callable[[int], None],
+    ) -> tuple[str, int, dict[str, Any]] | None:
+        """Have Swift copy an image of another store with the same account.
+
+        :param source: the store that has the image
+        :param location: where the image is in it
+        :param image_id: id of the copy
+        :param progress: called with the bytes of each segment
+        :returns: location, bytes and location metadata; None: the cluster cannot
+        :raises Duplicate: there is an object of this name
+        :raises NotFound: there is no image at the location
+        """
+        if not isinstance(source, SingleTenantStore):
+            return None
+        original = source.original(location)
+        account, place = self._account_for(None)
+        if original is None or original.account != account.url:
+            return None
+        container = self._container_for(image_id)
+        place.container, place.obj = container, image_id
+        client = Client(self._wires, self._settings, account)
+        copy = Copy(
+            client,
+            container,
+            image_id,
+            lambda: self._ensure(client, container) and self._owns_container,
+            self._checked_uri(place),
+            original,
+        )
+        copy.check_free()
+        plan = self._plan(copy, original.size, self._sizes(account)[1])
+        copy.ensure_container()
+        threads = self.store_conf.swift_store_thread_pool_size
+        return self._fill(copy, lambda: copy.copy(plan, threads, progress), original.size)
+
+    def original(self, location: Location) -> Original | None:
+        """Return an image that is to be copied; None where its bytes cannot be named in ranges.
+
+        :param location: where it is
+        :raises NotFound: it is not there
+        """
+        place = cast("StoreLocation", location.store_location)
+        client = self._client(place, None)
+        container, obj = str(place.container), str(place.obj)
+        found = find(client, container, obj, _("Looking for image %s") % obj, client.patience())
+        pieces = [piece for piece, _begin, _length in found.parts(0, found.size, found.size)]
+        if len(pieces) != 1:
+            return None
+        etag = None if found.in_segments else pieces[0].etag or None
+        return Original(client.account.url, container, obj, found.size, etag)
 
     # -- accounts
 
