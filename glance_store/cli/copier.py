@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from glance_store import exceptions, location
@@ -56,11 +56,13 @@ class Target:
 
     :param opened: the stores
     :param name: of the store
+    :param ids: of the images that are to be copied
     """
 
-    def __init__(self, opened: Stores, name: str) -> None:
+    def __init__(self, opened: Stores, name: str, ids: Collection[str]) -> None:
         self._opened = opened
         self.name = name
+        self._ids = ids
         self._lock = threading.Lock()
         self._images: dict[str, StoredImage] | None = None
 
@@ -78,10 +80,15 @@ class Target:
         return (self._images or {}).get(image_id)
 
     def _list(self) -> Iterator[tuple[str, StoredImage]]:
-        # Drivers need not be able to list: then the upload finds out that the id is taken.
-        with contextlib.suppress(exceptions.UnsupportedBackend):
+        # Drivers need not be able to list: then the upload finds out that the id is taken. And a
+        # bucket or a container may not be there before the first image.
+        with contextlib.suppress(exceptions.UnsupportedBackend, exceptions.NotFound):
             for image in self._opened.images(self.name):
-                if image.state == COMPLETE and image.uri is not None:
+                if (
+                    image.image_id in self._ids
+                    and image.state == COMPLETE
+                    and image.uri is not None
+                ):
                     yield image.image_id, image
 
 

@@ -74,18 +74,20 @@ def copy(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """Copy images to a store."""
     _check(args)
     records = expected.read(args.expect) if args.expect else None
-    wanted = list(_named(args, opened, records) if args.uris else _all(args, opened, records))
-    target = Target(opened, args.to)
+    found = _named(args, opened, records) if args.uris else _all(args, opened, records)
+    # Records may have several locations of an image.
+    wanted = {record.id: record for record in found}
+    target = Target(opened, args.to, wanted.keys())
     state = StateFile(args.state_file)
     made = Copier(opened, args.from_store, target, state, args.verify, args.read)
     report = _Report(output)
     if args.dry_run:
-        for record in wanted:
+        for record in wanted.values():
             report.add(made.plan(record))
     else:
         if not args.uris:
             target.look()
-        _run(args, made, wanted, report, output)
+        _run(args, made, list(wanted.values()), report, output)
     report.end()
     return FAILED if report.counts[copier.FAILED] else OK
 
@@ -206,7 +208,7 @@ class _Report:
         if outcome.state in (copier.COPIED, copier.PLANNED):
             self._bytes += outcome.size or 0
         if self._output.as_json:
-            self._output.write(json.dumps(outcome._asdict()))
+            self._write(json.dumps(outcome._asdict()))
             return
         line = f"{outcome.state:<8}  {outcome.id}  "
         if outcome.state == copier.FAILED:
@@ -215,7 +217,12 @@ class _Report:
             line += f"{outcome.location} -> {outcome.new_location}"
         else:
             line += outcome.location
+        self._write(line)
+
+    def _write(self, line: str) -> None:
         self._output.write(line)
+        # Should the process be killed, what it has done is known.
+        self._output.flush()
 
     def end(self) -> None:
         """Print the sum."""

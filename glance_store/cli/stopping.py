@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from glance_store.cli.output import Progress
 from glance_store.cli.verification import closing
+
+LOG = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
@@ -30,8 +33,12 @@ class Stop:
             self._is_set = True
             sources = list(self._sources)
         for source in sources:
-            with closing(source):
-                pass
+            try:
+                with closing(source):
+                    pass
+            except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way;
+                # its transfer ends with the next chunk.
+                LOG.debug("A source cannot be closed: %s", exc)
 
     def check(self) -> None:
         """Raise StoppedError if the transfers are to end."""
