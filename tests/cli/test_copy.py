@@ -16,7 +16,7 @@ from glance_store.cli.main import main
 from tests.services.http_server import File, WebServer, cutting
 from tests.waiting import until
 
-from .command import MIB, one_line_error
+from .command import MIB, Result, one_line_error
 from .test_check import as_lines, record
 
 
@@ -31,6 +31,22 @@ def stocked(small, tmp_path):
         (folder / f"image-{number}").write_bytes(data)
         made.append(record(f"file://{folder}/image-{number}", f"image-{number}", data))
     return made
+
+
+@pytest.fixture
+def inside(config, capfd, tmp_path):
+    """The command within this process, which takes no time to begin; records go to --expect."""
+
+    def run(*words, records=None):
+        if records is not None:
+            (tmp_path / "records").write_bytes(as_lines(records))
+            words = (*words, f"--expect={tmp_path}/records")
+        capfd.readouterr()
+        code = main([f"--config-file={config}", *map(str, words)])
+        out, err = capfd.readouterr()
+        return Result(code, out.encode(), err)
+
+    return run
 
 
 def copied(result):
@@ -82,19 +98,19 @@ def test_locations(command, stocked, tmp_path):
     assert cheap.items() <= content(tmp_path / "fast").items()
 
 
-def test_a_whole_store(command, stocked, tmp_path):
+def test_a_whole_store(inside, stocked, tmp_path):
     """What is there already is not copied again, and a dry run copies nothing."""
     words = ("copy", "--from-store=fast", "--to=cheap", "--json", "--parallel=3")
     (tmp_path / "fast" / ".glance_store-0123456789abcdef.partial").write_bytes(b"half")
-    planned = command(*words, "--dry-run")
+    planned = inside(*words, "--dry-run")
     assert set(states(planned).values()) == {"planned"}
     assert content(tmp_path / "cheap") == {}
-    assert command("copy", stocked[0]["location"], "--to=cheap").code == 0
+    assert inside("copy", stocked[0]["location"], "--to=cheap").code == 0
     wanted = {one["id"]: "copied" for one in stocked}
-    result = command(*words)
+    result = inside(*words)
     assert result.code == 0
     assert states(result) == {**wanted, "image-0": "present"}
-    again = command(*words)
+    again = inside(*words)
     assert (again.code, set(states(again).values())) == (0, {"present"})
     assert copied(again)["image-1"]["new_location"] == f"file://{tmp_path}/cheap/image-1"
     assert len(content(tmp_path / "cheap")) == 5
@@ -109,7 +125,7 @@ def test_without_identifiers(single, small, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["--read", "--verify"])
-def test_records(command, stocked, tmp_path, way):
+def test_records(inside, stocked, tmp_path, way):
     """What has none is not copied; one that is not right stops none of the others."""
     damaged = tmp_path / "fast" / "image-1"
     damaged.write_bytes(b"x" * damaged.stat().st_size)
@@ -117,9 +133,9 @@ def test_records(command, stocked, tmp_path, way):
     (tmp_path / "fast" / "image-3").write_bytes(b"short")
     foreign = [record("rbd://pool/none", "a", b""), record("enc0ded", "b", b"")]
     foreign.append(record(f"file://{tmp_path}/cheap/other", "c", b""))
-    data = as_lines([*stocked[:4], *foreign])
-    words = ("copy", "--from-store=fast", "--to=cheap", "--expect=-", "--json", way)
-    result = command(*words, data=data)
+    data = [*stocked[:4], *foreign]
+    words = ("copy", "--from-store=fast", "--to=cheap", "--json", way)
+    result = inside(*words, records=data)
     assert result.code == 1
     lines = copied(result)
     assert {name: one["state"] for name, one in lines.items()} == {
@@ -134,12 +150,12 @@ def test_records(command, stocked, tmp_path, way):
     assert list(content(tmp_path / "cheap")) == ["image-0"]
     # Under the form of an early release.
     old = dict(stocked[4], location=stocked[4]["location"].replace("file:", "filesystem:"))
-    assert states(command(*words, data=as_lines([old]))) == {"image-4": "copied"}
-    missing = command("copy", old["location"], "--to=cheap", "--expect=-", data=data)
+    assert states(inside(*words, records=[old])) == {"image-4": "copied"}
+    missing = inside("copy", old["location"], "--to=cheap", records=data)
     assert "has no record of" in one_line_error(missing)
 
 
-def test_nothing_is_overwritten(command, stocked, tmp_path):
+def test_nothing_is_overwritten(inside, stocked, tmp_path):
     """Another image of the id stays as it is; whether it is another, size and digests tell."""
     (tmp_path / "cheap").mkdir()
     shorter, other = (tmp_path / "cheap" / f"image-{number}" for number in (0, 1))
@@ -150,10 +166,10 @@ def test_nothing_is_overwritten(command, stocked, tmp_path):
     words = ("copy", *uris, "--to=cheap", "--json")
     by_size = {"image-0": "failed", "image-1": "present", "image-2": "present"}
     by_hash = {**by_size, "image-1": "failed"}
-    assert states(command(*words)) == by_size
-    assert states(command(*words, "--dry-run")) == by_size
-    assert states(command(*words, "--verify")) == by_hash
-    result = command(*words, "--expect=-", data=as_lines(stocked))
+    assert states(inside(*words)) == by_size
+    assert states(inside(*words, "--dry-run")) == by_size
+    assert states(inside(*words, "--verify")) == by_hash
+    result = inside(*words, records=stocked)
     assert (result.code, states(result)) == (1, by_hash)
     assert copied(result)["image-2"]["verified"] == "hash"
     text = "the store cheap has another image of this id"
@@ -163,20 +179,20 @@ def test_nothing_is_overwritten(command, stocked, tmp_path):
     assert set(other.read_bytes()) == {ord("x")}
 
 
-def test_what_is_noted_is_not_read_again(command, stocked, tmp_path):
+def test_what_is_noted_is_not_read_again(inside, stocked, tmp_path):
     state = tmp_path / "state"
-    words = ("copy", "--from-store=fast", "--to=cheap", "--expect=-", f"--state-file={state}")
-    assert command(*words, data=as_lines(stocked)).code == 0
+    words = ("copy", "--from-store=fast", "--to=cheap", f"--state-file={state}")
+    assert inside(*words, records=stocked).code == 0
     # The kernel has copied them; now they are read.
     assert not state.exists()
-    assert command(*words, data=as_lines(stocked)).code == 0
+    assert inside(*words, records=stocked).code == 0
     assert len(state.read_text().splitlines()) == 5
     (tmp_path / "cheap" / "image-0").write_bytes(b"x" * stocked[0]["size"])
-    assert command(*words, data=as_lines(stocked)).code == 0
+    assert inside(*words, records=stocked).code == 0
     assert len(state.read_text().splitlines()) == 5
     # A record that says something else is another matter.
     changed = dict(stocked[0], checksum="0" * 32)
-    assert command(*words, data=as_lines([changed])).code == 1
+    assert inside(*words, records=[changed]).code == 1
     assert "file:" not in state.read_text()
 
 
@@ -213,16 +229,16 @@ def test_lines_stand_beside_the_bar(command, disk, tmp_path):
         (["http://host/image", "--to=cheap"], "No store that is loaded serves"),
     ],
 )
-def test_arguments_that_are_refused(command, words, says):
-    result = command("copy", *words)
+def test_arguments_that_are_refused(inside, words, says):
+    result = inside("copy", *words)
     assert says in one_line_error(result)
     assert result.code == 2
 
 
-def test_a_target_that_takes_nothing(command, stocked, config):
+def test_a_target_that_takes_nothing(inside, stocked, config):
     """Each image is reported."""
     config.write_text(config.read_text().replace("cheap:file", "cheap:http"))
-    result = command("copy", "--from-store=fast", "--to=cheap", "--json")
+    result = inside("copy", "--from-store=fast", "--to=cheap", "--json")
     assert result.code == 1
     assert set(states(result).values()) == {"failed"}
     assert len(states(result)) == 5
