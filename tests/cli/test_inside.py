@@ -12,15 +12,17 @@ import signal
 import stat
 import sys
 import threading
+import time
 
 import pytest
 from oslo_config import cfg
 
 from glance_store import exceptions
 from glance_store._drivers.filesystem import Store
-from glance_store.cli import commands, errors, files, output, stores
+from glance_store.cli import commands, errors, files, output
 from glance_store.cli import config as config_module
 from glance_store.cli.main import main
+from glance_store.health import Probe
 
 from .command import terminal
 
@@ -352,4 +354,6 @@ def test_a_store_that_can_do_nothing():
         def is_capable(self, *_capabilities):
             return False
 
-    assert stores._health(Unusable()) == (False, "unusable: no library")
+    health, room = Probe(Unusable()).result(time.monotonic() + 60, 60)
+    assert health[:2] == (False, "unusable: no library")
+    assert set(room) == {None}

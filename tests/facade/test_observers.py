@@ -19,7 +19,7 @@ import prometheus_client.multiprocess
 import pytest
 
 import glance_store
-from glance_store import exceptions, loading, observers
+from glance_store import exceptions, loading, observers, store_options
 from glance_store.observers.profiler import ProfilerObserver
 from glance_store.observers.prometheus import PrometheusObserver
 
@@ -196,7 +196,8 @@ def test_one_that_is_unregistered_hears_the_end_of_what_it_heard_begin(uri, reco
 # -- the option
 
 
-def test_the_option_enables_observers(create_multi, monkeypatch, caplog):
+def test_the_option_enables_observers(create_multi, conf, monkeypatch, caplog):
+    conf.register_opt(store_options.OBSERVERS_OPT, group="glance_store")
     monkeypatch.setattr(loading, "_OBSERVERS", {})
     registry = prometheus_client.CollectorRegistry()
     monkeypatch.setattr(prometheus_client, "REGISTRY", registry)
