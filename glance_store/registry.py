@@ -224,11 +224,12 @@ def _mistakes(
         opts = [*loading.options_of(plugin), *sharing.OPTIONS]
         groups.append(store_options.SHARED_CONF_GROUP)
         store_options.register_each(conf, opts, store_options.SHARED_CONF_GROUP)
-        _fill_gaps(conf, opts, store_options.SHARED_CONF_GROUP)
-    opts = [*opts, *store_options.MULTI_BACKEND_OPTIONS]
-    store_options.register_each(conf, opts, identifier)
+    every = [*opts, *store_options.MULTI_BACKEND_OPTIONS]
+    store_options.register_each(conf, every, identifier)
+    # In the group before the last one, nothing means that the last one counts.
+    _fill_gaps(conf, opts, groups[-1])
     _fill_gaps(conf, store_options.MULTI_BACKEND_OPTIONS, identifier)
-    return store_options.mistakes(conf, opts, groups)
+    return store_options.mistakes(conf, every, groups)
 
 
 def _fill_gaps(conf: cfg.ConfigOpts, opts: Sequence[cfg.Opt], group: str) -> None:

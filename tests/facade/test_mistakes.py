@@ -244,6 +244,24 @@ def test_empty_value_is_that_of_an_option_that_is_not_set(service, caplog, tmp_p
     assert b"".join(glance_store.get(url, "good")[0]) == DATA
 
 
+def test_empty_value_in_a_reserved_store(tmp_path):
+    path = tmp_path / "service.conf"
+    path.write_text(
+        "[DEFAULT]\nenabled_backends = good:file\n"
+        f"[good]\nfilesystem_store_datadir = {tmp_path}/good\n"
+        "[backend_defaults]\nfilesystem_store_chunk_size = 1048576\n"
+        f"[own]\nfilesystem_store_datadir = {tmp_path}/own\nweight =\n{EMPTY}"
+    )
+    conf = cfg.ConfigOpts()
+    conf.register_opt(cfg.DictOpt("enabled_backends"))
+    conf([], default_config_files=[str(path)], default_config_dirs=[])
+    glance_store.register_store_opts(conf, {"own": "file"})
+    glance_store.create_multi_stores(conf, {"own": "file"})
+    chunks = {name: store.chunk_size for name, _driver, store in registry.stores()}
+    assert chunks == {"good": 1048576, "own": 65536}
+    assert glance_store.get_store_weight("own") == 0
+
+
 def test_empty_value_in_single_store_mode(caplog, tmp_path):
     path = tmp_path / "service.conf"
     empty = f"{EMPTY}filesystem_store_file_perm =\nhttp_store_read_timeout =\n"
