@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import stat
@@ -24,6 +25,8 @@ from glance_store.inventory import (
     StoredImage,
 )
 from glance_store.transfer.threads import Calls
+
+LOG = logging.getLogger(__name__)
 
 # Files looked at in one call, which has a time limit.
 _PAGE = 500
@@ -62,6 +65,12 @@ def _entry(entry: os.DirEntry[str], directory: DataDir) -> StoredImage | None:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        if exc.errno in syscalls.LOST:
+            raise
+        # A broken one does not hide the others.
+        LOG.warning("%s cannot be looked at: %s", directory.file(entry.name), exc.strerror)
+        return StoredImage(entry.name, None, None, FOREIGN)
     regular = stat.S_ISREG(status.st_mode)
     state = COMPLETE if regular and not entry.name.startswith(".") else FOREIGN
     if regular and _PARTIAL.fullmatch(entry.name):
@@ -105,6 +114,11 @@ def _is_left(path: str, older_than: float) -> bool:
     try:
         file = _opened(path)
     except FileNotFoundError:
+        return False
+    except OSError as exc:
+        if exc.errno in syscalls.LOST:
+            raise
+        LOG.warning("Whether %s is being written cannot be found out: %s", path, exc.strerror)
         return False
     try:
         return _is_old(file, older_than) and not syscalls.is_held(file)

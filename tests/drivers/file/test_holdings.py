@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store._drivers.filesystem import Store
+from glance_store._drivers.filesystem import Store, holdings
 from glance_store.inventory import COMPLETE, FOREIGN
 
 ANY_AGE = -60.0
@@ -123,3 +124,50 @@ def test_a_directory_that_has_gone(folder: Path) -> None:
     with pytest.raises((OSError, exceptions.GlanceStoreException)):
         list(store.images())
     assert store.capacity() is None
+
+
+def test_what_cannot_be_looked_at_does_not_hide_the_rest(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(folder)
+    directory = store._datadirs.all[0]
+    for name in ("image", "broken"):
+        (folder / name).write_bytes(b"data")
+    codes = iter([errno.EIO, errno.ESTALE])
+
+    class Entry:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def stat(self, follow_symlinks: bool) -> os.stat_result:
+            if self.name == "broken":
+                code = next(codes)
+                raise OSError(code, os.strerror(code))
+            return os.stat(folder / self.name, follow_symlinks=follow_symlinks)
+
+    def look() -> list[tuple[str, str]]:
+        found = [holdings._entry(Entry(name), directory) for name in ("broken", "image")]
+        return [(image.image_id, image.state) for image in found if image is not None]
+
+    assert look() == [("broken", FOREIGN), ("image", COMPLETE)]
+    assert f"{folder}/broken cannot be looked at: Input/output error" in caplog.text
+    with pytest.raises(OSError, match="Stale"):
+        look()
+
+
+def test_leftovers_that_cannot_be_opened_do_not_hide_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(folder)
+    for number in range(2):
+        (folder / f".glance_store-{number:016x}.partial").write_bytes(b"data")
+    opened = holdings._opened
+
+    def refuse(path: str) -> int:
+        if path.endswith("0.partial"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path)
+
+    monkeypatch.setattr(holdings, "_opened", refuse)
+    assert [left.name[-9:] for left in store.leftovers(ANY_AGE)] == ["1.partial"]
+    assert "0.partial is being written cannot be found out: Permission denied" in caplog.text
