@@ -371,6 +371,8 @@ def _open_path(path: str, force: bool) -> Any:
     # What a symbolic link points to is replaced, not the link.
     target = os.path.realpath(path)
     mode = os.stat(target).st_mode if os.path.lexists(target) else None
+    if path.endswith("/") and (mode is None or not stat.S_ISDIR(mode)):
+        raise UsageError(f"{path} is not a directory")
     if mode is None or stat.S_ISREG(mode):
         return _open_file(target, force, mode)
     if stat.S_ISDIR(mode):

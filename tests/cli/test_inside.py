@@ -291,6 +291,17 @@ def test_data_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_name_with_a_slash_at_its_end_is_that_of_a_directory(tmp_path):
+    (tmp_path / "file").write_bytes(b"data")
+    for name, words in (("", "name a file in it"), ("none/", "not a dir"), ("file/", "not a dir")):
+        with (
+            pytest.raises(errors.UsageError, match=words),
+            files.open_destination(f"{tmp_path}/{name}", force=True),
+        ):
+            pass
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_a_named_pipe_is_written_in_place(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
