@@ -68,10 +68,11 @@ class _Objects:
         self._open.pop(id(native), None)
 
     def forget(self) -> None:
-        """Never touch again, in a forked process, what belongs to the parent.
+        """Never touch again what is open: in a forked process, and when the process ends.
 
-        The threads of Ceph's libraries are not there: to close an object would wait for them for
-        ever, and that is what the bindings do when an object is collected. So it never is.
+        In a child the threads of Ceph's libraries are not there, and to close an object would wait
+        for them for ever; at the end calls may be using it. But to close it is what the bindings do
+        when an object is collected. So it never is.
         """
         for native in list(self._open.values()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))

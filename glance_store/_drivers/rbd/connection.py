@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection of a store to its cluster: one for all operations, made when first needed."""
+"""A connection to a cluster, which many operations share, and its use by one of them."""
 
 from __future__ import annotations
 
-import atexit
-import errno
 import logging
 import os
 import threading
-import weakref
+import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors
-from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# Seconds that the end of the process waits for a connection to be shut down.
-_LAST_WAIT = 5.0
+# Results of calls that are kept: so many are never made in the moment in which it matters.
+_KEPT = 1000
+# Threads that shut connections down.
+_ENDING: set[threading.Thread] = set()
+
+os.register_at_fork(after_in_child=_ENDING.clear)
 
 
 class Settings(NamedTuple):
@@ -41,6 +42,14 @@ class Settings(NamedTuple):
         return options
 
 
+class Opened(Protocol):
+    """Something that is open by way of a connection."""
+
+    def close_quietly(self) -> None:
+        """Close it as soon as no call uses it."""
+        ...
+
+
 class Connection:
     """A connected client of a cluster, and its pools. Shared by threads.
 
@@ -54,6 +63,8 @@ class Connection:
         # Reentrant: the collector may retire the connection in a thread that holds the lock.
         self._lock = threading.RLock()
         self._pools: dict[tuple[int, str], Any] = {}  # by id and namespace
+        self._opened: set[Opened] = set()
+        self._kept: deque[Any] = deque(maxlen=_KEPT)
         self._users = 0
         self._retired = False
         self.lost = False
@@ -106,6 +117,31 @@ class Connection:
             self._users -= 1
         self._end_unless_used()
 
+    def hold(self, opened: Opened) -> None:
+        """Count in what an operation has opened, which may have to outlast it.
+
+        :param opened: released with `release`
+        """
+        with self._lock:
+            self._users += 1
+            self._opened.add(opened)
+
+    def release(self, opened: Opened) -> None:
+        """Count out what is closed.
+
+        :param opened: as given to `hold`
+        """
+        self._opened.discard(opened)
+        self.give_back()
+
+    def keep(self, native: Any) -> None:
+        """Keep what a call has returned until nothing can come from the cluster any more.
+
+        :param native: object of the bindings that the library may write to after its call has ended
+            (https://tracker.ceph.com/issues/73907)
+        """
+        self._kept.append(native)
+
     def pool_id(self, name: str, latest: bool = True) -> int | None:
         """Return the id of the pool that has a name now, None where there is none.
 
@@ -145,8 +181,8 @@ class Connection:
             if self._users or self._ended or not self._retired or self._process != os.getpid():
                 return
             self._ended = True
-        # In a thread of its own: with the cluster out of reach it may take its time.
-        threading.Thread(target=self._shut_down, name="glance_store-rbd-end", daemon=True).start()
+        if not _start_to_end(self._shut_down) and not self.lost:
+            self._shut_down()
 
     def _shut_down(self) -> None:
         try:
@@ -156,20 +192,62 @@ class Connection:
             self._pools.clear()
             self.native.shutdown()
             bindings.OBJECTS.closed(self.native)
+            self._kept.clear()
         except Exception as exc:
             if not errors.is_native(exc):
                 raise
             LOG.warning("A connection to a Ceph cluster could not be shut down: %s", exc)
 
     def end(self) -> None:
-        """Shut the connection down at the end of the process, if nobody uses it."""
+        """Begin to shut the connection down at the end of the process.
+
+        What was left open is closed first, as far as no call uses it: so nobody has to wait until
+        the cluster notices that its client is gone.
+        """
+        if self._process != os.getpid():
+            return
         with self._lock:
-            if self._users or self._ended or self._process != os.getpid():
-                return
-            self._retired = self._ended = True
-        thread = threading.Thread(target=self._shut_down, name="glance_store-rbd-end", daemon=True)
+            self._retired = True
+        if self._opened:
+            _start_to_end(self._close_all)
+        self._end_unless_used()
+
+    def _close_all(self) -> None:
+        for opened in list(self._opened):
+            opened.close_quietly()
+
+
+def _start_to_end(work: Callable[[], object]) -> bool:
+    """Do something that ends a connection, on a thread: a lost cluster may take its time.
+
+    :returns: False when there is no thread: Python 3.12 starts none when the interpreter ends
+    """
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            _ENDING.discard(thread)
+
+    thread = threading.Thread(target=run, name="glance_store-rbd-end", daemon=True)
+    _ENDING.add(thread)
+    try:
         thread.start()
-        thread.join(_LAST_WAIT)
+    except RuntimeError:
+        _ENDING.discard(thread)
+        return False
+    return True
+
+
+def wait_for_ends(seconds: float) -> None:
+    """Wait until the connections that end have ended.
+
+    :param seconds: how long at most
+    """
+    deadline = time.monotonic() + seconds
+    # One that closes images may be followed by one that closes their connection.
+    while (threads := list(_ENDING)) and (left := deadline - time.monotonic()) > 0:
+        threads[0].join(left)
 
 
 class Lease:
@@ -223,151 +301,3 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Slot:
-    """The connection of one process, and the lock that makes threads wait while it is made."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.connection: Connection | None = None
-        self.attempts = 0  # that have failed
-        self.failure: tuple[str, int | None] | None = None  # of the last of them: reason, number
-
-
-class Cluster:
-    """The cluster of a store.
-
-    :param settings: returns how to connect; when that changes, so does the connection
-    :param failure: makes the error for a cluster that cannot be connected to out of the reason and
-        the error number
-    """
-
-    def __init__(
-        self,
-        settings: Callable[[], Settings],
-        failure: Callable[[str, int | None], Exception],
-    ) -> None:
-        self._settings = settings
-        self._failure = failure
-        # No lock for all processes: one that is held during a fork stays locked in the child.
-        self._slots: dict[int, _Slot] = {}
-        _CLUSTERS.add(self)
-        # The connection of a store that is thrown away: it has some 25 threads. The end of the
-        # process has a way of its own.
-        weakref.finalize(self, _retire, self._slots).atexit = False
-
-    def lease(self, pool: str, namespace: str = "", latest: bool = False) -> Lease:
-        """Return the use of a pool.
-
-        :param pool: its name
-        :param namespace: in the pool, empty for the default one
-        :param latest: ask the monitors which pool has this name now
-        :raises BackendException: the cluster cannot be reached (the class is that of `failure`)
-        :raises UnknownPool: there is no such pool
-        """
-        connection = self._connected()
-        try:
-            with errors.translated(_("Opening pool %s") % pool, connection, pool):
-                pool_id = connection.pool_id(pool, latest)
-                if pool_id is not None:
-                    return Lease(connection, pool, pool_id, namespace)
-            raise UnknownPool(
-                _(
-                    "The Ceph cluster has no pool %(pool)s: create it, or set the option "
-                    "rbd_store_pool to the right one"
-                ),
-                pool=pool,
-            )
-        except BaseException:
-            connection.give_back()
-            raise
-
-    def borrow(self) -> Connection:
-        """Return the connection, counted in; the caller gives it back.
-
-        :raises BackendException: the cluster cannot be reached (the class is that of `failure`)
-        """
-        return self._connected()
-
-    def _connected(self) -> Connection:
-        slot = self._slots.setdefault(os.getpid(), _Slot())
-        settings = self._settings()
-        while True:
-            seen = slot.attempts
-            with slot.lock:
-                connection = slot.connection
-                if connection is not None and connection.settings != settings:
-                    connection.retire()
-                if connection is None or connection.retired:
-                    connection = slot.connection = self._connect(slot, settings, seen)
-            if connection.take():
-                return connection
-
-    def _connect(self, slot: _Slot, settings: Settings, seen: int) -> Connection:
-        if slot.attempts != seen and slot.failure is not None:
-            # Somebody else has just tried in vain while this call waited: not once more as long.
-            raise self._failure(*slot.failure)
-        slot.failure = None
-        try:
-            return Connection(settings)
-        except Exception as exc:
-            if not errors.is_native(exc):
-                raise
-            slot.failure = _reason(exc, settings), errors.number_of(exc)
-            slot.attempts += 1
-            raise self._failure(*slot.failure) from exc
-
-    def forget(self) -> None:
-        """Begin anew, in a forked process: the connections are the parent's."""
-        self._slots = {}
-
-    def end(self) -> None:
-        """Shut the connection of this process down, at its end."""
-        slot = self._slots.get(os.getpid())
-        if slot is not None and slot.connection is not None:
-            slot.connection.end()
-
-
-def _retire(slots: dict[int, _Slot]) -> None:
-    slot = slots.get(os.getpid())
-    if slot is not None and slot.connection is not None:
-        slot.connection.retire()
-
-
-class UnknownPool(exceptions.NotFound):
-    """The cluster has no pool of this name."""
-
-
-def _reason(exc: Exception, settings: Settings) -> str:
-    number = errors.number_of(exc)
-    where = settings.conf_file or "ceph.conf at its usual places"
-    user = settings.user or "of the default"
-    if number == errno.ETIMEDOUT:
-        hint = "its monitors do not answer in the time of the option rados_connect_timeout"
-    elif number in (errno.EACCES, errno.EPERM):
-        hint = f"it refuses the Ceph user {user}: see rbd_store_user and its keyring"
-    elif number == errno.ENOENT:
-        hint = f"a file is missing: {where} (option rbd_store_ceph_conf), or the keyring in it"
-    else:
-        hint = f"see {where} (option rbd_store_ceph_conf) and the user {user} (rbd_store_user)"
-    return f"the Ceph cluster cannot be used: {exc}: {hint}"
-
-
-_CLUSTERS: weakref.WeakSet[Cluster] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # Not only because of the new process id, which may have been that of an ancestor.
-    for cluster in list(_CLUSTERS):
-        cluster.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-@atexit.register
-def _at_exit() -> None:
-    # Else the connections end with the interpreter, at a time when a wait cannot be bounded.
-    for cluster in list(_CLUSTERS):
-        cluster.end()

@@ -63,10 +63,19 @@ def _check_removable(lease: Lease, image: OpenImage, snapshot: str | None) -> No
         )
     if image.native.features() & bindings.FEATURE_MIGRATING:
         raise _in_use(image.name, _("it is being migrated: see 'rbd migration' and 'rbd status'"))
+    if image.is_locked():
+        # RBD would wait for the end of it.
+        raise _in_use(image.name, _("somebody has locked it: see 'rbd lock list'"))
     if group := image.group():
         raise _in_use(image.name, _("it belongs to the RBD group %s") % group)
     if watchers.living(lease, image):
-        raise _in_use(image.name, _("another client has it open for writing"))
+        raise _in_use(
+            image.name,
+            _(
+                "another client has it open for writing, or has died, and the cluster lists it "
+                "still (see 'rbd status')"
+            ),
+        )
 
 
 def _unprotect(image: OpenImage, snapshot: str) -> bool:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import threading
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers._uri import is_clean
@@ -19,6 +22,8 @@ LOG = logging.getLogger(__name__)
 
 # An image is complete when it has a snapshot of this name.
 SNAPSHOT = "snap"
+# Tag of the locks that clients of RBD take while they write, and break when their owner is dead.
+_LOCK_OF_RBD = "internal"
 # RADOS takes names of objects up to 2048 bytes, and RBD and uploads put something in front.
 _LONGEST_NAME = 1900
 
@@ -30,7 +35,7 @@ def is_possible_name(name: str) -> bool:
 
 
 class OpenImage:
-    """An image that is open.
+    """An image that is open. It stays open, and so does its connection, while a call uses it.
 
     :param lease: the pool it is in; stays the caller's
     :param name: of the image; None for one that is in the trash
@@ -53,6 +58,7 @@ class OpenImage:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
+        self._users = 1  # who has opened it, and those of `in_use`
         self.name = str(name or image_id)
         self.read_only = read_only
         action = _("Opening image %s") % self.name
@@ -66,6 +72,7 @@ class OpenImage:
                     image_id=image_id,
                 )
             )
+        lease.connection.hold(self)
         try:
             with errors.translated(action, lease.connection, self.name):
                 self.is_old = bool(self.native.old_format())
@@ -88,6 +95,11 @@ class OpenImage:
             return ""
         return str(self.native.group()["name"])
 
+    def is_locked(self) -> bool:
+        """Tell whether somebody has locked the image, other than RBD itself."""
+        lockers = self.native.list_lockers()
+        return bool(lockers) and lockers["tag"] != _LOCK_OF_RBD
+
     def has_parent(self) -> bool:
         """Tell whether the image is a clone."""
         try:
@@ -105,8 +117,28 @@ class OpenImage:
         """
         return {(entry["id"], entry["cookie"]) for entry in self.native.watchers_list()}
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Any]:
+        """Yield the object of the bindings, which stays open in the block, whoever closes it.
+
+        To close an image while a call uses it, in another thread or one that is late, is the end of
+        the process.
+
+        :raises BackendException: it is closed
+        """
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._users += 1
+        if closed:
+            raise exceptions.BackendException(_("RBD image %s is closed already") % self.name)
+        try:
+            yield self.native
+        finally:
+            self._quietly(self._let_go)
+
     def close(self) -> None:
-        """Close the image; further calls do nothing.
+        """Close the image, as soon as no call uses it; further calls do nothing.
 
         :raises Exception: of the bindings; the image is closed all the same
         """
@@ -116,10 +148,18 @@ class OpenImage:
             if self._closed:
                 return
             self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
         try:
             self.native.close()
         finally:
             bindings.OBJECTS.closed(self.native)
+            self._lease.connection.release(self)
 
     def __enter__(self) -> OpenImage:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
@@ -134,8 +174,11 @@ class OpenImage:
 
     def close_quietly(self) -> None:
         """Close the image; an error is logged. Further calls do nothing."""
+        self._quietly(self.close)
+
+    def _quietly(self, step: Callable[[], object]) -> None:
         try:
-            self.close()
+            step()
         except Exception as exc:
             if not errors.is_native(exc):
                 raise

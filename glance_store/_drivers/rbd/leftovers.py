@@ -77,7 +77,8 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
     for left in _uploads(lease, name):
         try:
             with OpenImage(lease, left) as image:
-                alive, image_id = watchers.living(lease, image), image.id
+                # A lock that nobody can take is in nobody's way, see below.
+                alive, image_id = watchers.living(lease, image, locks=False), image.id
         except exceptions.NotFound:
             # It died while it created its image: there is no more than the name of it.
             claim.check()
@@ -102,10 +103,11 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
                 raise
             # It is in nobody's way: this upload has another name.
             LOG.warning(
-                "What a dead upload has left, RBD image %s/%s, cannot be removed (%s): the Ceph "
-                "user of rbd_store_user may not take its lock away. Give it the capability "
-                "'profile rbd' for the monitors, which lets it blocklist dead clients; then: rbd "
-                "remove %s/%s",
+                "What a dead upload has left, RBD image %s/%s, cannot be removed (%s): its lock "
+                "cannot be taken away. Either the Ceph user of rbd_store_user may not do that: "
+                "give it the capability 'profile rbd' for the monitors, which lets it blocklist "
+                "dead clients. Or the cluster still lists the dead client ('rbd status'). Later: "
+                "rbd remove %s/%s",
                 lease.place,
                 left,
                 exc,

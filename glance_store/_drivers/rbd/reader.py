@@ -96,8 +96,8 @@ class RBDReader:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
-        with self._translated():
-            data: bytes = self._image.native.read(offset, length)
+        with self._translated(), self._image.in_use() as native:
+            data: bytes = native.read(offset, length)
             if self._lacks_an_object(data, offset):
                 self._check_not_deleted()
         return data
@@ -145,11 +145,11 @@ class RBDReader:
             if exists and start + length > position:
                 found.append((max(start, position), min(start + length, end)))
 
-        with self._translated():
+        with self._translated(), self._image.in_use() as native:
             # From the beginning of an object: librbd before 16.2.8 is wrong about others
             # (https://tracker.ceph.com/issues/54970).
             first = position - position % self._object_size
-            self._image.native.diff_iterate(
+            native.diff_iterate(
                 first, end - first, None, note, include_parent=False, whole_object=True
             )
             if sum(stop - start for start, stop in found) < end - position:

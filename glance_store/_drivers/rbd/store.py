@@ -13,7 +13,8 @@ from oslo_config import cfg
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.rbd import bindings, errors, holdings
-from glance_store._drivers.rbd.connection import Cluster, Connection, Lease, Settings, UnknownPool
+from glance_store._drivers.rbd.cluster import Cluster, UnknownPool
+from glance_store._drivers.rbd.connection import Connection, Lease, Settings
 from glance_store._drivers.rbd.deletion import remove_image
 from glance_store._drivers.rbd.image import SNAPSHOT, is_possible_name
 from glance_store._drivers.rbd.location import StoreLocation

@@ -17,13 +17,15 @@ from glance_store._drivers.rbd.image import OpenImage
 
 # What the object that is watched is called, with the id of the image behind.
 HEADER = "rbd_header."
+# Cookie of a lock that RBD takes by itself, with that of the watcher behind.
+_LOCK = "auto "
 # Milliseconds that a client has to answer a notification. One that is late counts as alive.
 _PATIENCE = 1000
 # Seconds by which Ceph's own time-out comes first.
 _GRACE = 10.0
 
 
-def living(lease: Lease, image: OpenImage) -> int:
+def living(lease: Lease, image: OpenImage, locks: bool = True) -> int:
     """Return how many clients have an image open for writing, besides `image` itself.
 
     One that has died counts until the cluster has noticed it, which takes up to 30 seconds, but not
@@ -31,6 +33,8 @@ def living(lease: Lease, image: OpenImage) -> int:
 
     :param lease: the pool of the image
     :param image: the image
+    :param locks: count one that is dead for sure, but whose lock of RBD nobody can take: who wants
+        to change the image would wait for it
     """
     own = 0 if image.read_only else 1
     before = image.watchers()
@@ -41,7 +45,9 @@ def living(lease: Lease, image: OpenImage) -> int:
         return len(before) - own
     # Who has come meanwhile has not been asked, who has gone need not answer.
     now = image.watchers()
-    stale = {key for key in (before & now) - answered if not _has_lock(image, key[0])}
+    stale = (before & now) - answered
+    if locks:
+        stale = {key for key in stale if not _has_lock(image, *key)}
     return max(len(now) - len(stale) - own, 0)
 
 
@@ -61,7 +67,8 @@ def _answered(lease: Lease, header: str) -> set[tuple[int, int]] | None:
         done.set()
 
     # To clients of RBD an empty message means to look at the header again, which does no harm.
-    notify(header, finish, "", _PATIENCE)
+    # The library may write to what it returns after the answer has come.
+    lease.connection.keep(notify(header, finish, "", _PATIENCE))
     if not done.wait(_PATIENCE / 1000 + _GRACE):
         return None
     code, answers, late = results[0]
@@ -70,7 +77,11 @@ def _answered(lease: Lease, header: str) -> set[tuple[int, int]] | None:
     return {(client, cookie) for client, cookie, _message in answers}
 
 
-def _has_lock(image: OpenImage, client: int) -> bool:
-    """Tell whether RBD's lock is held by a client: nobody gets it as long as its entry is there."""
+def _has_lock(image: OpenImage, client: int, cookie: int) -> bool:
+    """Tell whether a watcher holds RBD's lock: nobody gets it as long as its entry is there.
+
+    A client may have several entries, as while it gives an image its name. Its lock belongs to one.
+    """
     lockers = image.native.list_lockers()
-    return bool(lockers) and f"client.{client}" in {entry[0] for entry in lockers["lockers"]}
+    owner = (f"client.{client}", f"{_LOCK}{cookie}")
+    return bool(lockers) and owner in {entry[:2] for entry in lockers["lockers"]}

@@ -204,16 +204,20 @@ class RBDWriter:
                 data_pool=self._settings.data_pool,
             )
         except Exception as exc:
-            if errors.number_of(exc) != errno.EINVAL:
+            if errors.number_of(exc) not in (errno.EINVAL, errno.ENOSYS):
                 raise
+            data_pool = self._settings.data_pool
+            pools = f"{self._lease.pool}, {data_pool}" if data_pool else self._lease.pool
             raise exceptions.BadStoreConfiguration(
                 store_name="rbd",
                 reason=_(
-                    "the Ceph cluster makes no image with the features %(features)d: see "
-                    "rbd_default_features in its configuration file, of which some need others "
-                    "(%(cause)s)"
+                    "the Ceph cluster makes no image with the features %(features)d in pool "
+                    "%(pools)s (%(cause)s): see rbd_default_features in its configuration file, of "
+                    "which some need others. A pool for data that is erasure-coded must allow "
+                    "overwrites (allow_ec_overwrites), and one that has snapshots of its own "
+                    "('rados lssnap') cannot have images"
                 )
-                % {"features": features, "cause": exc},
+                % {"features": features, "pools": pools, "cause": exc},
             ) from exc
 
     def write(self, offset: int, block: memoryview) -> None:
@@ -285,11 +289,14 @@ class RBDWriter:
             raise
 
     def _run(self, action: str, call: Callable[[], _T]) -> _T:
+        def use() -> _T:
+            # A call that is late outlasts the upload.
+            with self._image.in_use():
+                return call()
+
         try:
             with self._translated(action):
-                return errors.bounded(
-                    self._calls, call, action % self._name, self._lease.connection
-                )
+                return errors.bounded(self._calls, use, action % self._name, self._lease.connection)
         except (exceptions.TimeoutError, errors.NotAvailable):
             self._lost = True
             raise

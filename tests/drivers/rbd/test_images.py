@@ -275,6 +275,21 @@ def test_image_that_is_open_elsewhere_stays(bed: Bed) -> None:
     delete(store, uri)
 
 
+def test_image_that_somebody_has_locked_stays(bed: Bed) -> None:
+    """RBD itself would wait for the end of the lock, which nobody may ever take away."""
+    store = bed.store()
+    uri = add(store, DATA)
+    image_id = uri.split("/")[-2]
+    with bed.image(image_id, read_only=False) as image:
+        image.lock_exclusive("mine")
+    with pytest.raises(exceptions.InUseByStore, match="rbd lock list"):
+        delete(store, uri)
+    assert read(store, uri) == DATA
+    with bed.image(image_id, read_only=False) as image:
+        image.unlock("mine")
+    delete(store, uri)
+
+
 def test_r137_snapshot_that_is_not_protected_any_more(bed: Bed) -> None:
     store = bed.store()
     uri = add(store, DATA)

@@ -18,7 +18,7 @@ import pytest
 from glance_store import exceptions
 from glance_store._drivers.rbd.image import OpenImage
 from glance_store._drivers.rbd.leftovers import new_name
-from glance_store._drivers.rbd.watchers import living
+from glance_store._drivers.rbd.watchers import _has_lock, living
 from tests.drivers.rbd.conftest import MIB, Bed, add, delete, new_id, read
 
 if TYPE_CHECKING:
@@ -235,16 +235,37 @@ def test_deleted_image_whose_data_others_need_goes_to_the_trash(
 
 
 @pytest.mark.usefixtures("short_watch")
-def test_lock_of_a_client_whose_death_nobody_noticed(bed: Bed, watchers: Watchers) -> None:
-    """Nobody gets the lock of RBD before the OSD has forgotten its holder: nothing must wait."""
+def test_client_that_died_while_it_opened_an_image_once_more(bed: Bed, watchers: Watchers) -> None:
+    """As an upload does to give its image the name: it has RBD's lock by its first opening."""
+    uri = add(bed.store(), DATA)
+    complete = uri.split("/")[-2]
     image_id = new_id()
     left = new_name(image_id)
     bed.create(left, DATA)
-    watchers.leave_stale(left, LOCK_AND_WATCH)
-    with pytest.raises(exceptions.Duplicate, match="being uploaded"):
-        add(bed.store(), DATA, image_id)
-    with pytest.raises(exceptions.InUseByStore, match="open for writing"):
-        delete(bed.store(), f"rbd://{left}")
+    for name in (left, complete):
+        watchers.leave_stale(name, LOCK_AND_WATCH)
+    other = add(bed.store(), DATA[::-1], image_id)
+    assert read(bed.store(), other) == DATA[::-1]
+    delete(bed.store(), uri)
+    assert remains(bed) == ([image_id], [])
+
+
+def test_lock_of_rbd(bed: Bed) -> None:
+    """It names the watcher that has it."""
+    import rbd
+
+    image_id = new_id()
+    bed.create(image_id, DATA)
+    with (
+        bed.store()._cluster.lease(bed.ceph.pool) as lease,
+        bed.image(image_id, read_only=False) as owner,
+    ):
+        for held in (False, True):
+            if held:
+                owner.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+            with OpenImage(lease, image_id) as image:
+                (watcher,) = image.watchers()
+                assert _has_lock(image, *watcher) is held
 
 
 def test_bindings_that_cannot_ask(bed: Bed) -> None:
