@@ -169,12 +169,18 @@ class Clients:
 
     def _endpoint(self, template: str, values: dict[str, Any]) -> str:
         try:
-            return template % values
+            url = template % _Values(values)
         except (KeyError, TypeError, ValueError) as exc:
             raise self._misconfigured(
                 _("cinder_endpoint_template is %(template)s, of which %(what)s is unknown")
                 % {"template": template, "what": exc}
             ) from exc
+        if not url.startswith(("http://", "https://")):
+            raise self._misconfigured(
+                _("cinder_endpoint_template is %s, which does not begin with http:// or https://")
+                % template
+            )
+        return url
 
     def _own_values(self, context: Any) -> dict[str, Any]:
         """Return what a template may name: the project is that of the store's credentials."""
@@ -336,6 +342,8 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
     def attempt() -> _T:
         try:
             return function()
+        except errors.GARBLED as exc:
+            raise errors.translate(exc, action, settings.request_timeout) from exc
         except Exception as exc:
             if seconds := getattr(_ASKED, "seconds", 0.0):
                 exc.retry_after = seconds  # type: ignore[attr-defined]
@@ -349,6 +357,13 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
         )
     except Exception as exc:
         raise errors.translate(exc, action, settings.request_timeout) from exc
+
+
+class _Values(dict[str, Any]):
+    """What a template may name. All at once, with the token, they are never part of an address."""
+
+    def __repr__(self) -> str:
+        raise ValueError("%s")
 
 
 def _values_of(context: Any) -> dict[str, Any]:

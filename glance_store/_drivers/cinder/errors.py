@@ -20,6 +20,8 @@ from glance_store.transfer.retry import PASSING
 _TOO_MANY = 429
 _TOO_LARGE = 413
 _LONGEST_TEXT = 300
+# What an answer raises that lacks what it must contain, such as the page of a proxy.
+GARBLED = (TypeError, KeyError, AttributeError, ValueError)
 # What an attached volume says whose storage is gone; I/O errors are how the kernel puts it.
 _LOST = frozenset(
     {
@@ -42,12 +44,23 @@ class VolumeInUse(exceptions.InUseByStore, CinderError):  # noqa: N818 - as the 
     """The volume is attached to somebody."""
 
 
+class VolumeBusy(VolumeInUse):
+    """Cinder does not take it now, and its record does not say why."""
+
+
 class VolumeHasSnapshots(exceptions.HasSnapshot, CinderError):  # noqa: N818 - as the library's own
     """The volume has snapshots."""
 
 
 class CinderUnavailable(exceptions.BackendUnavailable, CinderError):  # noqa: N818 - as the library's own
     """Cinder or Keystone cannot be reached, or is out of order."""
+
+
+class CinderGarbled(CinderUnavailable):
+    """An answer says nothing: what became of the request is not known."""
+
+    # Seconds for which it is worth bearing: at a wrong address there are no other answers.
+    patience = 3.0
 
 
 class CinderTimeout(exceptions.BackendUnavailable, CinderError):  # noqa: N818 - as the library's own
@@ -99,7 +112,9 @@ def is_transient(exc: BaseException) -> bool:
     broken, silent = _connection_errors()
     if isinstance(exc, silent):
         return False
-    return isinstance(exc, broken) or status_of(exc) in PASSING or is_refused_for_now(exc)
+    if isinstance(exc, (broken, CinderGarbled)):
+        return True
+    return status_of(exc) in PASSING or is_refused_for_now(exc)
 
 
 def is_refused_for_now(exc: BaseException) -> bool:
@@ -135,8 +150,8 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
     """
     if isinstance(exc, (exceptions.GlanceStoreException, exceptions.BackendException)):
         return exc
-    if isinstance(exc, (TypeError, KeyError, AttributeError, ValueError)):
-        return CinderError(
+    if isinstance(exc, GARBLED):
+        return CinderGarbled(
             _("%(action)s: the answer of Cinder cannot be understood (%(kind)s)"),
             action=action,
             kind=type(exc).__name__,
@@ -156,15 +171,33 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
         return CinderRefusesCredentials(
             _("%(action)s: the credentials are refused: %(cause)s"), **cause
         )
-    if status == 403:
-        return CinderForbids(_("%(action)s: Cinder forbids it: %(cause)s"), **cause)
-    if status == _TOO_LARGE and not is_refused_for_now(exc):
+    if (status == _TOO_LARGE and not is_refused_for_now(exc)) or _is_quota(exc, status):
         return QuotaExceeded(
             _("%(action)s: no room, or the quota of the project is used up: %(cause)s"), **cause
         )
+    if status == 403:
+        return CinderForbids(_("%(action)s: Cinder forbids it: %(cause)s"), **cause)
     if isinstance(exc, broken) or status in PASSING or is_refused_for_now(exc):
         return CinderUnavailable(_("%(action)s: %(cause)s"), **cause)
     return CinderError(_("%(action)s: %(cause)s"), **cause)
+
+
+def _is_quota(exc: BaseException, status: int) -> bool:
+    """Tell whether a request was forbidden because of a quota."""
+    words = str(exc).lower()
+    return status == 403 and "quota" in words and "exceed" in words
+
+
+@contextlib.contextmanager
+def never_missing() -> Iterator[None]:
+    """Have what is missing in an upload reported as a failure: there is no image yet to be found.
+
+    :raises CinderError: something was not found
+    """
+    try:
+        yield
+    except VolumeNotFound as exc:
+        raise CinderError(str(exc.msg)) from exc
 
 
 @contextlib.contextmanager

@@ -278,7 +278,7 @@ class Volumes:
 
         :param volume_id: id of the volume
         :raises VolumeNotFound: there is none
-        :raises VolumeInUse: it is attached
+        :raises VolumeInUse: it is attached, or something else is done with it
         :raises VolumeHasSnapshots: it has snapshots
         """
         action = _("Deleting volume %s") % volume_id
@@ -289,34 +289,34 @@ class Volumes:
             except errors.CinderError as exc:
                 if errors.status_of(exc.__cause__ or exc) not in (400, 409):
                     raise
-                reason = self._why_not_deleted(volume_id, exc)
+                volume = self.get(volume_id)
+                reason = self._why_not_deleted(volume, exc)
                 # A download that has just ended lets go of the volume in a moment.
-                if reason is not exc and not self._is_detaching(volume_id):
+                if not isinstance(reason, errors.VolumeBusy) and volume.status != "detaching":
                     raise reason from exc
         raise reason
 
-    def _is_detaching(self, volume_id: str) -> bool:
-        return bool(self.get(volume_id).status == "detaching")
-
-    def _why_not_deleted(self, volume_id: str, exc: errors.CinderError) -> Exception:
-        volume = self.get(volume_id)
-        values = {"volume": volume_id, "status": volume.status}
+    def _why_not_deleted(self, volume: Any, exc: errors.CinderError) -> errors.CinderError:
+        values = {"volume": volume.id, "status": volume.status}
         if volume.status in _GOING:
             # Somebody was quicker.
             return errors.VolumeNotFound(_("Volume %(volume)s is %(status)s already"), **values)
-        if volume.attachments or volume.status in ("in-use", "reserved", "attaching", "detaching"):
+        if volume.attachments or not volume.status.startswith(("available", "error")):
             return errors.VolumeInUse(
                 _("Volume %(volume)s is in use (its status is %(status)s)"), **values
             )
         snapshots = self._api.call(
-            _("Looking for snapshots of volume %s") % volume_id,
-            lambda client: client.volume_snapshots.list(search_opts={"volume_id": volume_id}),
+            _("Looking for snapshots of volume %s") % volume.id,
+            lambda client: client.volume_snapshots.list(search_opts={"volume_id": volume.id}),
         )
         if snapshots:
             return errors.VolumeHasSnapshots(
                 _("Volume %(volume)s has snapshots, which have to be deleted first"), **values
             )
-        return exc
+        if volume.status != "available":
+            return exc
+        # It is moved, belongs to a group, or the reason has just passed.
+        return errors.VolumeBusy(exc.msg)
 
     def discard(self, volume_id: str) -> None:
         """Delete the volume of a failed upload, with all means there are.
@@ -379,7 +379,8 @@ def image_bytes(volume: Any) -> int:
     :param volume: of cinderclient
     """
     try:
-        return int(volume.metadata[IMAGE_SIZE])
+        size = int(volume.metadata[IMAGE_SIZE])
     except (KeyError, TypeError, ValueError):
-        # Nobody has noted it: the image is all of the volume.
-        return int(volume.size) * GiB
+        size = -1
+    # Where nobody has noted it, the image is all of the volume.
+    return size if size >= 0 else int(volume.size) * GiB

@@ -59,6 +59,7 @@ class CinderWriter:
     :param extend_attached: whether the volume may be extended without detaching it
     """
 
+    @errors.never_missing()
     def __init__(
         self,
         operation: Operation,
@@ -188,6 +189,7 @@ class CinderWriter:
                 self._writing += 1
                 self._room.notify_all()
 
+    @errors.never_missing()
     def _extend(self, end: int) -> None:
         wanted = grown(int(self._volume.size), gigabytes(end))
         attached = self._extend_attached and self._attached.grows
@@ -210,6 +212,7 @@ class CinderWriter:
 
     # -- the end
 
+    @errors.never_missing()
     def commit(self, size: int) -> None:
         """Flush and detach the volume, make it read-only, and say that it is complete."""
         if size > self._capacity:

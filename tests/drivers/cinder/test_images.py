@@ -160,6 +160,11 @@ def test_deletion_of_what_is_in_use(cinder: Cinder, listing: Listing) -> None:
         store.delete(location(store, uri))
     chunks.close()
     volume = uri.rpartition("/")[2]
+    action = f"/volumes/{volume}/action"
+    listing.call("POST", action, {"os-reset_status": {"status": "maintenance"}})
+    with pytest.raises(exceptions.InUseByStore, match="maintenance"):
+        store.delete(location(store, uri))
+    listing.call("POST", action, {"os-reset_status": {"status": "available"}})
     body = {"snapshot": {"volume_id": volume, "name": "kept"}}
     snapshot = listing.call("POST", "/snapshots", body)["snapshot"]["id"]
     path = f"/snapshots/{snapshot}"

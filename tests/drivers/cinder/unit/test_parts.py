@@ -25,6 +25,7 @@ from glance_store._drivers.cinder import (
     connector,
     errors,
     nfs,
+    volumes,
     writer,
 )
 from glance_store._drivers.cinder.device import FileDevice, HandleDevice, of_handle
@@ -58,6 +59,11 @@ def test_r193_growth() -> None:
 )
 def test_gigabytes(size: int, expected: int) -> None:
     assert writer.gigabytes(size) == expected
+
+
+@pytest.mark.parametrize("noted", [{}, {"image_size": "x"}, {"image_size": "-5"}], ids=str)
+def test_size_that_nobody_has_noted(noted: dict[str, str]) -> None:
+    assert volumes.image_bytes(types.SimpleNamespace(metadata=noted, size=2)) == 2 * GiB
 
 
 # -- the package
@@ -129,9 +135,15 @@ def test_catalogue_and_template() -> None:
         store.get_cinderclient(context)
     conf.set_override("cinder_endpoint_template", "http://x/v3/%(tenant)s", group="fast")
     assert store.get_cinderclient(context).client.get_endpoint() == "http://x/v3/p"
-    conf.set_override("cinder_endpoint_template", "http://x/%(nothing)s", group="fast")
-    with pytest.raises(exceptions.BadStoreConfiguration, match="nothing"):
-        store.get_cinderclient(context)
+    # Without a name it would mean all values, and the token is one of them.
+    for template, said in (
+        ("http://x/%(nothing)s", "nothing"),
+        ("http://x/%s", "%s is unknown"),
+        ("x:8776/v3/%(tenant)s", "http://"),
+    ):
+        conf.set_override("cinder_endpoint_template", template, group="fast")
+        with pytest.raises(exceptions.BadStoreConfiguration, match=said):
+            store.get_cinderclient(context)
 
 
 def test_certificates() -> None:
@@ -442,6 +454,73 @@ def test_answers(status: int, expected: type[Exception]) -> None:
     assert "words of Cinder" in str(found)
 
 
+def test_quota_that_is_said_in_words() -> None:
+    from cinderclient import exceptions as of_client
+
+    for words, expected in (
+        ("Quota exceeded for resources: ['volumes']", exceptions.StorageFull),
+        ("Policy doesn't allow quotas to be shown", exceptions.Forbidden),
+    ):
+        found = errors.translate(of_client.ClientException(403, words), "Doing it", 5)
+        assert isinstance(found, expected)
+
+
+def test_what_an_upload_has_made_is_no_missing_image() -> None:
+    with pytest.raises(errors.CinderError, match="gone") as caught, errors.never_missing():
+        raise errors.VolumeNotFound("gone")
+    assert not isinstance(caught.value, exceptions.NotFound)
+
+
+class Refusing:
+    """Stands for a Cinder that does not delete a volume, whose record says why, or does not."""
+
+    def __init__(self, **record: Any) -> None:
+        self.record = {"id": "v", "status": "available", "attachments": [], **record}
+        self.volumes, self.volume_snapshots, self.asked = self, self, 0
+
+    def get(self, _volume: str) -> Any:
+        return types.SimpleNamespace(**self.record)
+
+    def list(self, search_opts: object) -> list[object]:
+        return []
+
+    def delete(self, _volume: str) -> None:
+        from cinderclient import exceptions as of_client
+
+        self.asked += 1
+        if self.asked > 1 and self.record.get("passes"):
+            return
+        raise of_client.ClientException(400, "must not be migrating or belong to a group")
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"status": "maintenance"}, exceptions.InUseByStore),
+        ({"status": "backing-up"}, exceptions.InUseByStore),
+        ({"attachments": ["one"]}, exceptions.InUseByStore),
+        ({"status": "deleting"}, exceptions.NotFound),
+        ({"status": "error_deleting"}, errors.CinderError),
+        ({"passes": True}, None),
+        ({}, exceptions.InUseByStore),
+    ],
+    ids=str,
+)
+def test_why_a_volume_is_not_deleted(
+    record: dict[str, Any], expected: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where its record says it; else what is said last counts."""
+    monkeypatch.setattr(volumes, "_DETACHING_LASTS", 0.3)
+    refusing = Refusing(**record)
+    own = volumes.Volumes(client.Api(refusing, client.Settings(True, None, 5, 5)))
+    if expected is None:
+        own.delete("v")
+        return
+    with pytest.raises(expected, match=r"its status|migrating|already"):
+        own.delete("v")
+    assert (refusing.asked == 1) == bool(record)
+
+
 @pytest.mark.parametrize(
     ("status", "asked", "again"),
     [(429, "7", True), (429, None, True), (413, "7", True), (413, "0", False), (503, "7", False)],
@@ -473,7 +552,8 @@ def test_time_that_is_asked_for(
     assert waited[0] >= float(asked or 0)
 
 
-def test_request_whose_answer_is_lost() -> None:
+@pytest.mark.parametrize("answer", ["503", "a page of a proxy"])
+def test_request_whose_answer_is_lost(answer: str) -> None:
     """It is sent again when nothing of it is found, and taken for done when something is."""
     from cinderclient import exceptions as of_client
 
@@ -482,7 +562,9 @@ def test_request_whose_answer_is_lost() -> None:
     def request(_client: object) -> str:
         sent.append(1)
         if len(sent) < 3:
-            raise of_client.ClientException(503, "out of order")
+            if answer == "503":
+                raise of_client.ClientException(503, "out of order")
+            raise TypeError("'NoneType' object is not subscriptable")
         return "made"
 
     api = client.Api(None, client.Settings(True, None, 5, 5))
