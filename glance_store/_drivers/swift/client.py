@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import requests
-import requests.adapters
 
 from glance_store import exceptions
 from glance_store._drivers._objects.claim import condition
-from glance_store._drivers._patience import patient
+from glance_store._drivers._patience import PatientAdapter
 from glance_store._drivers.swift import errors
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
@@ -24,8 +23,6 @@ from glance_store.transfer.retry import Patience
 _INFO = 5.0
 # In the place of a container: the account, whose listing is that of its containers.
 ACCOUNT = ""
-# Idle connections kept for each server, enough for the threads of a busy service.
-_POOL_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,37 +106,6 @@ class Account(Protocol):
         ...
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """What is under a connection of swiftclient: with a pool for many threads, and patient.
-
-    swiftclient has options for neither: its pool keeps ten connections, and a server that takes no
-    data for longer than connecting may take would lose an upload.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        super().__init__(pool_connections=4, pool_maxsize=_POOL_SIZE)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools."""
-        super().init_poolmanager(*args, **kwargs)
-        self._make_patient(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the pools behind a proxy."""
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._make_patient(manager)
-        return manager
-
-    def _make_patient(self, manager: Any) -> None:
-        manager.pool_classes_by_scheme = {
-            scheme: patient(pool, self._seconds)
-            if not hasattr(pool.ConnectionCls, "patience")
-            else pool
-            for scheme, pool in manager.pool_classes_by_scheme.items()
-        }
-
-
 class Wires:
     """The connections of a store, of its own in each process, each for all threads.
 
@@ -167,8 +133,10 @@ class Wires:
             _parsed, wire = account.connection.http_connection(url)
             # The token is for this server, not for the one that it names.
             wire.request_session.max_redirects = 0
+            # swiftclient has options for neither: its pool keeps ten connections, and a server that
+            # takes no data for longer than connecting may take would lose an upload.
             for scheme in ("http://", "https://"):
-                wire.request_session.mount(scheme, _Adapter(settings.read_timeout))
+                wire.request_session.mount(scheme, PatientAdapter(settings.read_timeout))
             wire = self._wires.setdefault(key, wire)
         return wire
 

@@ -14,14 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import requests
-import requests.adapters
 
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import NoResult
-from glance_store._drivers._patience import patient
+from glance_store._drivers._patience import PatientAdapter
 from glance_store._drivers.vmware_datastore import errors
 from glance_store._drivers.vmware_datastore.session import Sessions
-from glance_store._drivers.vmware_datastore.soap import POOL_SIZE
 from glance_store.i18n import _
 
 MAX_REDIRECTS = 5
@@ -163,7 +161,7 @@ class Files:
             made = requests.Session()
             # The session's cookie goes with the requests that may have it, and no other one does.
             made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-            made.mount("https://", _Adapter(self.settings.read_timeout))
+            made.mount("https://", PatientAdapter(self.settings.read_timeout))
             found = self._by_process.setdefault(pid, made)
         return found
 
@@ -199,19 +197,3 @@ def read_out(response: requests.Response, action: str) -> None:
     if response.request.method == "HEAD" or (length.isdecimal() and int(length) <= _SHORT):
         errors.guarded(lambda: response.content, action)
     response.close()
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """With a pool for many threads, and with the time limit for reading also while it sends."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        super().__init__(pool_maxsize=POOL_SIZE)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {
-            scheme: patient(pool, self._seconds)
-            for scheme, pool in self.poolmanager.pool_classes_by_scheme.items()
-        }

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from glance_store import exceptions
+from glance_store._drivers._patience import PatientAdapter
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
     from glance_store._drivers.vmware_datastore.session import Settings
-
-# Idle connections kept, enough for the threads of a busy service.
-POOL_SIZE = 64
 
 
 class _Quiet(logging.Filter):
@@ -64,6 +62,13 @@ def connect(settings: Settings) -> Any:
 
         limits = settings.limits
 
+        def __init__(self) -> None:
+            if isinstance(settings.verify, str):
+                super().__init__(settings.verify)
+            else:
+                super().__init__(insecure=not settings.verify)
+            self.session.mount("https://", PatientAdapter(settings.read_timeout))
+
         def open(self, request: Any) -> io.BytesIO:
             """Load a document."""
             response = self.session.get(
@@ -100,9 +105,7 @@ def connect(settings: Settings) -> Any:
             self._vc_session_cookie = None
             self.client = service.CompatibilitySudsClient(
                 self.wsdl_url,
-                transport=Transport(settings.verify, pool_maxsize=POOL_SIZE)
-                if isinstance(settings.verify, str)
-                else Transport(insecure=not settings.verify, pool_maxsize=POOL_SIZE),
+                transport=Transport(),
                 location=self.soap_url,
                 plugins=[service.ServiceMessagePlugin()],
                 cache=_descriptions(),
