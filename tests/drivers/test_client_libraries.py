@@ -31,6 +31,7 @@ MISSING = {
     "rbd": "python3-rados and python3-rbd",
     "s3": "glance_store[s3]",
     "swift": "glance_store[swift]",
+    "vmware_datastore": "glance_store[vmware]",
 }
 CLIENTS = (
     "boto3",

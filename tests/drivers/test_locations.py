@@ -374,7 +374,7 @@ def test_swift_credentials_survive(user, key):
 
 @settings(max_examples=200, deadline=None)
 @given(datacenter=NAME, datastore=NAME)
-def test_vmware_names_survive(datacenter, datastore):
+def test_r234_vmware_names_survive(datacenter, datastore):
     made = make(
         "vmware",
         server_host="1::2",
@@ -383,7 +383,6 @@ def test_vmware_names_survive(datacenter, datastore):
         datastore_name=datastore,
         image_id="id",
     )
-    # Regression 234: the names that were given are the names that the location has.
     assert (made.datacenter_path, made.datastore_name) == (datacenter, datastore)
     again = parse("vmware", made.get_uri())
     assert (again.datacenter_path, again.datastore_name) == (datacenter, datastore)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from glance_store import exceptions
@@ -14,7 +15,11 @@ from glance_store.i18n import _
 from glance_store.transfer.multipart import MIB
 from glance_store.transfer.retry import Patience
 
+LOG = logging.getLogger(__name__)
+
 _NORMAL = "normal"
+# Names that the error for an unknown one lists.
+_MOST_NAMES = 20
 
 
 class DatastoreMissing(exceptions.BadStoreConfiguration, exceptions.BackendException):
@@ -35,9 +40,8 @@ class Datastore(NamedTuple):
         :param entry: ``datacenter path:datastore name[:weight]``; the path may have colons
         :raises BadStoreConfiguration: the entry has another form
         """
-        parts = entry.rsplit(":", 2)
-        weight = parts[2].strip() if len(parts) == 3 else "0"
-        if len(parts) < 2 or not all(part.strip() for part in parts[:2]):
+        parts = [part.strip() for part in entry.rsplit(":", 2)]
+        if len(parts) < 2 or not parts[0].strip("/") or not parts[1]:
             raise exceptions.BadStoreConfiguration(
                 _(
                     "vmware_datastores = %s names no datastore: the form is "
@@ -45,15 +49,34 @@ class Datastore(NamedTuple):
                 )
                 % entry
             )
-        if not weight.removeprefix("-").isdecimal():
+        try:
+            weight = int(parts[2]) if len(parts) == 3 else 0
+        except ValueError:
             raise exceptions.BadStoreConfiguration(
                 _("vmware_datastores = %(entry)s: the weight %(weight)r is not a whole number")
                 % {"entry": entry, "weight": parts[2]}
-            )
-        return cls(parts[0].strip().strip("/"), parts[1].strip(), int(weight))
+            ) from None
+        return cls(parts[0].strip("/"), parts[1], weight)
 
     def __str__(self) -> str:
         return f"{self.datacenter}:{self.name}"
+
+
+def parse_all(entries: Iterable[str]) -> list[Datastore]:
+    """Return the datastores that the option names, each once.
+
+    :param entries: values of the option
+    :raises BadStoreConfiguration: one has another form
+    """
+    found: dict[tuple[str, str], Datastore] = {}
+    for datastore in map(Datastore.parse, entries):
+        known = found.setdefault(datastore[:2], datastore)
+        if known is not datastore:
+            found[datastore[:2]] = max(known, datastore)
+            LOG.warning(
+                "vmware_datastores names %s more than once: the highest weight counts", datastore
+            )
+    return list(found.values())
 
 
 class State(NamedTuple):
@@ -61,19 +84,18 @@ class State(NamedTuple):
 
     free: int  # bytes
     problem: str  # why it takes no image now; nothing if it does
-    capacity: int = 0  # bytes
+    capacity: int = 0  # bytes; 0 when unknown, and so is what is free
+    url: str = ""  # the same for one storage in two datacenters
 
 
 class Inventory:
-    """Looks datacenters and datastores up by name, once in a process.
+    """Looks datacenters and datastores up by name, once in a session.
 
     :param session: sends the requests
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._datacenters: dict[str, Any] = {}
-        self._datastores: dict[tuple[str | None, str], Any] = {}
 
     def datacenter(self, path: str | None) -> Any:
         """Return the reference of a datacenter; None at an ESXi host, whose files need none.
@@ -83,7 +105,9 @@ class Inventory:
         """
         if not path:
             return None
-        if path not in self._datacenters:
+        known = self.session.references
+        found = known.get(path)
+        if found is None:
             found = self.session.call(
                 lambda vim: vim.FindByInventoryPath(
                     vim.service_content.searchIndex, inventoryPath=path
@@ -92,8 +116,8 @@ class Inventory:
             )
             if found is None:
                 raise DatastoreMissing(_("There is no datacenter %s in the inventory") % path)
-            self._datacenters[path] = found
-        return self._datacenters[path]
+            known[path] = found
+        return found
 
     def datastore(self, datacenter: str | None, name: str) -> Any:
         """Return the reference of a datastore.
@@ -102,19 +126,38 @@ class Inventory:
         :param name: of the datastore
         :raises DatastoreMissing: there is none
         """
-        key = (datacenter, name)
-        if key not in self._datastores:
-            action = _("Looking for the datastore %s") % name
-            references = self.session.property(self.datacenter(datacenter), "datastore", action)
-            for reference in getattr(references, "ManagedObjectReference", ()):
-                called = self.session.property(reference, "name", action)
-                self._datastores[datacenter, str(called)] = reference
-        if key not in self._datastores:
-            raise DatastoreMissing(
-                _("There is no datastore %(name)s in the datacenter %(datacenter)s")
-                % {"name": name, "datacenter": datacenter}
-            )
-        return self._datastores[key]
+        known = self.session.references
+        reference = known.get((datacenter, name))
+        if reference is None:
+            found = self._datastores_of(datacenter, name)
+            if name not in found:
+                raise DatastoreMissing(
+                    _(
+                        "There is no datastore %(name)s in the datacenter %(datacenter)s, whose "
+                        "datastores are: %(names)s"
+                    )
+                    % {
+                        "name": name,
+                        "datacenter": datacenter,
+                        "names": ", ".join(sorted(found)[:_MOST_NAMES]) or _("none"),
+                    }
+                )
+            reference = found[name]
+            known.update({(datacenter, called): found[called] for called in found})
+        return reference
+
+    def _datastores_of(self, datacenter: str | None, name: str) -> dict[str, Any]:
+        """Return the references of a datacenter's datastores, as far as the user may see them."""
+        action = _("Looking for the datastore %s") % name
+        references = self.session.property(self.datacenter(datacenter), "datastore", action)
+        found = {}
+        for reference in getattr(references, "ManagedObjectReference", ()):
+            try:
+                found[str(self.session.property(reference, "name", action))] = reference
+            except (errors.PrivilegeMissing, errors.ReferenceGone) as exc:
+                # It is somebody else's, or is being removed.
+                LOG.debug("%s", exc)
+        return found
 
     def state(self, datastore: Datastore) -> State:
         """Return what a datastore says of itself now.
@@ -125,12 +168,30 @@ class Inventory:
         reference = self.datastore(datastore.datacenter, datastore.name)
         summary = self.session.property(reference, "summary", action)
         problem = ""
+        called = str(getattr(summary, "name", datastore.name))
+        if called != datastore.name:
+            raise DatastoreMissing(
+                _("The datastore %(name)s was renamed to %(called)s")
+                % {"name": datastore, "called": called}
+            )
         if not summary.accessible:
             problem = _("not accessible")
         elif str(getattr(summary, "maintenanceMode", _NORMAL)) != _NORMAL:
             problem = _("in maintenance mode")
         free, capacity = (int(getattr(summary, name, 0) or 0) for name in ("freeSpace", "capacity"))
-        return State(free, problem, capacity)
+        return State(free, problem, capacity, str(getattr(summary, "url", "")))
+
+    def refresh(self, datastore: Datastore) -> None:
+        """Have the server look how much of a datastore is free: what it says may be very old.
+
+        :param datastore: which one
+        """
+        action = _("Looking how much is free in %s") % datastore.name
+        reference = self.datastore(datastore.datacenter, datastore.name)
+        try:
+            self.session.call(lambda vim: vim.RefreshDatastore(reference), action)
+        except exceptions.GlanceStoreException as exc:
+            LOG.debug("%s", exc)
 
     def files(self, datacenter: str | None, name: str, directory: str, pattern: str) -> list[Any]:
         """Return what the vSphere API says of the files of a directory.
@@ -170,9 +231,8 @@ class Inventory:
         folders: bool,
     ) -> list[Any]:
         """Return the files of a directory, or its directories alone."""
-        browser = self.session.property(self.datastore(datacenter, name), "browser", action)
 
-        def search(vim: Any) -> Any:
+        def search(vim: Any, browser: Any) -> Any:
             factory = vim.client.factory
             spec = factory.create("ns0:HostDatastoreBrowserSearchSpec")
             spec.matchPattern = [pattern]
@@ -186,24 +246,20 @@ class Inventory:
                 browser, datastorePath=f"[{name}] {directory}".rstrip(), searchSpec=spec
             )
 
-        try:
-            found = self.session.task(search, action)
-        except errors.DatastoreUnavailable:
-            self.forget()
-            raise
-        return list(getattr(found, "file", ()))
+        def try_once() -> Any:
+            reference = self.datastore(datacenter, name)
+            browser = self.session.property(reference, "browser", action)
+            return self.session.task(lambda vim: search(vim, browser), action)
 
-    def forget(self) -> None:
-        """Look everything up again: references change when a datastore is mounted anew."""
-        self._datacenters.clear()
-        self._datastores.clear()
+        found = self.session.settings.new_patience(in_all=True).call(try_once)
+        return list(getattr(found, "file", ()))
 
 
 def choose(states: Mapping[Datastore, State], size: int) -> Datastore:
     """Return the datastore for a new image.
 
-    The highest weight comes first, in a weight the most free space. One that is in maintenance mode
-    or not accessible takes nothing.
+    The highest weight comes first, in a weight the most free space; one without figures comes last.
+    One that is in maintenance mode or not accessible takes nothing.
 
     :param states: of those to choose from
     :param size: bytes of the image, 0 when unknown
@@ -211,7 +267,11 @@ def choose(states: Mapping[Datastore, State], size: int) -> Datastore:
     :raises DatastoreUnavailable: none takes images
     """
     usable = [datastore for datastore, state in states.items() if not state.problem]
-    fitting = [datastore for datastore in usable if states[datastore].free >= max(size, 1)]
+    fitting = [
+        datastore
+        for datastore in usable
+        if states[datastore].free >= max(size, 1) or not states[datastore].capacity
+    ]
     if fitting:
         return max(fitting, key=lambda datastore: (datastore.weight, states[datastore].free))
     problems = (
@@ -236,7 +296,7 @@ def state_of(inventory: Inventory, datastore: Datastore, patience: Patience | No
         return (patience or Patience(0)).call(lambda: inventory.state(datastore))
     except (errors.DatastoreUnavailable, DatastoreMissing) as exc:
         # Its reference is another one when it has been mounted again.
-        inventory.forget()
+        inventory.session.references.clear()
         return State(0, str(exc.msg))
 
 
@@ -253,7 +313,6 @@ def remove(inventory: Inventory, file: File, unfinished: bool = False) -> None:
     session = inventory.session
     patience = session.settings.new_patience(in_all=True)
     action = _("Deleting %s") % file.name
-    datacenter = inventory.datacenter(file.datacenter)
     passing: tuple[type[Exception], ...] = (exceptions.BackendUnavailable,)
     if unfinished:
         passing += (exceptions.InUseByStore,)
@@ -261,6 +320,7 @@ def remove(inventory: Inventory, file: File, unfinished: bool = False) -> None:
 
     def try_once() -> None:
         nonlocal unclear
+        datacenter = inventory.datacenter(file.datacenter)
         try:
             session.task(
                 lambda vim: vim.DeleteDatastoreFile_Task(

@@ -48,12 +48,20 @@ class DatastoreUnavailable(exceptions.BackendUnavailable, exceptions.BackendExce
     status = 0
 
 
+class ReferenceGone(DatastoreUnavailable):
+    """The server does not know a managed object any more; looked up it may have another id."""
+
+
 class SessionExpired(DatastoreError):  # noqa: N818 - as the others
     """The session has ended; a new login cures it."""
 
 
 class MethodRefused(DatastoreError):  # noqa: N818 - as the others
     """The server does not know this kind of request."""
+
+
+class PrivilegeMissing(DatastoreDenied):
+    """The user lacks a privilege on an object."""
 
 
 class LoginRefused(DatastoreDenied):
@@ -64,7 +72,7 @@ class LoginRefused(DatastoreDenied):
 _FAULTS: dict[str, type[exceptions.GlanceStoreException]] = {
     "NotAuthenticated": SessionExpired,
     "InvalidLogin": LoginRefused,
-    "NoPermission": DatastoreDenied,
+    "NoPermission": PrivilegeMissing,
     "FileNotFound": exceptions.NotFound,
     "FileAlreadyExists": exceptions.Duplicate,
     "FileLocked": exceptions.InUseByStore,
@@ -72,8 +80,8 @@ _FAULTS: dict[str, type[exceptions.GlanceStoreException]] = {
     "TaskInProgress": exceptions.InUseByStore,
     "ResourceInUse": exceptions.InUseByStore,
     "NoDiskSpace": exceptions.StorageFull,
-    # The datastore was unmounted, or has a new identity: it is looked up again.
-    "ManagedObjectNotFound": DatastoreUnavailable,
+    # Such as a datastore that was unmounted, or all of them when a vCenter was set up again.
+    "ManagedObjectNotFound": ReferenceGone,
     "HostNotConnected": DatastoreUnavailable,
     "HostNotReachable": DatastoreUnavailable,
     "HostCommunication": DatastoreUnavailable,

@@ -25,6 +25,11 @@ from glance_store.i18n import _
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _READING = ("GET", "HEAD")
+_SIZE_REQUESTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("HEAD", {}),
+    ("GET", {}),
+    ("GET", {"Range": "bytes=0-0"}),
+)
 # Bytes of an answer that are read to keep a connection.
 _SHORT = 64 * 1024
 
@@ -68,7 +73,7 @@ class Files:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> requests.Response:
-        """Send a request. A session that has ended is renewed, unless there is a body.
+        """Send a request; again, when the session has ended and there is no body.
 
         :param method: of HTTP
         :param file: which one
@@ -86,7 +91,8 @@ class Files:
 
         def send() -> requests.Response:
             response = self._follow(method, file, action, headers or {}, body, session.cookie)
-            if response.status_code < 400:
+            if 200 <= response.status_code < 300:
+                _check_content(response, action)
                 return response
             error = errors.refusal(response, action)
             read_out(response, action)
@@ -95,9 +101,9 @@ class Files:
         try:
             return send()
         except errors.SessionExpired:
+            session.renew(cookie, action)
             if body is not None:
                 raise
-            session.renew(cookie, action)
         try:
             return send()
         except errors.SessionExpired as exc:
@@ -113,18 +119,22 @@ class Files:
         cookie_for: Callable[[str], str],
     ) -> requests.Response:
         """Send a request, also to where the server redirects it, which gets no cookie."""
-        origin = self.settings.base_url
-        url = origin + file.target
+        url = self.settings.base_url + file.target
+        origin = _origin(url)
         for _hop in range(MAX_REDIRECTS + 1):
-            own = url.startswith(origin + "/")
+            own = _origin(url) == origin
             cookie = {"Cookie": f"vmware_soap_session={cookie_for(action)}"} if own else {}
             response = self._send(method, url, action, {**headers, **cookie}, body)
             if response.status_code not in _REDIRECTS:
                 return response
             with response:
-                url = urllib.parse.urljoin(url, response.headers.get("Location", ""))
-            parts = urllib.parse.urlsplit(url)
-            if method not in _READING or parts.scheme != "https" or parts.username:
+                target = response.headers.get("Location", "")
+            try:
+                url = urllib.parse.urljoin(url, target)
+                parts = urllib.parse.urlsplit(url)
+            except ValueError:
+                url, parts = "", urllib.parse.urlsplit("")
+            if method not in _READING or not _origin(url)[0] or parts.username:
                 raise errors.DatastoreError(
                     _("%(action)s: the server redirects the request to where it may not go"),
                     action=action,
@@ -158,7 +168,7 @@ class Files:
         pid = os.getpid()
         found = self._by_process.get(pid)
         if found is None:
-            made = requests.Session()
+            made = _Connections()
             # The session's cookie goes with the requests that may have it, and no other one does.
             made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
             made.mount("https://", PatientAdapter(self.settings.read_timeout))
@@ -174,17 +184,45 @@ class Files:
         :raises NotFound: there is no such file
         :raises NoResult: the server does not say
         """
-        for method in ("HEAD", "GET"):
+        for method, headers in _SIZE_REQUESTS:
             try:
-                response = self.request(method, file, action)
+                response = self.request(method, file, action, headers)
             except errors.MethodRefused:
                 continue
             length = response.headers.get("Content-Length", "")
+            if headers:
+                length = response.headers.get("Content-Range", "").rpartition("/")[2].strip()
             # That of an image is not read: the connection is closed.
             read_out(response, action) if method == "HEAD" else response.close()
             if length.isdecimal():
                 return int(length), response.headers
         raise NoResult(_("%(action)s: the server does not say how large it is"), action=action)
+
+
+class _Connections(requests.Session):
+    """Leaves redirects to its caller: the base class looks at their address, and chokes on some."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return no address."""
+
+
+def _check_content(response: requests.Response, action: str) -> None:
+    """Refuse what is not the content of a file.
+
+    :param response: a success
+    :param action: what was tried
+    :raises NoResult: it is a page, a proxy's or the list of a directory, or is compressed
+    """
+    reading = response.request.method in _READING
+    page = response.headers.get("Content-Type", "").lower().startswith("text/html")
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if reading and (page or coding not in ("", "identity")):
+        response.close()
+        raise NoResult(
+            _("%(action)s: the answer is not the file but %(content)s"),
+            action=action,
+            content=_("a page of HTML") if page else _("a compressed form of it"),
+        )
 
 
 def read_out(response: requests.Response, action: str) -> None:
@@ -197,3 +235,12 @@ def read_out(response: requests.Response, action: str) -> None:
     if response.request.method == "HEAD" or (length.isdecimal() and int(length) <= _SHORT):
         errors.guarded(lambda: response.content, action)
     response.close()
+
+
+def _origin(url: str) -> tuple[str, int]:
+    """Return host and port of an https address; no host where it is not one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return (parts.hostname or "") if parts.scheme == "https" else "", parts.port or 443
+    except ValueError:
+        return "", 0

@@ -91,6 +91,8 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        # What the server calls what has a name here; see `datastores.Inventory`.
+        self.references: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self._vim: Any = None
         self._cookie: str | None = None  # of the session that the server has opened
@@ -112,13 +114,20 @@ class Session:
         """
         cookie = self.cookie(action)
         try:
-            return errors.soap_guarded(lambda: function(self._vim), action)
+            return self._call_once(function, action)
         except errors.SessionExpired:
             self.renew(cookie, action)
         try:
-            return errors.soap_guarded(lambda: function(self._vim), action)
+            return self._call_once(function, action)
         except errors.SessionExpired as exc:
             raise errors.DatastoreDenied(str(exc)) from None
+
+    def _call_once(self, function: Callable[[Any], _T], action: str) -> _T:
+        try:
+            return errors.soap_guarded(lambda: function(self._vim), action)
+        except errors.ReferenceGone:
+            self.references.clear()
+            raise
 
     def property(self, target: Any, name: str, action: str) -> Any:
         """Return a property of a managed object.
@@ -197,10 +206,11 @@ class Session:
                 self._cookie = errors.soap_guarded(self._log_in, action)
                 self._failure = None
             except exceptions.GlanceStoreException as exc:
-                self._failure = exc
+                denied = isinstance(exc, errors.SessionExpired)
+                self._failure = errors.DatastoreDenied(str(exc.msg)) if denied else exc
                 if isinstance(exc, errors.LoginRefused):
                     self._refused_until = time.monotonic() + _LOGIN_PAUSE
-                raise
+                raise self._failure from None
             finally:
                 self._attempts += 1
             return self._cookie

@@ -7,11 +7,13 @@ import logging
 import os
 import posixpath
 import re
+import ssl
 import urllib.parse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers import _network
 from glance_store._drivers.vmware_datastore import datastores, holdings
 from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory, State
 from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable
@@ -39,6 +41,7 @@ LOG = logging.getLogger(__name__)
 _FOLDER = "/folder/"
 # What means the same in a location, in a request and in the vSphere API; and no hidden file.
 _IDS = re.compile(r"[\w~-][\w.~-]*", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Store(driver.Store):
@@ -93,10 +96,7 @@ class Store(driver.Store):
         self._memory = Memory(options.vmware_store_memory * MIB)
         check_library()
         settings = Settings.of(options)
-        if options.vmware_ca_file and not os.path.isfile(options.vmware_ca_file):
-            raise exceptions.BadStoreConfiguration(
-                _("vmware_ca_file names the file %s, which is not there") % options.vmware_ca_file
-            )
+        _check_authorities(options.vmware_ca_file)
         if options.vmware_insecure and not options.vmware_ca_file:
             LOG.warning(
                 "Store %s: the certificate of %s is not verified, so that the password can be read "
@@ -107,14 +107,25 @@ class Store(driver.Store):
         self._directory = _directory(options.vmware_store_image_dir)
         self._files = Files(Sessions(settings))
         self._url_prefix = f"vsphere://{settings.host}{_FOLDER}{self._directory}".rstrip("/")
-        self._datastores = [Datastore.parse(entry) for entry in options.vmware_datastores or []]
+        self._datastores = datastores.parse_all(options.vmware_datastores or [])
         if not self._datastores:
             raise exceptions.BadStoreConfiguration(
                 _("The option vmware_datastores is not set: name the datastores for the images")
             )
         inventory = self._inventory()
-        for datastore in self._datastores:
-            inventory.datastore(datastore.datacenter, datastore.name)
+        try:
+            for datastore in self._datastores:
+                inventory.datastore(datastore.datacenter, datastore.name)
+        except datastores.DatastoreMissing as exc:
+            raise exceptions.BadStoreConfiguration(
+                _("vmware_datastores = %(datastore)s: %(problem)s")
+                % {"datastore": datastore, "problem": exc.msg}
+            ) from exc
+        except exceptions.BackendUnavailable as exc:
+            raise DatastoreUnavailable(
+                _("%(problem)s (vmware_server_host = %(host)s)")
+                % {"problem": exc, "host": settings.host}
+            ) from None
 
     def storage_ids(self) -> set[str]:
         """Return the directory of each datastore."""
@@ -131,11 +142,8 @@ class Store(driver.Store):
         """
         inventory = self._inventory()
         states = {store: datastores.state_of(inventory, store) for store in self._datastores}
+        datastores.choose(states, 0)
         problems = [f"{store}: {state.problem}" for store, state in states.items() if state.problem]
-        if len(problems) == len(states):
-            raise exceptions.BackendUnavailable(
-                _("No datastore takes images: %s") % "; ".join(problems)
-            )
         free = sum(state.free for state in states.values() if not state.problem)
         text = _("%(good)d of %(all)d datastores take images, %(free)d GiB free") % {
             "good": len(states) - len(problems),
@@ -166,6 +174,8 @@ class Store(driver.Store):
     def capacity(self) -> Capacity:
         """Return the room of the datastores that can be reached."""
         states = [datastores.state_of(self._inventory(), one) for one in self._datastores]
+        # One storage may be there in two datacenters.
+        states = list({state.url or number: state for number, state in enumerate(states)}.values())
         total = sum(state.capacity for state in states)
         free = sum(state.free for state in states)
         return Capacity(total, free, total - free)
@@ -208,12 +218,29 @@ class Store(driver.Store):
             for one, state in states.items()
             if self._is_free(files, one, image_id, state)
         }
-        datastore = datastores.choose(states, size)
-        file = free_in.pop(datastore)
+        datastore = self._choose(inventory, states, size)
+        url = states[datastore].url
+        others = [
+            file
+            for one, file in free_in.items()
+            # Not the same storage in another datacenter, where the image will be seen as well.
+            if one != datastore and not (url and url == states[one].url)
+        ]
         location = self._location_of(image_id, datastore)
         return DatastoreWriter(
-            files, inventory, datastore, file, size, location.get_uri(), free_in.values()
+            files, inventory, datastore, free_in[datastore], size, location.get_uri(), others
         )
+
+    def _choose(self, inventory: Inventory, states: dict[Datastore, State], size: int) -> Datastore:
+        """Return the datastore for an image; have the figures renewed where none has room."""
+        try:
+            return datastores.choose(states, size)
+        except exceptions.StorageFull:
+            for datastore, state in states.items():
+                if not state.problem:
+                    inventory.refresh(datastore)
+                    states[datastore] = datastores.state_of(inventory, datastore)
+        return datastores.choose(states, size)
 
     def _is_free(self, files: Files, datastore: Datastore, image_id: str, state: State) -> bool:
         """Refuse an id that has an image; return False where nobody can look.
@@ -283,11 +310,13 @@ class Store(driver.Store):
         """
         file = self._file(location)
         directory, name = posixpath.split(file.path)
-        if directory != self._directory or name.startswith("."):
+        # The option may have named another directory before, in which images have the ids of the
+        # image service.
+        if name.startswith(".") or not (directory == self._directory or _UUID.fullmatch(name)):
             raise exceptions.Forbidden(
                 _(
                     "%(file)s is not deleted: images of this store are files of the directory "
-                    "%(directory)s (vmware_store_image_dir)"
+                    "%(directory)s (vmware_store_image_dir), or are called like an image, by a UUID"
                 ),
                 file=file.name,
                 directory=self._directory,
@@ -336,6 +365,23 @@ class Store(driver.Store):
             )
 
 
+def _check_authorities(path: str | None) -> None:
+    """Look whether there are certificates.
+
+    :param path: ``vmware_ca_file``: a file, or a directory as ``c_rehash`` makes it
+    :raises BadStoreConfiguration: there are none
+    """
+    if not path or os.path.isdir(path):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as exc:
+        raise exceptions.BadStoreConfiguration(
+            _("vmware_ca_file names the file %(path)s, which cannot be used: %(problem)s")
+            % {"path": path, "problem": _network.in_words(exc) or exc}
+        ) from exc
+
+
 def _directory(option: str) -> str:
     """Return the directory of images, without slashes at its ends.
 
@@ -343,7 +389,8 @@ def _directory(option: str) -> str:
     :raises BadStoreConfiguration: it cannot be a part of a location
     """
     parts = [part for part in option.split("/") if part]
-    if any(part in (".", "..") for part in parts) or set(option) & set('%?#[]\\"'):
+    odd = any(part in (".", "..") or part != part.strip() for part in parts)
+    if odd or not option.isprintable() or set(option) & set('%?#[]\\"'):
         raise exceptions.BadStoreConfiguration(
             _("vmware_store_image_dir = %s cannot be a directory of images") % option
         )

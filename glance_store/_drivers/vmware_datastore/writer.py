@@ -8,6 +8,7 @@ looked at, and a move that refuses to overwrite gives it its name.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import posixpath
 import uuid
@@ -35,6 +36,10 @@ def part_name(image_id: str) -> str:
     :param image_id: id of the image
     """
     return f".{image_id}.{uuid.uuid4().hex}.part"
+
+
+class _Contested(errors.DatastoreUnavailable):
+    """Another upload has stored the image elsewhere, and may be about to withdraw it."""
 
 
 class DatastoreWriter:
@@ -72,12 +77,14 @@ class DatastoreWriter:
         self._directory, self._image_id = posixpath.split(file.path)
         self._size = size
         self._file = file
-        self._others = list(others)
+        self._others = sorted(others, key=_rank)
         # Each request that carries the data has a name of its own: the server may still be busy
         # with one that broke off.
         self._parts: list[File] = []
         self._action = _("Storing image %s") % self._image_id
         self._patience = self._session.settings.new_patience()
+        self._renewed = False
+        self._no_directory = ""  # why it could not be made
         self._pipe: Pipe[requests.Response] | None = None
         self._sent = 0  # bytes, at least
         # Whether the image has its name, as far as is known.
@@ -135,9 +142,11 @@ class DatastoreWriter:
             )
         except exceptions.Duplicate:
             LOG.debug("The directory %s is there", name)
-        except (errors.DatastoreError, errors.DatastoreDenied) as exc:
+        except exceptions.GlanceStoreException as exc:
+            if isinstance(exc, exceptions.BackendUnavailable | exceptions.StorageFull):
+                raise
             # Perhaps somebody else has to make it, as on vSAN. If it is missing the upload fails.
-            LOG.debug("%s", exc)
+            self._no_directory = str(exc.msg)
 
     def _ended_early(self) -> Exception:
         """Return why the request has ended before it had all of the data."""
@@ -149,16 +158,31 @@ class DatastoreWriter:
                     _("%s: the server answered before it had all of the data") % self._action
                 )
         except (exceptions.GlanceStoreException, exceptions.BackendException) as exc:
-            return self._or_full(exc)
+            return self._explained(exc)
 
     def _is_curable(self, error: Exception) -> bool:
         """Tell whether sending the first block again may help."""
         if isinstance(error, errors.SessionExpired):
+            # There is a new one by now.
+            self._renewed = True
             return True
         return isinstance(error, exceptions.BackendUnavailable)
 
-    def _or_full(self, error: Exception) -> Exception:
-        """Return the error, or `StorageFull` where the datastore is full: no answer says so."""
+    def _explained(self, error: Exception) -> Exception:
+        """Return the error with what the file server does not say: full, or no such directory."""
+        if isinstance(error, errors.SessionExpired) and self._renewed:
+            return errors.DatastoreDenied(str(error.msg))
+        if isinstance(error, exceptions.NotFound):
+            return errors.DatastoreError(
+                _(
+                    "%(error)s: there is no directory %(directory)s in the datastore %(name)s, or "
+                    "the user of vmware_server_username may not write to it%(cause)s"
+                ),
+                error=error.msg,
+                directory=self._directory,
+                name=self._datastore,
+                cause=self._no_directory and f" ({self._no_directory})",
+            )
         if not isinstance(error, errors.DatastoreError | errors.DatastoreUnavailable):
             return error
         try:
@@ -198,10 +222,10 @@ class DatastoreWriter:
         except errors.DatastoreUnavailable as exc:
             # The answer alone may have been lost.
             if exc.status or not self._has(self._parts[-1], size):
-                raise self._or_full(exc) from None
+                raise self._explained(exc) from None
             LOG.info("%s; all of the data has arrived", exc)
-        except errors.DatastoreError as exc:
-            raise self._or_full(exc) from None
+        except (errors.DatastoreError, exceptions.NotFound) as exc:
+            raise self._explained(exc) from None
 
     def _has(self, file: File, size: int) -> bool:
         """Tell whether a file is there with a size."""
@@ -212,12 +236,14 @@ class DatastoreWriter:
             return False
 
     def _check_size(self, part: File, size: int) -> None:
-        found, _about = self._files.size(part, self._action)
+        found: int | None = None
+        with contextlib.suppress(exceptions.NotFound):
+            found, _about = self._files.size(part, self._action)
         if found != size:
             raise errors.DatastoreError(
                 _("%(action)s: the server has stored %(found)d bytes of %(size)d"),
                 action=self._action,
-                found=found,
+                found=found or 0,
                 size=size,
             )
 
@@ -231,9 +257,16 @@ class DatastoreWriter:
             self._move(part)
         except (exceptions.Duplicate, exceptions.NotFound, errors.DatastoreUnavailable) as exc:
             self._unclear |= isinstance(exc, errors.DatastoreUnavailable)
-            if self._is_there(part) or not self._has(self._file, size):
-                if isinstance(exc, exceptions.Duplicate):
+            taken = isinstance(exc, exceptions.Duplicate)
+            there = self._is_there(part)
+            if there and taken and not self._is_there(self._file):
+                # On NFS a host knows a name for a while that another one has removed.
+                raise errors.DatastoreUnavailable(str(exc.msg)) from None
+            if there or not self._has(self._file, size):
+                if taken:
                     raise exceptions.Duplicate(image=self._image_id) from None
+                if isinstance(exc, exceptions.NotFound):
+                    raise errors.DatastoreError(str(exc.msg)) from None
                 raise
             LOG.info("%s; the image has its name all the same", exc)
 
@@ -253,10 +286,24 @@ class DatastoreWriter:
         )
 
     def _look_elsewhere(self) -> None:
-        """Withdraw the image where another upload has stored it in another datastore meanwhile."""
+        """Withdraw the image where another upload stores it in another datastore meanwhile.
+
+        Of two, that of the later rank withdraws when it sees the other one. That of the earlier
+        rank waits for this; if the other image stays, it was complete before, and this one
+        withdraws. Each looks after it has moved its own, so two never stay. None stays only if the
+        other upload takes longer to withdraw than this one waits.
+        """
+        try:
+            self._patience.call(self._look_once, lambda exc: isinstance(exc, _Contested))
+        except _Contested:
+            raise exceptions.Duplicate(image=self._image_id) from None
+
+    def _look_once(self) -> None:
         for file in self._others:
             if self._is_there(file):
-                raise exceptions.Duplicate(image=self._image_id)
+                if _rank(file) < _rank(self._file):
+                    raise exceptions.Duplicate(image=self._image_id)
+                raise _Contested(_("%s is there as well") % file.name)
 
     def _is_there(self, file: File) -> bool:
         action = _("Looking for %s") % file.name
@@ -273,6 +320,8 @@ class DatastoreWriter:
     def abort(self) -> None:
         """Break off what is being sent, and delete what has arrived."""
         self._patience.stop()
+        if self._no_directory:
+            LOG.warning("%s: %s", self._action, self._no_directory)
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.cancel()
@@ -294,3 +343,8 @@ class DatastoreWriter:
             # It may have been moved, although that is not what the server said.
             if self._published or (self._unclear and self._has(self._file, self._size)):
                 remove(self._inventory, self._file)
+
+
+def _rank(file: File) -> tuple[str, str]:
+    """Return what orders the datastores alike in all processes."""
+    return file.datacenter or "", file.datastore

@@ -9,6 +9,10 @@ import pytest
 from oslo_config import cfg
 
 from glance_store import exceptions, multi_backend
+from glance_store._drivers.vmware_datastore.datastores import Inventory
+from glance_store._drivers.vmware_datastore.errors import PrivilegeMissing
+from glance_store._drivers.vmware_datastore.files import Files
+from glance_store._drivers.vmware_datastore.session import Session
 from tests.drivers.vmware.conftest import Images, MakeStore
 from tests.services.vcenter import VCenter
 
@@ -22,9 +26,12 @@ MISTAKES = {
     "no-datastore": ({"vmware_datastores": None}, "vmware_datastores is not set"),
     "one-part": ({"vmware_datastores": ["ds1"]}, "vmware_datastores = ds1 names no datastore"),
     "empty-part": ({"vmware_datastores": ["DC0: "]}, "names no datastore"),
-    "weight": ({"vmware_datastores": ["DC0:ds1:heavy"]}, "the weight 'heavy'"),
-    "datastore": ({"vmware_datastores": ["DC0:ds9"]}, "no datastore ds9 in the datacenter DC0"),
-    "datacenter": ({"vmware_datastores": ["DC9:ds1"]}, "no datacenter DC9"),
+    "slash": ({"vmware_datastores": ["/:ds1"]}, "vmware_datastores = /:ds1 names no datastore"),
+    "no-weight": ({"vmware_datastores": ["DC0:ds1:"]}, "the weight ''"),
+    "r238-weight": ({"vmware_datastores": ["DC0:ds1:heavy"]}, "the weight 'heavy'"),
+    "datastore": ({"vmware_datastores": ["DC0:ds9"]}, "vmware_datastores = DC0:ds9: There is"),
+    "datastores": ({"vmware_datastores": ["DC0:ds9"]}, "DC0, whose datastores are: ds two, ds1"),
+    "datacenter": ({"vmware_datastores": ["DC9:ds1"]}, "= DC9:ds1: There is no datacenter DC9"),
     "directory": ({"vmware_store_image_dir": "/a/../b"}, "vmware_store_image_dir = /a/../b"),
 }
 
@@ -53,6 +60,58 @@ def test_r43_a_mistake_stops_this_store_alone(
         multi_backend.add(conf, "image", io.BytesIO(b"data"), 4, "bad")
 
 
+def test_a_datastore_that_is_named_twice(
+    make_store: MakeStore, server: VCenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has one weight, and no image there is one of another datastore."""
+    images = Images(make_store(vmware_datastores=["DC0:ds1:5", "DC0:ds two:6", "/DC0/:ds1:7"]))
+    images.add("image", b"data")
+    assert [path.parts[0] for path in server.files()] == ["ds1"]
+    assert caplog.text.count("names DC0:ds1 more than once") == 1
+    assert images.store.check_health().startswith("2 of 2 ")
+
+
+def test_one_storage_in_two_datacenters(
+    make_store: MakeStore, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that is seen in both is one and the same."""
+    size, state = Files.size, Inventory.state
+    monkeypatch.setattr(
+        Files,
+        "size",
+        lambda self, file, action: size(self, file._replace(datastore="ds1"), action),
+    )
+    monkeypatch.setattr(
+        Inventory, "state", lambda self, one: state(self, one)._replace(url="ds:///vmfs/volumes/1/")
+    )
+    images = Images(make_store(vmware_datastores=["DC0:ds1:1", "DC0:ds two"]))
+    capacity = images.store.capacity()
+    assert capacity.total == state(images.store._inventory(), images.store._datastores[1]).capacity
+    images.add("image", b"data")
+    with pytest.raises(exceptions.Duplicate):
+        images.add("image", b"data")
+
+
+def test_datastores_of_others(
+    make_store: MakeStore, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a datastore that the user may not see nobody wants to know."""
+    found, asked = Session.property, []
+
+    def denied(self: Session, target: object, name: str, action: str) -> object:
+        asked.append(name)
+        called = found(self, target, name, action)
+        if name == "name" and called == "ds1":
+            raise PrivilegeMissing(f"{action}: NoPermission")
+        return called
+
+    monkeypatch.setattr(Session, "property", denied)
+    make_store(vmware_datastores=["DC0:ds two"])
+    assert "name" in asked
+    with pytest.raises(exceptions.BadStoreConfiguration, match=r"datastores are: ds two$"):
+        make_store(vmware_datastores=["DC0:ds1"])
+
+
 def test_a_wrong_password_is_sent_once(images: Images, server: VCenter) -> None:
     """More of them would lock the account."""
     images.add("image", b"data")
@@ -74,9 +133,12 @@ def test_health(images: Images, server: VCenter) -> None:
     server.trouble("datastore", name="ds two", accessible="false")
     with pytest.raises(exceptions.BackendUnavailable, match="DC0:ds two: not accessible"):
         images.store.check_health()
+    server.trouble("datastore", name="ds1", maintenance="normal", free=0)
+    with pytest.raises(exceptions.StorageFull, match="DC0:ds1: 0 MiB free"):
+        images.store.check_health()
 
 
-def test_prefix_and_storage(images: Images, server: VCenter) -> None:
+def test_r236_prefix_and_storage(images: Images, server: VCenter) -> None:
     uri = images.add("image", b"data")
     assert uri.startswith(f"{images.store.url_prefix}/")
     assert images.store.storage_ids() == {

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from glance_store import exceptions
+from glance_store._drivers._objects.errors import NoResult
 from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable
 from glance_store._drivers.vmware_datastore.files import File, Files
+from glance_store._drivers.vmware_datastore.writer import DatastoreWriter
 from tests.drivers.vmware.conftest import MIB, Images, MakeStore
 from tests.services.vcenter import VCenter
 
@@ -53,7 +56,7 @@ def test_image_of_an_older_release(images: Images, server: VCenter) -> None:
             images.delete(uri)
 
 
-def test_r228_length_is_announced_where_it_is_known(images: Images, server: VCenter) -> None:
+def test_r228_r229_length_is_announced_where_it_is_known(images: Images, server: VCenter) -> None:
     images.add("known", DATA)
     images.add("unknown", DATA, 0)
     known, unknown = [line for line in server.requests() if " PUT " in line][-2:]
@@ -70,6 +73,33 @@ def test_r227_missing_file(images: Images, server: VCenter) -> None:
     nowhere = f"vsphere://{server.host}/folder/openstack_glance/x?dcPath=DC7&dsName=ds1"
     with pytest.raises(exceptions.NotFound):
         images.delete(nowhere)
+
+
+@pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1, 3, 4 * len(DATA)])
+def test_r237_wrong_size(images: Images, server: VCenter, size: int) -> None:
+    with pytest.raises(exceptions.Invalid):
+        images.add("image", DATA, size)
+    assert server.files() == []
+
+
+@pytest.mark.parametrize("path", ["/folder", "/sdk"])
+def test_r230_refusal_without_a_body(images: Images, server: VCenter, path: str) -> None:
+    uri = images.add("image", b"data")
+    server.trouble("fault", path=path, status=400, times=1000)
+    for call in (images.delete,) if path == "/sdk" else (images.read,):
+        with pytest.raises(exceptions.BackendException, match="the server answers 400 Bad Request"):
+            call(uri)
+    with pytest.raises(exceptions.BackendException, match="the server answers 400 Bad Request"):
+        images.add("other", b"data")
+
+
+def test_interim_answers(images: Images, server: VCenter) -> None:
+    """They are not taken for the answer, which would then be that to the next request."""
+    server.trouble("fault", interim=103, times=1000)
+    uri = images.add("image", DATA)
+    assert images.read(uri) == DATA
+    images.delete(uri)
+    assert server.files() == []
 
 
 def test_eight_adds_of_one_id(make_store: MakeStore, server: VCenter) -> None:
@@ -105,7 +135,9 @@ def test_two_uploads_to_two_datastores(
     make_store: MakeStore, server: VCenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one finds the image of the first when it has given its own its name."""
-    second = Images(make_store(vmware_datastores=["DC0:ds two:5", "DC0:ds1"]))
+    second = Images(
+        make_store(vmware_datastores=["DC0:ds two:5", "DC0:ds1"], vmware_store_retry_timeout=0.1)
+    )
     first = Images(make_store(vmware_datastores=["DC0:ds1"]))
     data = io.BytesIO(DATA)
 
@@ -118,6 +150,92 @@ def test_two_uploads_to_two_datastores(
     with pytest.raises(exceptions.Duplicate):
         second.store.add("image", Source(), len(DATA), "sha256")
     assert [str(path) for path in server.files()] == ["ds1/openstack_glance/image"]
+
+
+def test_two_uploads_that_meet(
+    make_store: MakeStore, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have moved their image when they look for the other one: one of them stays."""
+    both = threading.Barrier(2, timeout=60)
+    outcomes: dict[str, object] = {}
+    for name in ("_publish", "_look_elsewhere"):
+        step = getattr(DatastoreWriter, name)
+
+        def together(*args: object, step: Callable[..., None] = step) -> None:
+            both.wait()
+            step(*args)
+
+        monkeypatch.setattr(DatastoreWriter, name, together)
+
+    def add(name: str, images: Images) -> None:
+        try:
+            outcomes[name] = images.read(images.add("image", name.encode()))
+        except exceptions.Duplicate:
+            outcomes[name] = None
+
+    def preferring(name: str) -> Images:
+        entries = [f"DC0:{one}:{int(one == name)}" for one in server.datastores]
+        return Images(make_store(vmware_datastores=entries, vmware_store_retry_timeout=60.0))
+
+    threads = [
+        threading.Thread(target=add, args=(name, preferring(name))) for name in server.datastores
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == {"ds1": None, "ds two": b"ds two"}
+    assert [str(path) for path in server.files()] == ["ds two/openstack_glance/image"]
+
+
+def test_a_name_that_is_said_to_be_taken(images: Images, server: VCenter) -> None:
+    """Hosts of an NFS datastore know names for a while that are gone."""
+    server.trouble("fault", operation=MOVE, soap="FileAlreadyExists")
+    assert images.read(images.add("image", b"data")) == b"data"
+    server.trouble("fault", operation=MOVE, soap="FileAlreadyExists", times=1000)
+    with pytest.raises(exceptions.BackendUnavailable, match="FileAlreadyExists"):
+        images.add("other", b"data")
+    assert [path.name for path in server.files()] == ["image"]
+
+
+@pytest.mark.parametrize(
+    "operation", ["RetrievePropertiesEx", "SearchDatastore_Task", "DeleteDatastoreFile_Task"]
+)
+def test_a_vcenter_that_has_other_ids(images: Images, server: VCenter, operation: str) -> None:
+    """What it does not know any more is looked up; a short outage passes as well."""
+    uri = images.add("image", b"data")
+    server.trouble("fault", operation=operation, soap="ManagedObjectNotFound")
+    server.trouble("fault", operation=operation, status=503)
+    before = len(server.requests())
+    images.delete(uri)
+    assert server.files() == []
+    lines = server.requests()[before:]
+    assert any("FindByInventoryPath" in line for line in lines)
+
+
+@pytest.mark.parametrize("operation", ["MakeDirectory", MOVE])
+def test_a_name_that_an_upload_does_not_find(
+    images: Images, server: VCenter, operation: str
+) -> None:
+    """The image that is stored is never what is missing."""
+    server.trouble("fault", operation=operation, soap="FileNotFound", times=9)
+    if operation == MOVE:
+        with pytest.raises(exceptions.BackendException, match="FileNotFound") as caught:
+            images.add("image", b"data")
+        assert not isinstance(caught.value, exceptions.NotFound)
+        assert server.files() == []
+    else:
+        images.add("image", b"data")
+
+
+def test_a_directory_that_is_missing(images: Images, server: VCenter) -> None:
+    """The file server does not say what it is that it has not found."""
+    server.trouble("fault", operation="MakeDirectory", soap="NoPermission", times=9)
+    server.trouble("fault", method="PUT", status=404, times=9)
+    words = "there is no directory openstack_glance .* lacks the privilege Datastore.FileManagement"
+    with pytest.raises(exceptions.BackendException, match=words) as caught:
+        images.add("image", b"data")
+    assert not isinstance(caught.value, exceptions.NotFound)
 
 
 @pytest.mark.parametrize("operation", [MOVE, ""], ids=["move", "put"])
@@ -201,6 +319,13 @@ def test_full_datastore(images: Images, server: VCenter) -> None:
         images.add("image", DATA)
 
 
+def test_old_figures(images: Images, server: VCenter) -> None:
+    """A datastore that was full when the server last looked may have room."""
+    for name in server.datastores:
+        server.trouble("datastore", name=name, free=10 << 30, shown=0)
+    images.add("image", DATA)
+
+
 def test_choice_of_a_datastore(make_store: MakeStore, server: VCenter) -> None:
     def where(*entries: str, size: int = 5) -> str:
         images = Images(make_store(vmware_datastores=list(entries)))
@@ -261,6 +386,28 @@ def test_only_images_are_deleted(images: Images, server: VCenter, path: str) -> 
     images.delete(uri)
 
 
+def test_images_of_an_earlier_directory(images: Images, server: VCenter) -> None:
+    """They are deleted as well, if they are called like one; directories are not."""
+    folder = server.folder_of("ds1") / "before" / "images"
+    folder.mkdir(parents=True)
+    name = str(uuid.uuid4())
+    uri = f"vsphere://{server.host}/folder/before/images/{name}?dcPath=DC0&dsName=ds1"
+    (folder / name).mkdir()
+    (folder / name / "disk").write_bytes(b"data")
+    with pytest.raises(exceptions.Forbidden, match="it is a directory"):
+        images.delete(uri)
+    (folder / name / "disk").rename(folder / "disk")
+    (folder / name).rmdir()
+    (folder / "disk").rename(folder / name)
+    (folder / f".{name}").write_bytes(b"data")
+    assert images.read(uri) == b"data"
+    for wrong in (f".{name}", f"{name}.vmdk", f"x{name}", name.upper()):
+        with pytest.raises(exceptions.Forbidden, match="vmware_store_image_dir"):
+            images.delete(uri.replace(name, wrong))
+    images.delete(uri)
+    assert [path.name for path in server.files()] == [f".{name}"]
+
+
 @pytest.mark.parametrize("path", ["x%2F..%2F..%2Fvm%2Fdisk", "%2e%2e%2Fvm", ".%2Fx"])
 def test_paths_that_lead_elsewhere(images: Images, server: VCenter, path: str) -> None:
     """Also where a slash is encoded."""
@@ -294,6 +441,58 @@ def test_server_without_ranges(
     uri = images.add("image", DATA)
     monkeypatch.setattr(Files, "request", without)
     assert images.read(uri, offset=6 * MIB + 1, chunk_size=9) == DATA[6 * MIB + 1 :][:9]
+    assert images.read(uri) == DATA
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Type": "text/html; charset=utf-8"}, {"Content-Encoding": "gzip"}],
+    ids=["page", "compressed"],
+)
+def test_what_is_not_the_file(
+    images: Images, server: VCenter, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """A proxy has its own pages, and its own mind about compression."""
+    send = Files._send
+
+    def other(self, *args):  # type: ignore[no-untyped-def]
+        response = send(self, *args)
+        response.headers.update(headers)
+        return response
+
+    uri = images.add("image", DATA)
+    monkeypatch.setattr(NoResult, "patience", 0.1)
+    monkeypatch.setattr(Files, "_send", other)
+    for call in (lambda: images.read(uri), lambda: images.add("other", DATA)):
+        with pytest.raises(exceptions.BackendUnavailable, match="the answer is not the file but a"):
+            call()
+
+
+def test_put_that_a_proxy_answers(
+    images: Images, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A success without a file is none."""
+    server.trouble("fault", method="PUT", status=201)
+    with pytest.raises(exceptions.BackendException, match="has stored 0 bytes of 4") as caught:
+        images.add("image", b"data")
+    assert not isinstance(caught.value, exceptions.NotFound)
+
+
+def test_size_that_only_a_range_tells(
+    images: Images, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy may take the length of a whole file away."""
+    request = Files.request
+
+    def without(self, method, file, action, headers=None, body=None):  # type: ignore[no-untyped-def]
+        response = request(self, method, file, action, headers, body)
+        if "Range" not in (headers or {}):
+            response.headers.pop("Content-Length", None)
+        return response
+
+    monkeypatch.setattr(Files, "request", without)
+    uri = images.add("image", DATA)
+    assert images.store.get_size(images.locate(uri)) == len(DATA)
     assert images.read(uri) == DATA
 
 

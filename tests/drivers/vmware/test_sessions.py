@@ -35,7 +35,7 @@ def other_server(server: VCenter) -> Iterator[VCenter]:
     lab.down()
 
 
-def test_r224_one_login_for_all_threads(images: Images, server: VCenter) -> None:
+def test_r224_r232_one_login_for_all_threads(images: Images, server: VCenter) -> None:
     uris = [images.add(f"image-{number}", bytes([number]) * 1000) for number in range(8)]
     before = logins(server)
     server.trouble("expire")
@@ -52,6 +52,9 @@ def test_r224_one_login_for_all_threads(images: Images, server: VCenter) -> None
         thread.join()
     assert not wrong
     assert logins(server) == before + 1
+    sent = [line for line in server.requests() if " /folder/" in line]
+    assert sent
+    assert all("cookie=true" in line for line in sent)
 
 
 @pytest.mark.parametrize("moment", range(4))
@@ -94,6 +97,21 @@ def test_r235_refused_again(images: Images, server: VCenter) -> None:
         images.read(uri)
     with pytest.raises(exceptions.Forbidden):
         images.add("other", b"data")
+    server.trouble("clear")
+    server.trouble("fault", path="/sdk", soap="NotAuthenticated", times=1000)
+    for call in (lambda: images.delete(uri), lambda: images.add("other", b"data")):
+        with pytest.raises(exceptions.Forbidden, match="NotAuthenticated"):
+            call()
+
+
+def test_r235_upload_that_is_refused_again(images: Images, server: VCenter) -> None:
+    server.trouble("fault", method="PUT", status=401)
+    images.add("image", b"data")
+    server.trouble("fault", method="PUT", status=401, times=1000)
+    before = len(server.requests())
+    with pytest.raises(exceptions.Forbidden, match="401"):
+        images.add("other", b"data")
+    assert sum(" PUT " in line for line in server.requests()[before:]) == 2
 
 
 def test_r226_an_upload_that_is_refused_in_its_middle(
@@ -127,6 +145,9 @@ def test_redirects(images: Images, server: VCenter, other_server: VCenter) -> No
     with pytest.raises(exceptions.MaxRedirectsExceeded):
         images.read(uri)
     server.trouble("clear")
+    # The usual port is not another server.
+    server.trouble("fault", method="GET", status=302, location=f"{server.url}:443{target}")
+    assert images.read(uri) == b"data"
     # Another server sees no cookie: here it refuses for that reason.
     server.trouble("fault", method="GET", status=302, location=other_server.url + target, times=9)
     with pytest.raises(exceptions.GlanceStoreException):
@@ -135,8 +156,9 @@ def test_redirects(images: Images, server: VCenter, other_server: VCenter) -> No
     assert not any("cookie=true" in line for line in seen)
     server.trouble("clear")
     server.trouble("fault", method="PUT", status=302, location=other_server.url + target)
-    server.trouble("fault", method="GET", status=301, location=f"http://{server.host}/x", times=9)
-    for call in (lambda: images.add("other", b"data"), lambda: images.read(uri)):
+    server.trouble("fault", method="GET", status=301, location=f"http://{server.host}/x")
+    server.trouble("fault", method="GET", status=301, location="https://[x/", times=9)
+    for call in (lambda: images.add("other", b"data"), *2 * [lambda: images.read(uri)]):
         with pytest.raises(exceptions.BackendException, match="redirects"):
             call()
 
@@ -169,8 +191,10 @@ def test_r231_certificates(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(foreign))
     images = Images(make_store())
     assert images.read(images.add("image", b"data")) == b"data"
-    with pytest.raises(exceptions.BadStoreConfiguration, match="vmware_ca_file names the file"):
-        make_store(vmware_ca_file="/nowhere.pem")
+    foreign.write_text("no certificate")
+    for name in ("/nowhere.pem", str(foreign)):
+        with pytest.raises(exceptions.BadStoreConfiguration, match="vmware_ca_file names the file"):
+            make_store(vmware_ca_file=name)
     assert "is not verified" not in caplog.text
 
 
@@ -215,7 +239,8 @@ def test_silent_description(make_store: MakeStore, server: VCenter) -> None:
 
 
 def test_server_that_is_down(make_store: MakeStore) -> None:
-    with pytest.raises(exceptions.BackendUnavailable, match="Connection refused"):
+    words = r"Connection refused \(vmware_server_host = 127.0.0.9\)"
+    with pytest.raises(exceptions.BackendUnavailable, match=words):
         make_store(vmware_server_host="127.0.0.9")
 
 

@@ -21,6 +21,7 @@ from glance_store._drivers.vmware_datastore.store import _directory
         ("dc:ds", ("dc", "ds", 0)),
         ("a/b:d s:10", ("a/b", "d s", 10)),
         ("/a:b/c:ds:-1", ("a:b/c", "ds", -1)),
+        (" a / b : d%2fs : +5 ", ("a / b", "d%2fs", 5)),
     ],
 )
 def test_entries(entry: str, expected: tuple[str, str, int]) -> None:
@@ -34,7 +35,7 @@ def test_names_of_a_file() -> None:
     assert File(None, "ds", "x").target == "/folder/x?dsName=ds"
 
 
-@pytest.mark.parametrize("option", ["/a/../b", ".", "a%20b", "a?b", "[ds] a"])
+@pytest.mark.parametrize("option", ["/a/../b", ".", "a%20b", "a?b", "[ds] a", " ", "a /b", "a\nb"])
 def test_directories_that_make_no_location(option: str) -> None:
     with pytest.raises(exceptions.BadStoreConfiguration, match="vmware_store_image_dir = "):
         _directory(option)

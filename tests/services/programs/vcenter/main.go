@@ -3,11 +3,11 @@
 // A vCenter on loopback for tests: govmomi's simulator plus what it lacks and a driver needs - the
 // service description (WSDL), credentials on /folder, and /lab to bring about trouble.
 //
-// /lab/fault?method=&path=&operation=&status=&location=&times=&delay_ms=&cut=&lose=  the next `times`
+// /lab/fault?method=&path=&operation=&status=&location=&times=&delay_ms=&cut=&lose=&interim=&soap=
 //
-//	requests like that (path: its beginning; operation: of the vSphere API) get this status (and
-//	Location), wait first, lose the connection after `cut` bytes of the body, or (lose) lose the
-//	answer
+//	the next `times` requests like that (path: its beginning; operation: of the vSphere API) get
+//	this status (and Location), wait first, lose the connection after `cut` bytes of the body, (lose)
+//	lose the answer, get an interim answer before it, or (soap) this fault of the vSphere API
 //
 // /lab/fail?number=&status=&times=  request number so and so from now on gets this status, and so do
 //
@@ -15,7 +15,9 @@
 //
 // /lab/count  how many requests there were; /lab/clear: no more faults, and count from 1 again
 // /lab/expire  end all sessions
-// /lab/datastore?name=&free=&capacity=&maintenance=inMaintenance&accessible=false
+// /lab/datastore?name=&free=&shown=&capacity=&maintenance=inMaintenance&accessible=false
+//
+//	shown: what it says is free, until somebody calls RefreshDatastore
 //
 // What PUT, DELETE, 401 and 201 on /folder do follows the documentation and not a real server. A PUT
 // makes missing directories and writes in place; tasks are done before the call returns.
@@ -70,7 +72,8 @@ type fault struct {
 	method, path, location string
 	operation              string // of the vSphere API
 	lose                   bool   // do what is asked for, and lose the connection instead of answering
-	status, times          int
+	soap                   string // name of a fault
+	status, times, interim int
 	cut                    int64 // close the connection after so many bytes of the body; -1: no
 	delay                  time.Duration
 }
@@ -82,6 +85,7 @@ type lab struct {
 	faults  []*fault
 	count   int
 	failure failure
+	free    map[string]int64 // of datastores that are asked to say so
 }
 
 // A failure answers one request, known by its number, and all that are like it.
@@ -194,6 +198,14 @@ func (l *lab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if f := l.take(r, kind); f != nil {
 		time.Sleep(f.delay)
+		if f.interim != 0 {
+			w.WriteHeader(f.interim)
+		}
+		if f.soap != "" {
+			out.WriteHeader(http.StatusInternalServerError)
+			fmt.Fprintf(out, soapFault, f.soap)
+			return
+		}
 		if f.status != 0 {
 			if f.location != "" {
 				out.Header().Set("Location", f.location)
@@ -221,8 +233,28 @@ func (l *lab) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		l.data(out, r)
 	default:
 		l.next.ServeHTTP(out, r)
+		if strings.HasSuffix(kind, " RefreshDatastore") {
+			l.restore()
+		}
 	}
 }
+
+// restore has datastores say what they are asked to, where the simulator has just looked at the disk.
+func (l *lab) restore() {
+	l.Lock()
+	defer l.Unlock()
+	for name, free := range l.free {
+		ds := datastore(name)
+		simulator.Map.WithLock(ds, func() { ds.Summary.FreeSpace = free })
+	}
+}
+
+// soapFault is the answer of a vCenter that refuses a call; NoPermission names a privilege.
+const soapFault = `<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"><soapenv:Body>` +
+	`<soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>no</faultstring><detail>` +
+	`<Fault xmlns="urn:vim25" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="%s">` +
+	`<privilegeId>Datastore.FileManagement</privilegeId></Fault></detail></soapenv:Fault></soapenv:Body>` +
+	`</soapenv:Envelope>`
 
 // A short body fails after some bytes, as that of a client that went away.
 type short struct {
@@ -318,7 +350,7 @@ func (l *lab) control(w http.ResponseWriter, r *http.Request) {
 		l.Lock()
 		l.faults = append(l.faults, &fault{method: q.Get("method"), path: q.Get("path"),
 			operation: q.Get("operation"), lose: q.Get("lose") != "",
-			location: q.Get("location"), status: int(number("status", 0)), times: int(number("times", 1)),
+			soap: q.Get("soap"), interim: int(number("interim", 0)), location: q.Get("location"), status: int(number("status", 0)), times: int(number("times", 1)),
 			cut: number("cut", -1), delay: time.Duration(number("delay_ms", 0)) * time.Millisecond})
 		l.Unlock()
 	case "fail":
@@ -342,8 +374,13 @@ func (l *lab) control(w http.ResponseWriter, r *http.Request) {
 			http.NotFound(w, r)
 			return
 		}
+		if q.Get("free") != "" {
+			l.Lock()
+			l.free[ds.Name] = number("free", 0)
+			l.Unlock()
+		}
 		simulator.Map.WithLock(ds, func() {
-			ds.Summary.FreeSpace = number("free", ds.Summary.FreeSpace)
+			ds.Summary.FreeSpace = number("shown", number("free", ds.Summary.FreeSpace))
 			ds.Summary.Capacity = number("capacity", ds.Summary.Capacity)
 			if value := q.Get("maintenance"); value != "" {
 				ds.Summary.MaintenanceMode = value
@@ -402,7 +439,8 @@ func main() {
 	model.Service.Listen = &url.URL{Host: *listen, User: url.UserPassword(*user, *password)}
 	// No request comes in before the URL is written.
 	server := model.Service.NewServer()
-	server.Config.Handler = &lab{service: model.Service, next: server.Config.Handler}
+	server.Config.Handler = &lab{service: model.Service, next: server.Config.Handler,
+		free: map[string]int64{}}
 	check(os.WriteFile(filepath.Join(*state, "url"), []byte("https://"+server.URL.Host+"\n"), 0o600))
 	select {}
 }
