@@ -19,7 +19,12 @@ import requests
 
 from glance_store import exceptions
 from glance_store._drivers.vmware_datastore import errors
-from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory, remove
+from glance_store._drivers.vmware_datastore.datastores import (
+    Datastore,
+    Inventory,
+    remove,
+    state_of,
+)
 from glance_store._drivers.vmware_datastore.files import File, Files, read_out
 from glance_store.i18n import _
 from glance_store.transfer.multipart import MIB
@@ -300,10 +305,21 @@ class DatastoreWriter:
 
     def _look_once(self) -> None:
         for file in self._others:
-            if self._is_there(file):
+            if self._may_be_there(file):
                 if _rank(file) < _rank(self._file):
                     raise exceptions.Duplicate(image=self._image_id)
                 raise _Contested(_("%s is there as well") % file.name)
+
+    def _may_be_there(self, file: File) -> bool:
+        """Tell whether a file is there; nobody can look in a datastore that is out of use."""
+        try:
+            return self._is_there(file)
+        except errors.DatastoreUnavailable as exc:
+            datastore = Datastore(file.datacenter or "", file.datastore, 0)
+            if not state_of(self._inventory, datastore).problem:
+                raise
+            LOG.warning("%s: whether %s is there is not known: %s", self._action, file.name, exc)
+            return False
 
     def _is_there(self, file: File) -> bool:
         action = _("Looking for %s") % file.name

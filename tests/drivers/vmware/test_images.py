@@ -369,6 +369,36 @@ def test_a_datastore_that_is_lost(
         images.add("image", b"data")
 
 
+def test_a_datastore_that_is_lost_during_an_upload(
+    make_store: MakeStore, server: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is on another one."""
+    images = Images(
+        make_store(vmware_datastores=["DC0:ds1", "DC0:ds two:1"], vmware_store_retry_timeout=0.1)
+    )
+    size, lost = Files.size, False
+
+    def look(self: Files, file: File, action: str) -> tuple[int, Mapping[str, str]]:
+        if lost and file.datastore == "ds1":
+            raise DatastoreUnavailable(f"{action}: it is lost")
+        return size(self, file, action)
+
+    class Source:
+        def read(self, length: int) -> bytes:
+            nonlocal lost
+            first, lost = not lost, True
+            return b"data" if first else b""
+
+    monkeypatch.setattr(Files, "size", look)
+    with pytest.raises(exceptions.BackendUnavailable, match="it is lost"):
+        images.store.add("image", Source(), 4, "sha256")
+    assert server.files() == []
+    lost = False
+    server.trouble("datastore", name="ds1", accessible="false")
+    images.store.add("image", Source(), 4, "sha256")
+    assert [str(path) for path in server.files()] == ["ds two/openstack_glance/image"]
+
+
 @pytest.mark.parametrize("path", ["", "/openstack_glance", "/openstack_glance/sub", "/vm/disk"])
 def test_only_images_are_deleted(images: Images, server: VCenter, path: str) -> None:
     """Not the directory with all of them, not a directory, not the disk of a machine."""
