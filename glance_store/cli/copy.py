@@ -72,7 +72,7 @@ def needs(args: argparse.Namespace) -> list[Needs]:
 
 def copy(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """Copy images to a store."""
-    _check(args)
+    _check(args, opened)
     records = expected.read(args.expect) if args.expect else None
     found = _named(args, opened, records) if args.uris else _all(args, opened, records)
     # Records may have several locations of an image.
@@ -92,13 +92,16 @@ def copy(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     return FAILED if report.counts[copier.FAILED] else OK
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, opened: Stores) -> None:
     if not args.uris and not args.from_store:
         raise UsageError("name the images by their locations, or a store with --from-store")
     if args.id and len(args.uris) != 1:
         raise UsageError("--id is for one location")
     if args.from_store == args.to:
         raise UsageError(f"{args.to} cannot be copied to itself")
+    for name in filter(None, (args.from_store, args.to)):
+        # One that is not there is the mistake of a word, and not of each image.
+        next(opened.each(name))
 
 
 def _named(
@@ -174,12 +177,15 @@ def _run(
     workers = Workers(args.parallel, "glance_store-copy")
     size = sum(record.size or 0 for record in wanted)
     with output.progress("copy", size) as progress:
-        tasks = [workers.submit(made.copy, record, progress) for record in wanted]
-        unreported = set(tasks)
+        unreported: set[concurrent.futures.Future[Outcome]] = set()
         try:
+            tasks = []
+            for record in wanted:
+                tasks.append(workers.submit(made.copy, record, progress))
+                unreported.add(tasks[-1])
             for task in concurrent.futures.as_completed(tasks):
-                unreported.discard(task)
                 report.add(task.result())
+                unreported.discard(task)
         except BaseException:
             made.stop()
             running = [task for task in unreported if not task.cancel()]

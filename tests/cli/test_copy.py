@@ -226,6 +226,8 @@ def test_lines_stand_beside_the_bar(command, disk, tmp_path):
         (["file:///a", "file:///b", "--id=x", "--to=cheap"], "--id is for one"),
         (["file:///a"], "--to"),
         (["file:///", "--to=cheap"], "does not tell the id"),
+        (["file:///a", "--to=nowhere"], "nowhere"),
+        (["--from-store=nowhere", "--to=cheap"], "nowhere"),
         (["http://host/image", "--to=cheap"], "No store that is loaded serves"),
     ],
 )
