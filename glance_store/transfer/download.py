@@ -9,6 +9,7 @@ to as many chunks; else the consumer's thread reads. Of a backend that sends lon
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import cast
@@ -62,6 +63,7 @@ class Download:
         self._chunks: Iterator[bytes] = iter(())
         self._ahead: ReadAhead | Streams | None = None
         self._closed = False
+        self._process = os.getpid()
         self._delivered = 0
         self.length = clip(reader.size, offset, length)
         stop = None if self.length is None else offset + self.length
@@ -122,7 +124,8 @@ class Download:
         if self._closed:
             return
         self._closed = True
-        if interrupt and hasattr(self._reader, "interrupt"):
+        # Not in a forked child: the connections are those of its parent, which goes on to read.
+        if interrupt and self._process == os.getpid() and hasattr(self._reader, "interrupt"):
             cast("InterruptibleReader", self._reader).interrupt()
             wait = False
         self._chunks = iter(())

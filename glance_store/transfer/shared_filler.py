@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import cast
 
@@ -45,6 +46,7 @@ class Filler:
         self._lock = lock
         self._reader = reader
         self._download = download
+        self._process = os.getpid()
         # Reentrant: the collector may stop it in a thread that has it.
         self._changed = threading.Condition(threading.RLock())
         self._stopped = False
@@ -140,5 +142,7 @@ class Filler:
     def stop(self) -> None:
         """Fetch no more; waits for nothing. The thread lets go of the image."""
         self._stopped = True
-        if not self.ended and hasattr(self._reader, "interrupt"):
+        # Not in a forked child: the connections are those of its parent.
+        here = self._process == os.getpid()
+        if here and not self.ended and hasattr(self._reader, "interrupt"):
             cast("InterruptibleReader", self._reader).interrupt()

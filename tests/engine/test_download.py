@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -281,3 +283,25 @@ def test_a_reader_that_cannot_tell_its_size_is_closed() -> None:
     with pytest.raises(OSError, match="stale"):
         Download(reader)
     reader.check_closed()
+
+
+def test_a_child_breaks_off_nothing(tmp_path: Path) -> None:
+    """A forked process has the connections of its parent, which goes on to read."""
+    broken_off = tmp_path / "broken off"
+
+    class Reader(MemoryReader):
+        def interrupt(self) -> None:
+            broken_off.touch()
+
+    download = Download(Reader(pattern(3 * CHUNK)), chunk_size=CHUNK)
+    got = [next(download)]
+    pid = os.fork()
+    if not pid:
+        try:
+            download.close()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert not broken_off.exists()
+    collect(download, got)
+    assert b"".join(got) == pattern(3 * CHUNK)
