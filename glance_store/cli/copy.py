@@ -14,7 +14,7 @@ from glance_store import exceptions, location
 from glance_store.cli import arguments, copier, expected
 from glance_store.cli.config import Needs
 from glance_store.cli.copier import Copier, Outcome, Target
-from glance_store.cli.errors import FAILED, OK, OutputClosedError, UsageError
+from glance_store.cli.errors import FAILED, OK, OutputClosedError, UsageError, printable
 from glance_store.cli.expected import Expected
 from glance_store.cli.holdings import STORE_ERRORS
 from glance_store.cli.output import Output, human_size
@@ -223,7 +223,7 @@ class _Report:
             line += f"{outcome.location} -> {outcome.new_location}"
         else:
             line += outcome.location
-        self._write(line)
+        self._write(printable(line))
 
     def _write(self, line: str) -> None:
         self._output.write(line)

@@ -116,6 +116,16 @@ def test_a_whole_store(inside, stocked, tmp_path):
     assert len(content(tmp_path / "cheap")) == 5
 
 
+def test_a_name_that_a_terminal_must_not_get(inside, tmp_path):
+    (tmp_path / "fast").mkdir()
+    (tmp_path / "fast" / "odd\x1b[31m\nname").write_bytes(b"data")
+    result = inside("copy", "--from-store=fast", "--to=cheap")
+    assert result.code == 0
+    assert "\x1b" not in result.out
+    assert len(result.out.splitlines()) == 2
+    assert content(tmp_path / "cheap") == {"odd\x1b[31m\nname": b"data"}
+
+
 def test_without_identifiers(single, small, tmp_path):
     """A store is copied to itself by no way."""
     location = single("put", small, "--id=one", "--json").json["location"]
