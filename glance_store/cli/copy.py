@@ -60,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="note there which copies are good, and do not read those that are noted",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be copied, and copy nothing"
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="say what would be copied, and copy nothing",
     )
 
 
