@@ -46,8 +46,8 @@ MUTATIONS = [
     ),
     Mutation(
         "does not abort",
-        "        _abort(writer)\n        raise\n",
-        "        raise\n",
+        "        return result\n    except BaseException:\n        _abort(writer)\n        raise\n",
+        "        return result\n    except BaseException:\n        raise\n",
         "source errors",
     ),
     Mutation(
