@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 # Uploads in a row that were refused with something and taken without it: one alone proves nothing.
 _PROOFS = 2
-# Looks for an object whose request has got no answer, and seconds between them.
+# Seconds between looks for an object that is said to be there, or may be.
 _LATE = (0.5, 1.0, 2.0)
 
 
@@ -218,7 +218,9 @@ class Claim(abc.ABC):
                 if not bars(exc):
                     raise
                 taken = isinstance(exc, NameTaken)
-                if taken if self._blind else self.look() is not None:
+                if taken and (self._blind or self._look_late() is not None):
+                    raise
+                if not taken and self.look() is not None:
                     raise
                 reason = exc
         if self._blind:
@@ -308,6 +310,16 @@ class Claim(abc.ABC):
             return None
         return damaged(_("Storing %s") % self.shown, found.etag, expected.etag)
 
+    def _look_late(self) -> Found | None:
+        """Look also for what appears a little later, as by a server that lags behind."""
+        found = self.look()
+        for pause in _LATE:
+            if found is not None:
+                break
+            self.patience.wait(pause)
+            found = self.look()
+        return found
+
     def withdraw(self) -> None:
         """Remove the object if this upload has put it there, also if it appears a little later.
 
@@ -315,12 +327,7 @@ class Claim(abc.ABC):
         """
         if not self.uncertain:
             return
-        found = self.look()
-        for pause in _LATE:
-            if found is not None:
-                break
-            self.patience.wait(pause)
-            found = self.look()
+        found = self._look_late()
         if found is None:
             LOG.warning(
                 "%s: the service has not said whether it is stored; it is not there, and should it "

@@ -198,10 +198,11 @@ class Client:
         """
         url = self.account.url + _target(container, obj, query)
         allowed = frozenset(allow)
-        token, renewed = self.account.token(), once or not self.account.renewable
+        token, renewable = self.account.token(), self.account.renewable and not once
 
         def attempt() -> requests.Response:
-            nonlocal token, renewed
+            nonlocal token
+            renewed = False
             while True:
                 sent = {**(headers or {}), "X-Auth-Token": token}
                 response = self._send(method, url, sent, body, more, action)
@@ -212,11 +213,11 @@ class Client:
                     if check is not None:
                         check(response)
                     return response
-                if status == 401 and not renewed:
+                if status == 401 and renewable and not renewed:
                     response.close()
                     token, renewed = self.account.renew(token), True
                     continue
-                error = errors.refusal(response, action, obj or container)
+                error = errors.refusal(response, action, obj or container, renewed)
                 response.close()
                 raise error
 

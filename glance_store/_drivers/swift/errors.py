@@ -67,6 +67,12 @@ class TokenRefusedError(SwiftError):
     """The token is not good any more, or not good for this account."""
 
 
+class TokenNotKnownError(TokenRefusedError, SwiftUnavailable):
+    """A new token is refused: not all servers may know it, or its key, yet."""
+
+    patience = 5.0
+
+
 class ConflictError(SwiftUnavailable):
     """Another request for the same object or container was made in the same moment."""
 
@@ -110,12 +116,15 @@ _RULES = (
 _OTHER = _Rule(SwiftError, frozenset())
 
 
-def refusal(response: Any, action: str, image: str) -> exceptions.GlanceStoreException:
+def refusal(
+    response: Any, action: str, image: str, renewed: bool = False
+) -> exceptions.GlanceStoreException:
     """Return the error for an answer that is no success, ready to raise.
 
     :param response: the answer, of requests
     :param action: what was tried, in words without secrets: the beginning of the text
     :param image: how the image is called in errors
+    :param renewed: the token was a new one
     """
     status = response.status_code
     answer = f"{status} {_printable(response.reason or '')[:_LONGEST_REASON]}".rstrip()
@@ -130,7 +139,10 @@ def refusal(response: Any, action: str, image: str) -> exceptions.GlanceStoreExc
     else:
         rule = next((rule for rule in _RULES if status in rule.statuses), _OTHER)
         transaction = _printable(response.headers.get("x-trans-id", ""))[:_LONGEST_REASON]
-        error = rule.kind(
+        kind = rule.kind
+        if renewed and kind is TokenRefusedError:
+            kind = TokenNotKnownError
+        error = kind(
             _("%(action)s: Swift answered '%(answer)s'%(said)s%(hint)s%(transaction)s"),
             action=action,
             answer=answer,

@@ -188,6 +188,19 @@ def test_words_for_an_unknown_condition(
     check_bytes(images.read(images.add("image", DATA)), DATA)
 
 
+@pytest.mark.parametrize("size", [5000, PART + 5], ids=["put", "parts"])
+def test_name_that_is_taken_without_being_seen_yet(
+    objects: Objects, at: Callable[..., Images], size: int
+) -> None:
+    """The server that is asked for it lags behind: what the other one has is not overwritten."""
+    objects.put("image", b"other")
+    # At the beginning, before the last request, and after it was refused.
+    objects.quirk = some("HeadObject", *[Answer(404)] * 4)
+    with pytest.raises(exceptions.Duplicate):
+        at(**IN_PARTS).add("image", image(size))
+    assert objects.objects["image"].content == b"other"
+
+
 def test_object_in_an_archive(objects: Objects, at: Callable[..., Images]) -> None:
     """Its credentials are as good as ever."""
     objects.put("image", DATA)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
+from glance_store._drivers.swift import errors
 from glance_store.testing import image
 from tests.drivers.swift.conftest import locate, read
 from tests.drivers.swift.loopback import INFO, Answer, Seen, Stored, store_at
@@ -232,6 +233,20 @@ def test_identity_service_that_makes_no_sense(server, answer):
     server.rule = answering(answer, lambda seen: seen.path == "/v3/auth/tokens")
     with pytest.raises(exceptions.BackendException, match="identity service cannot be used"):
         add(store_at(server), b"data")
+
+
+@pytest.mark.parametrize("times", [2, 3, 10**6])
+def test_new_token_that_is_not_known_yet(server, pauses, monkeypatch, times):
+    """As where the keys of the identity service were changed a moment ago."""
+    server.rule = answering(Answer(401), puts_image, times)
+    store = store_at(server)
+    if times < 10:
+        add(store, b"data")
+        assert len(server.logins) == times
+    else:
+        monkeypatch.setattr(errors.TokenNotKnownError, "patience", 0.0)
+        with pytest.raises(exceptions.BackendException, match="token is refused"):
+            add(store, b"data")
 
 
 # -- reading
