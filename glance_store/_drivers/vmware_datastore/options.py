@@ -88,7 +88,8 @@ is set.
         sample_default="/etc/ssl/certs/ca-certificates.crt",
         help="""
 Path of a file with the certificates, in PEM form, of the authorities that sign
-the certificate of the server.
+the certificate of the server, or of a directory of such files, as ``c_rehash``
+makes it.
 
 When unset, the authorities that this host trusts are used. Needed for a server
 with a private authority; otherwise every connection fails.

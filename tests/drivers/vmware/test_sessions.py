@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +198,17 @@ def test_r231_certificates(
         with pytest.raises(exceptions.BadStoreConfiguration, match="vmware_ca_file names the file"):
             make_store(vmware_ca_file=name)
     assert "is not verified" not in caplog.text
+
+
+def test_directory_of_authorities(make_store: MakeStore, server: VCenter, tmp_path: Path) -> None:
+    """As ``openssl rehash`` makes it; it holds for the API and for files."""
+    with pytest.raises(exceptions.BackendUnavailable, match="vmware_ca_file"):
+        make_store(vmware_ca_file=str(tmp_path))
+    command = ["openssl", "x509", "-hash", "-noout", "-in", str(server.authority)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shutil.copy(server.authority, tmp_path / f"{done.stdout.strip()}.0")
+    images = Images(make_store(vmware_ca_file=str(tmp_path)))
+    assert images.read(images.add("image", b"data")) == b"data"
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
