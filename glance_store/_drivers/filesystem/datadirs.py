@@ -154,7 +154,8 @@ class DataDir:
         self.unnamed_files = True
         self._told: set[str] = set()
         self.problem: str | None = None  # why it takes no images at present
-        self._owed: dict[object, float] = {}  # since when an answer is due
+        # In which process, and since when, an answer is due.
+        self._owed: dict[object, tuple[int, float]] = {}
 
     def file(self, name: str) -> str:
         """Return the path of a file in it."""
@@ -276,7 +277,7 @@ class DataDir:
     def owing(self, function: Callable[..., _T], *args: object) -> _T:
         """Call a function that may hang, and note for how long."""
         token = object()
-        self._owed[token] = time.monotonic()
+        self._owed[token] = os.getpid(), time.monotonic()
         try:
             return function(*args)
         finally:
@@ -284,8 +285,11 @@ class DataDir:
 
     def is_overdue(self, timeout: float) -> bool:
         """Tell whether a call has hung for so many seconds, and does still."""
-        limit = time.monotonic() - timeout
-        return bool(self._owed) and any(since <= limit for since in list(self._owed.values()))
+        if not self._owed:
+            return False
+        # What a parent waits for is no answer due to its child.
+        limit, this = time.monotonic() - timeout, os.getpid()
+        return any(pid == this and since <= limit for pid, since in list(self._owed.values()))
 
 
 class DataDirs:

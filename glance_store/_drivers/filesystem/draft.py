@@ -34,6 +34,7 @@ class Draft:
 
     def __init__(self, calls: Calls, datadir: DataDir, name: str) -> None:
         self._calls = calls
+        self._datadir = datadir
         self._name = name
         self._path = datadir.file(name)
         self._claim = Claim(datadir, name)
@@ -52,7 +53,11 @@ class Draft:
         :raises OSError: the directory or the file cannot be opened
         """
         self._settled = False
-        self._calls.call(self._create, unnamed)
+        if self._calls.timeout:
+            # While this hangs, uploads to other directories do not wait for this one.
+            self._calls.call(self._datadir.owing, self._create, unnamed)
+        else:
+            self._create(unnamed)
 
     def _create(self, unnamed: bool) -> None:
         created = self._claim.create(unnamed)

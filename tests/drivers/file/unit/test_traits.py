@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.filesystem import Store, datadirs, mounts, reader
+from glance_store._drivers.filesystem import Store, datadirs, mounts, reader, syscalls
 from tests.drivers.file.conftest import MakeStore, fetch, listing, locate, put
 
 MIB = 1024 * 1024
@@ -542,3 +543,37 @@ def test_a_directory_that_takes_no_files_is_passed_over(
     assert put(store, "last", DATA) == f"file://{tmp_path}/one/last"
     assert caplog.text.count("takes images again") == 1
     assert listing(tmp_path / "two") == [f"image{number}" for number in range(4)]
+
+
+def test_a_directory_that_hangs_when_it_is_opened_is_passed_over(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it answers whatever else is asked, as from a cache."""
+    store = make_store(datadirs=[f"{tmp_path}/one:2", f"{tmp_path}/two:1"], timeout=1)
+    opening, answers = syscalls.open_directory, threading.Event()
+
+    def hang(path: str) -> int:
+        if path.endswith("one"):
+            answers.wait(20)
+        return opening(path)
+
+    monkeypatch.setattr(syscalls, "open_directory", hang)
+    try:
+        for name in ("a", "b"):
+            assert put(store, name, b"data") == f"file://{tmp_path}/two/{name}"
+    finally:
+        answers.set()
+    assert listing(tmp_path / "one") == []
+
+
+def test_a_child_does_not_wait_for_the_answers_of_its_parent(tmp_path: Path) -> None:
+    directory = datadirs.DataDir(str(tmp_path))
+
+    def child() -> int:
+        pid = os.fork()
+        if not pid:
+            os._exit(directory.is_overdue(0))
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert directory.owing(lambda: (directory.is_overdue(0), child())) == (True, 0)
+    assert not directory.is_overdue(0)
