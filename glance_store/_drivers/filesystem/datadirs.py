@@ -378,11 +378,11 @@ class DataDirs:
             for directory in usable:
                 try:
                     descriptor = syscalls.open_directory(directory.path)
+                    locks.callback(os.close, descriptor)
+                    status = os.fstat(descriptor)
                 except OSError:
                     # It is out of use: nothing is stored there at present.
                     continue
-                locks.callback(os.close, descriptor)
-                status = os.fstat(descriptor)
                 if (status.st_dev, status.st_ino) in known:
                     # One directory under two names: this upload would wait for its own lock.
                     continue

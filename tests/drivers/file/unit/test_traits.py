@@ -577,3 +577,18 @@ def test_a_child_does_not_wait_for_the_answers_of_its_parent(tmp_path: Path) -> 
 
     assert directory.owing(lambda: (directory.is_overdue(0), child())) == (True, 0)
     assert not directory.is_overdue(0)
+
+
+def test_a_directory_that_cannot_be_looked_at_is_passed_over(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(datadirs=[f"{tmp_path}/one:2", f"{tmp_path}/two:1"])
+    look = os.fstat
+
+    def fstat(file: int) -> os.stat_result:
+        if os.readlink(f"/proc/self/fd/{file}").startswith(f"{tmp_path}/one"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return look(file)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert put(store, "image", b"data") == f"file://{tmp_path}/two/image"
