@@ -191,6 +191,18 @@ def content_range(headers: Headers) -> Part:
     return part
 
 
+def is_whole(headers: Headers) -> bool:
+    """Tell whether an answer with status 206 has all of the file.
+
+    :param headers: of the answer
+    """
+    try:
+        part = content_range(headers)
+    except ValueError:
+        return False
+    return part.start == 0 and part.stop == part.total
+
+
 def unsatisfied_total(headers: Headers) -> int | None:
     """Return the bytes of the file that an answer with status 416 names, None if it names none."""
     found = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())

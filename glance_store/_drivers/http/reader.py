@@ -245,7 +245,8 @@ class HTTPReader:
         response = answer.response
         status = response.status_code
         try:
-            if status == _PARTIAL and "Range" in asked:
+            # Some proxies send the whole file as a part of itself, whatever is asked.
+            if status == _PARTIAL and ("Range" in asked or parsing.is_whole(response.headers)):
                 return self._partial(answer, offset)
             if status == _UNSATISFIABLE and "Range" in asked:
                 self._nothing_there(response, offset)

@@ -160,9 +160,17 @@ def test_a_wrong_part_is_refused(web, http, headers):
 
 
 def test_a_part_that_nobody_asked_for_is_refused(web, http):
-    uri = web.serve("/image", Answer(206, b"abc", {"Content-Range": "bytes 0-2/9"}))
-    with pytest.raises(exceptions.BadStoreUri, match="206"):
-        http.get(uri)
+    for headers in ({"Content-Range": "bytes 0-2/9"}, {"Content-Range": "bytes 0-2/*"}, {}):
+        uri = web.serve("/image", Answer(206, b"abc", headers))
+        with pytest.raises(exceptions.BadStoreUri, match="206"):
+            http.get(uri)
+
+
+def test_the_whole_file_as_a_part_of_itself(web, http):
+    headers = {"Content-Range": f"bytes 0-{len(IMAGE) - 1}/{len(IMAGE)}"}
+    uri = web.serve("/image", Answer(206, IMAGE, headers))
+    chunks, size = http.get(uri)
+    assert (b"".join(chunks), size, http.size(uri)) == (IMAGE, len(IMAGE), len(IMAGE))
 
 
 def test_a_contradiction_about_the_size_is_refused(web, http):
