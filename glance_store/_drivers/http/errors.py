@@ -32,6 +32,9 @@ _TRANSLATED = (
     # A host name that cannot be encoded, from the depths of the codecs.
     UnicodeError,
 )
+# OpenSSL's numbers for certificates whose authority is not known, unlike expired ones and those of
+# other hosts.
+_UNTRUSTED = (18, 19, 20, 21)
 _SILENT = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
 _UNCONNECTED = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
 _PROXY = (
@@ -95,7 +98,7 @@ def _translate(
         text = _("%(action)s: the proxy cannot be used: %(cause)s (option http_proxy_information)")
     elif isinstance(exc, _MALFORMED) or isinstance(root, UnicodeError):
         text, unreachable = _("%(action)s: the URL is not valid"), exceptions.BadStoreUri
-    elif isinstance(root, ssl.SSLCertVerificationError):
+    elif isinstance(root, ssl.SSLCertVerificationError) and root.verify_code in _UNTRUSTED:
         text = _(
             "%(action)s: TLS failed: %(cause)s. When the certificate of the server is signed by a "
             "private authority, name the file with the authority's certificate in the option "

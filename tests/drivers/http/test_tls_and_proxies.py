@@ -111,6 +111,19 @@ def test_a_damaged_file_of_authorities_is_told(tls_web, http_store, caplog, tmp_
         http.get(tls_web.serve("/image", IMAGE))
 
 
+def test_what_is_wrong_with_a_certificate_is_told(tls_web, http_store, authority_file):
+    uri = tls_web.serve("/image", IMAGE)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="https_ca_certificates_file"):
+        http_store().get(uri)
+    # The authority is known: it is another's certificate.
+    http = http_store(https_ca_certificates_file=authority_file)
+    with pytest.raises(
+        exceptions.RemoteServiceUnavailable, match=r"TLS failed: .*localhost"
+    ) as caught:
+        http.get(uri.replace("127.0.0.1", "localhost"))
+    assert "authority" not in str(caught.value)
+
+
 def test_a_directory_of_authorities_is_looked_into(tls_web, http_store, caplog, tmp_path):
     http = http_store(https_ca_certificates_file=str(tmp_path))
     assert caplog.text == ""
