@@ -164,7 +164,6 @@ class _Run:
         self._parallel = args.parallel
         self._workers = Workers(args.parallel, "glance_store-bench")
         self._stop = threading.Event()
-        self._tasks: list[concurrent.futures.Future[_Sample]] = []
         # What is in the store: location by id. Each thread changes its own entries.
         self._stored: dict[str, str] = {}
         self._bytes = os.urandom(2 * _BLOCK)
@@ -173,22 +172,27 @@ class _Run:
         """Return the figures of all sizes."""
         rows: list[dict[str, Any]] = []
         try:
+            # Logins and connections are made for the first images, which do not count.
+            self._round(_Size("first", 1), self._parallel)
             for size, count in counts:
-                names = [f"{self._prefix}{size.text}-{number}" for number in range(count)]
-                rows += [
-                    self._timed(operation, size, names)
-                    for operation in (self._put, self._get, self._remove)
-                ]
+                rows += self._round(size, count)
         finally:
             self._clean(output)
         return rows
+
+    def _round(self, size: _Size, count: int) -> list[dict[str, Any]]:
+        names = [f"{self._prefix}{size.text}-{number}" for number in range(count)]
+        return [
+            self._timed(operation, size, names)
+            for operation in (self._put, self._get, self._remove)
+        ]
 
     def _timed(
         self, operation: Callable[[str, int], _Sample], size: _Size, names: Sequence[str]
     ) -> dict[str, Any]:
         begun, computed = time.monotonic(), _cpu()
-        self._tasks = [self._workers.submit(operation, name, size.bytes) for name in names]
-        samples = [task.result() for task in concurrent.futures.as_completed(self._tasks)]
+        tasks = [self._workers.submit(self._run, operation, name, size.bytes) for name in names]
+        samples = [task.result() for task in concurrent.futures.as_completed(tasks)]
         seconds, computed = time.monotonic() - begun, _cpu() - computed
         moved = size.bytes * len(names) if operation != self._remove else 0
         first = [one.first_byte for one in samples if one.first_byte is not None]
@@ -207,6 +211,11 @@ class _Run:
             "slowest_seconds": round(max(one.seconds for one in samples), 4),
             "first_byte_seconds": round(statistics.median(first), 4) if first else None,
         }
+
+    def _run(self, operation: Callable[[str, int], _Sample], name: str, size: int) -> _Sample:
+        if self._stop.is_set():
+            raise _StoppedError
+        return operation(name, size)
 
     def _put(self, name: str, size: int) -> _Sample:
         source = _Source(self._bytes, size, self._stop, self._progress)
@@ -233,18 +242,16 @@ class _Run:
 
     def _clean(self, output: Output) -> None:
         """Remove what is in the store; a second interrupt ends that, and what is left is named."""
+        # What has not begun does not begin any more, and what has is waited for.
         self._stop.set()
         try:
-            for task in self._tasks:
-                task.cancel()
-            concurrent.futures.wait(self._tasks)
+            self._workers.close(wait=True)
             for name in list(self._stored):
                 try:
                     self._remove(name, 0)
                 except STORE_ERRORS as exc:
                     output.warn(f"{name} cannot be removed: {describe(exc)}")
         finally:
-            self._workers.close()
             for name, uri in self._stored.items():
                 output.warn(f"{name} is left: remove {redact(uri)}")
 
