@@ -84,9 +84,12 @@ def guarded(
 
 def broke_before_answer(exc: requests.ConnectionError) -> bool:
     """Tell whether a connection, once made, ended before the head of the answer was complete."""
-    # What cannot be connected to is wrapped otherwise.
+    # What cannot be connected to is wrapped otherwise; with a proxy all is wrapped alike.
     broken = bool(exc.args) and isinstance(exc.args[0], urllib3.exceptions.ProtocolError)
-    return broken and isinstance(_network.root_of(exc), ConnectionError)
+    root = _network.root_of(exc)
+    return (broken or isinstance(exc, requests.exceptions.ProxyError)) and (
+        isinstance(root, ConnectionError) and not isinstance(root, ConnectionRefusedError)
+    )
 
 
 def _translate(

@@ -9,6 +9,7 @@ import traceback
 import pytest
 
 from glance_store import exceptions
+from tests.drivers.http.raw_server import RawServer, head
 from tests.services.http_server import Answer, File, cutting, deaf_port, in_turn, redirect
 
 IMAGE = bytes(range(256)) * 40
@@ -100,6 +101,16 @@ def test_an_idle_connection_that_the_server_has_closed_is_no_error(web, http):
     assert http.read(uri) == IMAGE
     assert http.read(uri) == IMAGE
     assert len(web.requests) == 3
+
+
+def test_an_idle_connection_that_a_proxy_has_closed_is_no_error(http_store):
+    answer = head("200 OK", "Content-Length: 5", "Connection: close") + b"image"
+    answers = iter([answer, b"", answer])
+    with RawServer(lambda _line: next(answers)) as proxy:
+        http = http_store(http_proxy_information={"http": f"127.0.0.1:{proxy.port}"})
+        for _time in range(2):
+            assert http.read("http://images.invalid/image") == b"image"
+        assert len(proxy.lines) == 3
 
 
 def test_basic_authentication(web, http):
