@@ -17,6 +17,8 @@ from glance_store.i18n import _
 
 # Seconds that the end of the process waits for its connections to be shut down.
 _LAST_WAIT = 5.0
+# Whether the process ends. A thread that goes on must not connect anew: the library is taken down.
+_LAST = threading.Event()
 
 
 class _Slot:
@@ -85,6 +87,8 @@ class Cluster:
         return self._connected()
 
     def _connected(self) -> Connection:
+        if _LAST.is_set() and threading.current_thread() is not threading.main_thread():
+            raise errors.NotAvailable(_("The process is about to end"))
         slot = self._slots.setdefault(os.getpid(), _Slot())
         settings = self._settings()
         while True:
@@ -168,6 +172,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def _at_exit() -> None:
     # Else the connections end with the interpreter, at a time when a wait cannot be bounded, and
     # their threads meet a library that is being taken down.
+    _LAST.set()
     for cluster in list(_CLUSTERS):
         cluster.end(0)
     wait_for_ends(_LAST_WAIT)

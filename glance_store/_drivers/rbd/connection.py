@@ -18,6 +18,8 @@ LOG = logging.getLogger(__name__)
 
 # Results of calls that are kept: so many are never made in the moment in which it matters.
 _KEPT = 1000
+# Seconds in which operations of other threads get to where they are stopped, and between two looks.
+_UNDER_WAY, _LOOK = 0.5, 0.01
 # Threads that shut connections down.
 _ENDING: set[threading.Thread] = set()
 
@@ -208,13 +210,17 @@ class Connection:
             return
         with self._lock:
             self._retired = True
-        if self._opened:
+        if self._users:
             _start_to_end(self._close_all)
         self._end_unless_used()
 
     def _close_all(self) -> None:
-        for opened in list(self._opened):
-            opened.close_quietly()
+        """Close what is open as soon as no call uses it, and what is opened meanwhile."""
+        deadline = time.monotonic() + _UNDER_WAY
+        while self._opened or (self._users and time.monotonic() < deadline):
+            for opened in list(self._opened):
+                opened.close_quietly()
+            time.sleep(_LOOK)
 
 
 def _start_to_end(work: Callable[[], object]) -> bool:
@@ -245,9 +251,9 @@ def wait_for_ends(seconds: float) -> None:
     :param seconds: how long at most
     """
     deadline = time.monotonic() + seconds
-    # One that closes images may be followed by one that closes their connection.
-    while (threads := list(_ENDING)) and (left := deadline - time.monotonic()) > 0:
-        threads[0].join(left)
+    # Not by join(): one may be about to start, and be followed by another.
+    while _ENDING and time.monotonic() < deadline:
+        time.sleep(_LOOK)
 
 
 class Lease:

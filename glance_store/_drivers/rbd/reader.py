@@ -30,7 +30,7 @@ class RBDReader:
     An image may be deleted while it is read. RBD reads objects that are gone as zeros, and so zeros
     are believed only while the snapshot is there: a deletion removes it before the data.
 
-    :param lease: the pool; given back by `close`, also when this fails
+    :param lease: the pool; given back
     :param name: of the image
     :param snapshot: the one to read; None for locations that name none
     :param depth: how many reads are worth having in flight
@@ -43,9 +43,13 @@ class RBDReader:
         self.concurrency = depth
         try:
             self._image = self._opened(snapshot)
-        except BaseException:
+            self._look(snapshot)
+        finally:
+            # An image that is open holds the connection itself.
             lease.close()
-            raise
+
+    def _look(self, snapshot: str | None) -> None:
+        """Find out what reading needs to know; the image is closed when that fails."""
         try:
             with self._translated():
                 native = self._image.native

@@ -11,9 +11,12 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers import rbd as package
+from glance_store._drivers.rbd import cluster as cluster_module
 from glance_store._drivers.rbd import connection, watchers
+from glance_store._drivers.rbd.cluster import Cluster
 from glance_store._drivers.rbd.connection import Connection, Settings
 from glance_store._drivers.rbd.image import OpenImage
+from glance_store.testing.inputs import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +50,8 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     rados = types.SimpleNamespace(Rados=lambda **_options: Native(found, "cluster"))
     rbd = types.SimpleNamespace(Image=lambda *_arguments, **_options: Native(found, "image"))
-    monkeypatch.setattr(package, "rados", rados, raising=False)
-    monkeypatch.setattr(package, "rbd", rbd, raising=False)
+    monkeypatch.setitem(vars(package), "rados", rados)
+    monkeypatch.setitem(vars(package), "rbd", rbd)
     return found
 
 
@@ -108,10 +111,24 @@ def test_end_of_the_process(lease: connection.Lease, closed: list[str], left: st
     else:
         with image.in_use():
             lease.connection.end()
-            ended()
+            connection.wait_for_ends(0.1)
             assert closed == []
     ended()
     assert closed == ["image", "pool", "cluster"]
+
+
+def test_threads_that_go_on_when_the_process_ends(
+    closed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They connect no more; what the main thread has to do at the end is done."""
+    cluster = Cluster(lambda: Settings("", None, -1), lambda *_reason: RuntimeError())
+    monkeypatch.setattr(cluster_module, "_LAST", threading.Event())
+    cluster_module._LAST.set()
+    cluster.borrow().give_back()
+    (refused,) = together(cluster.borrow)
+    assert isinstance(refused, exceptions.BackendUnavailable)
+    cluster.end()
+    assert closed == ["cluster"]
 
 
 def test_end_of_a_process_that_starts_no_threads(

@@ -51,8 +51,8 @@ def link():
 
 
 def test_r147_missing_bindings(monkeypatch, caplog):
-    monkeypatch.setattr(package, "rados", None, raising=False)
-    monkeypatch.setattr(package, "rbd", None, raising=False)
+    monkeypatch.setitem(vars(package), "rados", None)
+    monkeypatch.setitem(vars(package), "rbd", None)
     store = package.Store(cfg.ConfigOpts(), "ceph")
     with pytest.raises(exceptions.BadStoreConfiguration, match="python3-rados and python3-rbd"):
         store.configure(re_raise_bsc=True)
@@ -89,8 +89,8 @@ except AttributeError as error:
 
 @pytest.fixture
 def mocked(monkeypatch):
-    monkeypatch.setattr(package, "rados", mock.MagicMock(), raising=False)
-    monkeypatch.setattr(package, "rbd", mock.MagicMock(), raising=False)
+    monkeypatch.setitem(vars(package), "rados", mock.MagicMock())
+    monkeypatch.setitem(vars(package), "rbd", mock.MagicMock())
 
 
 def test_stores_can_be_created_without_a_cluster(mocked, process_conf):
