@@ -2,7 +2,8 @@
 """What the store changes in the requests of botocore. Imported with botocore only.
 
 The hash of a body is computed once and not again for each try, a request with a body does not wait
-for the service's word to go on, and redirects that lead nowhere end.
+for the service's word to go on, a length that is none counts as none, redirects that lead nowhere
+end.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ def _without_expect(params: dict[str, Any], **_event: Any) -> None:
     params["headers"].pop("Expect", None)
 
 
+def _drop_nonsense(response_dict: dict[str, Any], **_event: Any) -> None:
+    # It would fail for a length that is none, or take a negative one for a size.
+    headers = response_dict["headers"]
+    if not str(headers.get("Content-Length", "0")).isdecimal():
+        del headers["Content-Length"]
+
+
 def _end_redirects(
     response: Any, operation: Any, request_dict: dict[str, Any], **_event: Any
 ) -> None:
@@ -72,6 +80,7 @@ def adapt(client: Any, payer: str = "") -> None:
         events.register(f"choose-signer.s3.{operation}", _choose_signer)
     # Not for each operation: those handlers run before the one that puts the header in.
     events.register_last("before-call.s3", _without_expect)
+    events.register("before-parse.s3", _drop_nonsense)
     events.register_first("needs-retry.s3", _end_redirects)
     if payer:
         events.register(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from glance_store import exceptions
+from glance_store._drivers._patience import PatientAdapter
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Settings
 from glance_store._drivers.swift.references import Reference
@@ -44,6 +45,8 @@ def session_for(plugin: Any, settings: Settings) -> Any:
     session = module.Session(auth=plugin, verify=settings.verify)
     # Its constructor takes one number only; what is below it knows two.
     session.timeout = settings.timeout
+    for scheme in ("http://", "https://"):
+        session.session.mount(scheme, PatientAdapter(settings.read_timeout))
     return session
 
 

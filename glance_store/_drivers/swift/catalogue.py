@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import urllib3.exceptions
@@ -28,16 +28,21 @@ def addresses(
     """
     kinds = _KINDS if kind is None else (kind,)
     interfaces = {name for one in kinds for name in (one, one.removesuffix("URL"))}
-    for service in catalog:
+    for service in _mappings(catalog):
         if service.get("type") != service_type:
             continue
-        for endpoint in service.get("endpoints", ()):
+        for endpoint in _mappings(service.get("endpoints")):
             if region and region not in (endpoint.get("region"), endpoint.get("region_id")):
                 continue
             urls = [endpoint.get(one) for one in kinds]
             if endpoint.get("interface") in interfaces:
                 urls.append(endpoint.get("url"))
             yield from dict.fromkeys(str(url) for url in urls if url)
+
+
+def _mappings(listed: Any) -> list[Any]:
+    """Return what a catalogue lists, whatever a service has made of it."""
+    return [each for each in listed or () if isinstance(each, Mapping)]
 
 
 class Cluster(NamedTuple):

@@ -127,6 +127,7 @@ class LittleSwift(http.server.ThreadingHTTPServer):
         self.requests: list[Seen] = []
         self.rule: Rule | None = None
         self.info: dict[str, Any] | None = INFO
+        self.hint = b""  # precedes each answer
         self.hidden: set[str] = set()  # objects that listings lack
         # Of the identity service.
         self.logins: list[dict[str, Any]] = []
@@ -365,6 +366,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not answer.status:
             self.close_connection = True
             return
+        self.wfile.write(self.server.hint)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

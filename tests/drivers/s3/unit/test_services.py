@@ -259,6 +259,18 @@ def test_head_that_is_refused(
     assert not objects.objects
 
 
+@pytest.mark.parametrize("length", ["", "-1", "many"])
+def test_length_that_makes_no_sense(
+    objects: Objects, at: Callable[..., Images], length: str
+) -> None:
+    stored = objects.put("image", DATA)
+    headers = {"ETag": stored.etag, "Content-Length": length}
+    objects.quirk = always("HeadObject", Answer(200, headers=headers))
+    images = at()
+    assert images.size(objects.uri("image")) == len(DATA)
+    check_bytes(images.read(objects.uri("image")), DATA)
+
+
 def test_range_that_is_refused(objects: Objects, at: Callable[..., Images]) -> None:
     objects.put("image", DATA)
     objects.quirk = lambda call: refusal(501, "NotImplemented") if "range" in call.headers else None

@@ -13,7 +13,7 @@ from glance_store import exceptions
 from glance_store._drivers.swift import errors
 from glance_store.testing import image
 from tests.drivers.swift.conftest import locate, read
-from tests.drivers.swift.loopback import INFO, Answer, Seen, Stored, store_at
+from tests.drivers.swift.loopback import INFO, Answer, Seen, Stored, context_at, store_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,6 +197,15 @@ def test_cluster_that_does_not_tell_its_limits(server, pauses, answer):
     assert len([seen for seen in server.requests if seen.path == "/info"]) == 1
 
 
+@pytest.mark.parametrize("size", [SMALL, STREAM])
+def test_hints_before_each_answer(server, size):
+    """As by a CDN, also in front of the identity service: they are no answers."""
+    server.hint = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    store = store_at(server)
+    data = image(size)
+    assert read(store, add(store, data)) == data
+
+
 # -- words of refusals
 
 
@@ -221,6 +230,15 @@ def test_trouble_under_another_number_passes(server, pauses, status):
     server.rule = answering(Answer(status), puts_image, times=1)
     add(store_at(server), b"data")
     assert len(pauses) == 1
+
+
+@pytest.mark.parametrize("catalog", [[None], "text", [{"type": "object-store", "endpoints": None}]])
+def test_catalogue_that_makes_no_sense(server, catalog):
+    store = store_at(server, swift_store_multi_tenant=True)
+    context = context_at(server)
+    context.service_catalog = catalog
+    with pytest.raises(exceptions.NoServiceEndpoint):
+        store.add("image", io.BytesIO(b"data"), 4, "sha256", context=context)
 
 
 def token(**changed: Any) -> Answer:
