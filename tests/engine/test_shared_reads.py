@@ -6,8 +6,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 import signal
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -455,3 +458,50 @@ def test_image_data_are_for_the_service_alone(shared: SharedReads) -> None:
     link.symlink_to("/etc/passwd")
     with pytest.raises(SharingError):
         shared.folder.open("place", "1", SIZE)
+
+
+def reading_process(shared: SharedReads, folder: Path, number: int) -> int:
+    """Start a process that reads the image again and again, and says each time that it was right."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        rounds = 0
+        while True:
+            assert read(shared, Backend(on_read=lambda _offset: time.sleep(0.002))) == DATA
+            rounds += 1
+            (folder / str(number)).write_text(str(rounds))
+            if rounds % 3 == number % 3:
+                shared.folder.forget("place")
+    except BaseException:
+        (folder / f"failed {number}").write_text(traceback.format_exc())
+        raise
+    finally:
+        os._exit(1)
+
+
+ROUNDS = int(os.environ.get("GLANCE_STORE_SHARED_READS_ROUNDS", "3"))
+
+
+def test_processes_are_killed_at_random(shared: SharedReads, tmp_path: Path) -> None:
+    """The others get the right bytes, and go on; the image goes away now and then as well."""
+    folder = tmp_path / "said"
+    folder.mkdir()
+    chance = random.Random(ROUNDS)
+    pids = {number: reading_process(shared, folder, number) for number in range(4)}
+    try:
+        for _round in range(ROUNDS):
+            victim = chance.randrange(len(pids))
+            time.sleep(chance.random() / 5)
+            os.kill(pids[victim], signal.SIGKILL)
+            os.waitpid(pids[victim], 0)
+            pids[victim] = reading_process(shared, folder, victim)
+            # Each of them, the new one too, reads it once more from here on.
+            for path in folder.glob("[0-9]"):
+                path.unlink()
+            assert eventually(lambda: len(list(folder.glob("[0-9]"))) == 4), "one stands still"
+            assert not list(folder.glob("failed*"))
+    finally:
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
