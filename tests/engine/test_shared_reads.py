@@ -461,7 +461,7 @@ def test_image_data_are_for_the_service_alone(shared: SharedReads) -> None:
 
 
 def reading_process(shared: SharedReads, folder: Path, number: int) -> int:
-    """Start a process that reads the image again and again, and says each time that it was right."""
+    """Start a process that reads the image again and again, and says when it was right."""
     pid = os.fork()
     if pid:
         return pid
