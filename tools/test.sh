@@ -86,7 +86,17 @@ lint() {
 run_tests() {
     local shuffle=()
     [[ -z ${GLANCE_STORE_TEST_SHUFFLE:-} ]] || shuffle=(--shuffle "$GLANCE_STORE_TEST_SHUFFLE")
+    export GLANCE_STORE_TEST_CRASHES=$GLANCE_STORE_TEST_RUN/crashes
     "$venv/bin/python" -m pytest -n "$processes" "${shuffle[@]}" "${options[@]}" "$@"
+    [[ ! -s $GLANCE_STORE_TEST_CRASHES ]] || again
+}
+
+# See tests/crashes.py. There is one test at most.
+again() {
+    local crashed
+    crashed=$(<"$GLANCE_STORE_TEST_CRASHES")
+    say "once more, as Ceph's client library has ended its process: $crashed"
+    "$venv/bin/python" -m pytest "$crashed"
 }
 
 unit_tests() {
