@@ -14,7 +14,7 @@ from typing import Any
 from glance_store import exceptions, location
 from glance_store.cli import files
 from glance_store.cli.errors import FAILED, OK, UsageError
-from glance_store.cli.output import Output, Progress, ProgressReader, human_size
+from glance_store.cli.output import Output, Progress, ProgressReader, human_size, short_size
 from glance_store.cli.stores import StoreInfo, Stores, scheme_of
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.upload import upload
@@ -70,8 +70,8 @@ def stores(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 
 def _of_shared(used: int, limit: int, downloads: int, saved: int) -> str:
-    room = f"{human_size(used)} of {human_size(limit)}"
-    return f"{human_size(saved)} saved for {downloads} of the downloads, {room}"
+    room = f"{short_size(used)} of {short_size(limit)}"
+    return f"{short_size(saved)} saved for {downloads} of the downloads, {room}"
 
 
 def metrics(listing: Sequence[StoreInfo]) -> str:

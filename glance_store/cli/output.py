@@ -31,12 +31,21 @@ def human_size(size: int) -> str:
 
     :param size: bytes
     """
+    short = short_size(size)
+    return short if size < 1024 else f"{size} bytes ({short})"
+
+
+def short_size(size: int) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    :param size: bytes
+    """
     value, unit = float(size), _UNITS[0]
     for larger in _UNITS[1:]:
         if value < 1024:
             break
         value, unit = value / 1024, larger
-    return f"{size} bytes" if unit == "bytes" else f"{size} bytes ({value:.1f} {unit})"
+    return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def _columns(stream: TextIO | None) -> int:
