@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -20,6 +21,8 @@ LOG = logging.getLogger(__name__)
 _KEPT = 1000
 # Seconds in which operations of other threads get to where they are stopped, and between two looks.
 _UNDER_WAY, _LOOK = 0.5, 0.01
+# Answers of the monitors that are waited for before a new connection is used: a millisecond or two.
+_ANSWERS = 3
 # Threads that shut connections down.
 _ENDING: set[threading.Thread] = set()
 
@@ -78,8 +81,20 @@ class Connection:
         # Before it has been connected there is nothing to shut down.
         native.connect()
         self.native = bindings.OBJECTS.opened(native)
+        self._settle()
         # Also of the configuration file.
         self._timeout = float(native.conf_get("rados_osd_op_timeout") or 0)
+
+    def _settle(self) -> None:
+        """Wait until the library has worked off what the monitors send to a new client.
+
+        It does so in a thread of its own, and an image that is opened meanwhile can end the process
+        (an exception in that thread while librbd copies the configuration; seen with 16.2.15).
+        """
+        # What monitors answer comes after it; more than once, as the library has several threads.
+        with contextlib.suppress(*errors.native_errors()):
+            for _time in range(_ANSWERS):
+                self.native.wait_for_latest_osdmap()
 
     @property
     def timeout(self) -> float:

@@ -31,7 +31,7 @@ class Native:
     def __init__(self, closed: list[str], name: str) -> None:
         self._closed = closed
         self._name = name
-        self.connect = self.set_namespace = lambda *_arguments: None
+        self.connect = self.set_namespace = self.wait_for_latest_osdmap = lambda *_arguments: None
         self.conf_get = self.pool_lookup = self.old_format = lambda *_arguments: 0
         self.id = lambda: "1"
 
