@@ -67,7 +67,7 @@ class Filler:
 
     def _run(self) -> None:
         try:
-            while self._fill() and self._go_on():
+            while (parts := self._fetch()) is not None and self._go_on(parts):
                 pass
         except BaseException as exc:  # noqa: BLE001 - raised where the bytes are wanted
             self.error = exc
@@ -82,15 +82,15 @@ class Filler:
             self.ended = True
             self._changed.notify_all()
 
-    def _fill(self) -> bool:
-        """Fetch a chunk; False when no more bytes come."""
+    def _fetch(self) -> list[bytes] | None:
+        """Return the bytes of a chunk in parts; None when no more come."""
         wanted = min(CHUNK, self._file.size - self._number * CHUNK)
         parts: list[bytes] = []
         while wanted > 0:
             part = self._rest or next(self._download, None)
             if part is None or self._stopped:
                 # All there is: the download itself notices a short one.
-                return False
+                return None
             part, self._rest = part[:wanted], part[wanted:]
             parts.append(part)
             wanted -= len(part)
@@ -98,8 +98,7 @@ class Filler:
             self._last = self._number, parts
             self.fetched += sum(map(len, parts))
             self._changed.notify_all()
-        self._keep(parts)
-        return True
+        return parts
 
     def _keep(self, parts: list[bytes]) -> None:
         if all(sparse.is_zero(part) for part in parts):
@@ -109,15 +108,19 @@ class Filler:
         else:
             raise SharingError(_("it is full, and all that is in it is in use"))
 
-    def _go_on(self) -> bool:
-        """Become the one who fetches the next chunk, before others can have it."""
-        following = self._number + 1
-        if self._stopped or following >= self._file.chunks:
-            return False
-        lock = None if self._file.has(following) else self._file.lock(following)
-        if self._lock is not None:
-            self._lock.release()
-        self._lock, self._number = lock, following
+    def _go_on(self, parts: list[bytes]) -> bool:
+        """Note a chunk, and be the one who fetches the next; False when there is none to fetch."""
+        following, lock = self._number + 1, None
+        wanted = not self._stopped and following < self._file.chunks
+        if wanted and not self._file.has(following):
+            # Before the chunk can be seen: who has just read it would be the first to come.
+            lock = self._file.lock(following)
+        try:
+            self._keep(parts)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+            self._lock, self._number = lock, following
         # It may have come between the two.
         return lock is not None and not self._file.has(following)
 

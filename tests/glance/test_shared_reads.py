@@ -120,11 +120,12 @@ def figures(
     sharing: tuple[GlanceServer, Folder, str], scene: Scene, start_glance: StartGlance
 ) -> None:
     glance, folder, store = sharing
-    block, size = os.urandom(MIB), MEASURED * MIB
-    image_id = uploaded(glance, store, (block for _number in range(MEASURED)))
+    # No more in a chunk than uwsgi takes.
+    block, size = os.urandom(MIB // 16), MEASURED * MIB
+    image_id = uploaded(glance, store, (block for _number in range(16 * MEASURED)))
     off = scene.kind.arguments({"DEFAULT": {"image_size_cap": str(1 << 40)}})
     plain = start_glance(f"plain-{scene.kind.name}", **off, processes=4)
-    same = uploaded(plain, store, (block for _number in range(MEASURED)))
+    same = uploaded(plain, store, (block for _number in range(16 * MEASURED)))
     for _turn in range(2):
         for server, name in ((plain, same), (glance, image_id)):
             way = "shared" if server is glance else "plain"
