@@ -87,7 +87,9 @@ run_tests() {
     local shuffle=()
     [[ -z ${GLANCE_STORE_TEST_SHUFFLE:-} ]] || shuffle=(--shuffle "$GLANCE_STORE_TEST_SHUFFLE")
     export GLANCE_STORE_TEST_CRASHES=$GLANCE_STORE_TEST_RUN/crashes
-    "$venv/bin/python" -m pytest -n "$processes" "${shuffle[@]}" "${options[@]}" "$@"
+    # A second process that ends is a failure, see tests/crashes.py; xdist has been seen to wait for
+    # one in its place for ever.
+    "$venv/bin/python" -m pytest -n "$processes" --max-worker-restart 1 "${shuffle[@]}" "${options[@]}" "$@"
     [[ ! -s $GLANCE_STORE_TEST_CRASHES ]] || again
 }
 
