@@ -2,8 +2,8 @@
 """Tests whose process was ended by Ceph's client library: they run once more, and the run says so.
 
 That of Ceph 16.2 aborts now and then in a thread of its own on a busy machine, in whatever test
-opens an image at that moment: seen three times in some thirty whole runs, never in the kit alone. A
-second such end in one run is a failure: then it is no accident.
+opens an image at that moment: seen four times in whole runs, never in the kit alone. A second such
+end in one run is a failure: then it is no accident.
 """
 
 from __future__ import annotations

@@ -21,6 +21,21 @@ def size(text: str) -> int:
     return int(found[1]) * _FACTORS[found[2]]
 
 
+def add_storing(parser: argparse.ArgumentParser) -> None:
+    """Add what commands that store images have in common.
+
+    :param parser: of the command
+    """
+    parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
+    parser.add_argument(
+        "--hash",
+        type=str.lower,
+        default="sha512",
+        metavar="NAME",
+        help="multihash to compute (default: sha512)",
+    )
+
+
 def length(text: str) -> int:
     """Return a number of bytes, at least one."""
     found = size(text)

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     :param parser: of the command
     """
-    parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
+    arguments.add_storing(parser)
     parser.add_argument(
         "--size",
         type=_sizes,
@@ -75,13 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.count,
         metavar="N",
         help="images of each size (default: 256 MiB of them, from one for each at a time to 20)",
-    )
-    parser.add_argument(
-        "--hash",
-        type=str.lower,
-        default="sha512",
-        metavar="NAME",
-        help="multihash to compute (default: sha512)",
     )
     parser.add_argument(
         "--disk",

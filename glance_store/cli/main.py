@@ -163,14 +163,7 @@ def _add_put(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--id", type=arguments.image_id, help="id of the image (default: a new UUID)"
     )
-    parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
-    parser.add_argument(
-        "--hash",
-        type=str.lower,
-        default="sha512",
-        metavar="NAME",
-        help="multihash to compute (default: sha512)",
-    )
+    arguments.add_storing(parser)
     parser.add_argument(
         "--size",
         type=arguments.size,

@@ -8,11 +8,11 @@ to as many chunks; else the consumer's thread reads. Of a backend that sends lon
 
 from __future__ import annotations
 
+import abc
 import functools
 import os
 from collections.abc import Generator, Iterator
-from types import TracebackType
-from typing import cast
+from typing import TypeVar, cast
 
 from glance_store.transfer.interface import (
     Extent,
@@ -23,6 +23,8 @@ from glance_store.transfer.interface import (
 from glance_store.transfer.pieces import pieces, read_piece, too_much
 from glance_store.transfer.readahead import ReadAhead
 from glance_store.transfer.streams import Streams
+
+_T = TypeVar("_T", bound="Chunks")
 
 CHUNK_SIZE = 4 * 1024 * 1024
 
@@ -41,7 +43,28 @@ def clip(size: int | None, offset: int, length: int | None) -> int | None:
     return rest if length is None else min(length, rest)
 
 
-class Download:
+class Chunks(abc.ABC):
+    """Chunks of bytes, one after the other, with `close`."""
+
+    def __iter__(self: _T) -> _T:  # noqa: PYI019 - typing.Self came with Python 3.11
+        return self
+
+    @abc.abstractmethod
+    def __next__(self) -> bytes:
+        """Return the next chunk."""
+
+    def __enter__(self: _T) -> _T:  # noqa: PYI019 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop reading; from any thread."""
+
+
+class Download(Chunks):
     """The bytes of a range of an image: an iterator of chunks, with `close`.
 
     :param reader: the image; closed before the last chunk is handed over, at the end, on `close`,
@@ -81,9 +104,6 @@ class Download:
         else:
             self._chunks = _read_range(reader, offset, stop, chunk_size)
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
     def __next__(self) -> bytes:
         try:
             chunk = next(self._chunks)
@@ -96,17 +116,6 @@ class Download:
             # Before the last bytes are handed over: whoever has them may go on to remove the image.
             self._release(wait=True)
         return chunk
-
-    def __enter__(self) -> Download:  # noqa: PYI034 - typing.Self came with Python 3.11
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop reading and let go of the image; from any thread.

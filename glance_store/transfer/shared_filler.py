@@ -75,12 +75,14 @@ class Filler:
             self._end()
 
     def _end(self) -> None:
-        self._download.close()
-        if self._lock is not None:
-            self._lock.release()
-        with self._changed:
-            self.ended = True
-            self._changed.notify_all()
+        try:
+            self._download.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+            with self._changed:
+                self.ended = True
+                self._changed.notify_all()
 
     def _fetch(self) -> list[bytes] | None:
         """Return the bytes of a chunk in parts; None when no more come."""

@@ -14,11 +14,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 from glance_store import exceptions
 from glance_store.i18n import _
-from glance_store.transfer.download import Download, clip
+from glance_store.transfer.download import Chunks, Download, clip
 from glance_store.transfer.interface import ImageReader
 from glance_store.transfer.shared_files import (
     CHUNK,
@@ -83,7 +82,7 @@ def version_of(reader: ImageReader) -> str | None:
     return version if isinstance(version, str) and version else None
 
 
-class SharedDownload:
+class SharedDownload(Chunks):
     """The bytes of a range of an image, as `Download` gives them; others may have fetched them.
 
     :param folder: where they are shared
@@ -116,9 +115,6 @@ class SharedDownload:
         self.length = clip(file.size, offset, length) or 0
         self._chunks = self._shared(offset, offset + self.length)
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
     def __next__(self) -> bytes:
         if self._closed:
             raise StopIteration
@@ -134,17 +130,6 @@ class SharedDownload:
                 self._filler.finish()
             self.close()
         return chunk
-
-    def __enter__(self) -> SharedDownload:  # noqa: PYI034 - typing.Self came with Python 3.11
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop reading and let go of the image; from any thread."""
@@ -194,6 +179,9 @@ class SharedDownload:
         rest = stop - position
         reader = self._opener.open(position, rest)
         self._direct = Download(reader, position, rest, self._chunk_size)
+        if self._stopped.is_set():
+            # Perhaps close() came before it could see this one.
+            self._direct.close()
         for chunk in self._direct:
             self._fetched += len(chunk)
             yield chunk

@@ -10,12 +10,10 @@ from oslo_config import cfg
 
 from glance_store._drivers.rbd import Store
 from glance_store.testing import StoreConformance
-from glance_store.transfer.shared_folder import Folder
-from glance_store.transfer.shared_reads import SharedReads
+from tests.drivers.shared_reads import SharingReads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.services.ceph import Ceph
 
@@ -94,19 +92,8 @@ class TestRbdErasureCoded(TestRbd):
     data_pool = True
 
 
-class TestRbdWithSharedReads(TestRbd):
+class TestRbdWithSharedReads(SharingReads, TestRbd):
     """Downloads that share what they read."""
-
-    variant = ("locking",)
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.folder = Folder(str(tmp_path / "shared"), 1 << 30)
-
-    def make_store(self) -> Store:
-        store = super().make_store()
-        store.shared_reads = SharedReads(self.folder, 1)
-        return store
 
 
 class TestRbdWithHoles(TestRbd):

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
 from glance_store._drivers.s3 import Store
 from glance_store.testing import StoreConformance
-from glance_store.transfer.shared_folder import Folder
-from glance_store.transfer.shared_reads import SharedReads
 from tests.drivers.s3.service import Service, serving, without_pauses
+from tests.drivers.shared_reads import SharingReads
 from tests.faults.proxy import FaultProxy
 from tests.services.radosgw import Radosgw
 from tests.services.swift import Swift
@@ -85,19 +83,8 @@ class TestRadosgw(S3Kit):
         self.service, self.proxy = proxied_radosgw
 
 
-class TestRadosgwWithSharedReads(TestRadosgw):
+class TestRadosgwWithSharedReads(SharingReads, TestRadosgw):
     """Downloads that share what they read."""
-
-    variant = ("locking",)
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.folder = Folder(str(tmp_path / "shared"), 1 << 30)
-
-    def make_store(self) -> Store:
-        store = super().make_store()
-        store.shared_reads = SharedReads(self.folder, 1)
-        return store
 
 
 class TestSwift(S3Kit):
