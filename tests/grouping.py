@@ -110,5 +110,31 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid)
 
+        def _reschedule(self, node: Any) -> None:
+            """Give a process two tests at least: it begins one when it knows the next."""
+            super()._reschedule(node)
+            if self.workqueue and self._pending_of(self.assigned_work[node]) < 2:
+                super()._reschedule(node)
+
+        def remove_node(self, node: Any) -> str | None:
+            """Hand out what a lost process had left, but not the test that it was lost in.
+
+            xdist 3.8 hands out all that the process ever had. Groups without a test to run then use
+            up the turns in which the others get more, and the run waits for ever.
+            """
+            had = self.assigned_work.pop(node)
+            units = {
+                group: {test: False for test, done in unit.items() if not done}
+                for group, unit in had.items()
+            }
+            crashed = next((test for unit in units.values() for test in unit), None)
+            for unit in units.values():
+                unit.pop(crashed, None)
+            self.workqueue.update({group: unit for group, unit in units.items() if unit})
+            for other in self.assigned_work:
+                if other in self.registered_collections:
+                    self._reschedule(other)
+            return crashed
+
     config.option.loadscopereorder = False
     return Groups(config, log)
