@@ -275,8 +275,8 @@ def test_an_error_says_what_is_wrong_and_what_is_right():
     with pytest.raises(exceptions.BadStoreUri) as caught:
         parse("rbd", "rbd://a/b")
     assert str(caught.value) == (
-        "The Store URI was malformed: rbd://a/b: it has neither one nor four components; the form "
-        "is rbd://<fsid>/<pool>/<image>/<snapshot> or rbd://<image>"
+        "The Store URI was malformed: rbd://a/b: it must have one or four components, or five with "
+        "a namespace; the form is rbd://<fsid>/<pool>/<image>/<snapshot> or rbd://<image>"
     )
 
 

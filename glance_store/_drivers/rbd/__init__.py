@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as RBD images in a pool of a Ceph cluster.
+"""The Ceph RBD store.
 
-The attributes `rados` and `rbd` are Ceph's Python bindings, None where they are not installed. They
-are imported when somebody first asks for them, not with this package.
+`rados` and `rbd` are Ceph's Python bindings, or None where they are not installed. They are
+imported on first use, not with this package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     try:
         module: Any = importlib.import_module(name)
     except ImportError:
-        # Missing, or made for another version of Python: either way the store cannot work.
+        # Not installed, or built for another Python version: the store cannot work either way.
         module = None
     globals()[name] = module
     return module

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ceph's Python bindings, and what becomes of their objects in a forked process."""
+"""Ceph's Python bindings, and a register of their open objects that makes forking safe."""
 
 from __future__ import annotations
 
@@ -14,31 +14,28 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 def rados() -> Any:
-    """Return the module `rados`, None where it is not installed."""
-    # By way of the package: its attribute may be replaced.
+    """Return the module `rados`, or None where it is not installed."""
+    # Looked up on the package, where tests replace it.
     return sys.modules[_PACKAGE].rados
 
 
 def rbd() -> Any:
-    """Return the module `rbd`, None where it is not installed."""
+    """Return the module `rbd`, or None where it is not installed."""
     return sys.modules[_PACKAGE].rbd
 
 
-# Of librbd; older bindings lack the names.
+# Constants of librbd that older bindings do not export.
 FEATURE_STRIPING = 1 << 1
 FEATURE_MIGRATING = 1 << 9
 MIRROR_SNAPSHOT = 3
 
 
 def try_when_full(access: Any) -> None:
-    """Have requests to a pool not wait for space.
+    """Make requests through a pool's ioctx fail when the pool is full, instead of waiting.
 
-    In a full cluster or pool one that frees space is carried out then, and any other one fails at
-    once.
-
-    :param access: to the pool
+    Requests that free space still succeed.
     """
-    # The newer name first; what has neither waits, as ever.
+    # The newer name comes first. Bindings with neither wait, as they always have.
     for name in ("set_pool_full_try", "set_osdmap_full_try"):
         if hasattr(access, name):
             getattr(access, name)()
@@ -46,33 +43,26 @@ def try_when_full(access: Any) -> None:
 
 
 class _Objects:
-    """The objects of the bindings that are open in this process."""
+    """The bindings' objects that are open in this process."""
 
     def __init__(self) -> None:
         self._open: dict[int, Any] = {}
 
     def opened(self, native: _T) -> _T:
-        """Take note of an object that has been opened.
-
-        :param native: the object
-        :returns: the same
-        """
+        """Register an open object and return it."""
         self._open[id(native)] = native
         return native
 
     def closed(self, native: Any) -> None:
-        """Forget an object that has been closed.
-
-        :param native: the object
-        """
+        """Forget an object that was closed."""
         self._open.pop(id(native), None)
 
     def forget(self) -> None:
-        """Never touch again what is open: in a forked process, and when the process ends.
+        """Keep the open objects from ever being closed: after a fork, and when the process ends.
 
-        In a child the threads of Ceph's libraries are not there, and to close an object would wait
-        for them for ever; at the end calls may be using it. But to close it is what the bindings do
-        when an object is collected. So it never is.
+        The bindings close an object when it is collected. In a forked child, closing it would wait
+        forever for Ceph's threads, which the child does not have; at the end of a process, calls
+        may still use it. So each object gets a reference that is never given back.
         """
         for native in list(self._open.values()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))

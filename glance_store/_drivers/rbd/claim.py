@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The right to begin an upload of an image, for the moment that this takes.
+"""A short lock on an image's name while an upload begins.
 
-Between the creation of an upload's image and its opening nothing tells it from what a dead upload
-has left. So all who begin an upload of an image hold a lock of RADOS meanwhile, on an object of its
-own; the lock of one that died ends by itself.
+Between creating and opening an upload's image, nothing distinguishes it from one that a dead upload
+left. So every upload holds a RADOS lock, on an object of its own, until its image is open. The lock
+of a client that dies expires.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ LOG = logging.getLogger(__name__)
 
 OBJECT_PREFIX = "glance_store.claim."
 _LOCK = "claim"
-# Seconds until the lock ends by itself, and the part of them in which it is relied on: clocks and
-# threads may be slow.
+# Seconds until the lock expires, and how many of them to rely on: clocks and threads may be slow.
 _DURATION = 30
 _RELIABLE = 20.0
 
@@ -39,14 +38,11 @@ class Claim:
 
     @property
     def is_held(self) -> bool:
-        """Whether the right still exists for sure."""
+        """Whether the lock certainly still holds."""
         return time.monotonic() - self._began < _RELIABLE
 
     def check(self) -> None:
-        """Make sure of the right.
-
-        :raises TimeoutError: too much time has passed, somebody else may have the right
-        """
+        """Raise TimeoutError if the lock may have expired: somebody else may hold it now."""
         if not self.is_held:
             raise exceptions.TimeoutError(
                 _("Image %(image)s could not be created in %(timeout)d seconds; try again"),
@@ -57,12 +53,7 @@ class Claim:
 
 @contextlib.contextmanager
 def claimed(lease: Lease, name: str) -> Iterator[Claim]:
-    """Hold the right to create the image of a name in the block.
-
-    :param lease: the pool
-    :param name: of the image
-    :raises Duplicate: somebody else has the right at this moment
-    """
+    """Hold the claim to a name during a block; raise Duplicate if somebody else holds it."""
     claim = Claim(name)
     key = OBJECT_PREFIX + name
     try:
@@ -79,7 +70,7 @@ def claimed(lease: Lease, name: str) -> Iterator[Claim]:
     try:
         yield claim
     finally:
-        # The lock goes with its object. A lock that may have ended may be somebody else's by now.
+        # Removing the object removes the lock. An expired lock may already be somebody else's.
         if claim.is_held and not lease.connection.lost:
             _remove(lease, key)
 
@@ -93,8 +84,8 @@ def _remove(lease: Lease, key: str) -> None:
         if errors.is_lost(exc):
             lease.connection.lose()
         LOG.warning(
-            "Object %s in pool %s could not be removed (%s); it does no harm, and goes with the "
-            "next upload of this image",
+            "Could not remove object %s from pool %s: %s. It does no harm; the next upload of "
+            "the image removes it",
             key,
             lease.pool,
             exc,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cluster of a store: one connection for all operations, made when it is first needed."""
+"""A store's cluster: one shared connection, opened on first use."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from glance_store._drivers.rbd import bindings, errors
 from glance_store._drivers.rbd.connection import Connection, Lease, Settings, wait_for_ends
 from glance_store.i18n import _
 
-# Seconds that the end of the process waits for its connections to be shut down.
+# Seconds to wait at exit for connections to shut down.
 _LAST_WAIT = 5.0
-# Whether the process ends. A thread that goes on must not connect anew: the library is taken down.
+# Set when the process exits: other threads must not open new connections while the library is being
+# torn down.
 _LAST = threading.Event()
 
 
 class _Slot:
-    """The connection of one process, and the lock that makes threads wait while it is made."""
+    """The connection of one process, and the lock that threads wait for while it is opened."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: Connection | None = None
-        self.attempts = 0  # that have failed
-        self.failure: tuple[str, int | None] | None = None  # of the last of them: reason, number
+        self.attempts = 0  # how many failed
+        self.failure: tuple[str, int | None] | None = None  # of the last failure: reason, number
 
 
 class Cluster:
     """The cluster of a store.
 
-    :param settings: returns how to connect; when that changes, so does the connection
-    :param failure: makes the error for a cluster that cannot be connected to out of the reason and
-        the error number
+    `settings` returns how to connect; when its result changes, the connection is replaced.
+    `failure` turns a reason and an error number into the exception for a cluster that cannot be
+    connected to.
     """
 
     def __init__(
@@ -46,21 +47,17 @@ class Cluster:
     ) -> None:
         self._settings = settings
         self._failure = failure
-        # No lock for all processes: one that is held during a fork stays locked in the child.
+        # Not one lock for all processes: a lock held during a fork stays locked in the child.
         self._slots: dict[int, _Slot] = {}
         _CLUSTERS.add(self)
-        # The connection of a store that is thrown away: it has some 25 threads. The end of the
-        # process has a way of its own.
+        # Close the connection of a store that is collected: it has some 25 threads. At exit,
+        # `_at_exit` closes it instead.
         weakref.finalize(self, _retire, self._slots).atexit = False
 
     def lease(self, pool: str, namespace: str = "", latest: bool = False) -> Lease:
-        """Return the use of a pool.
+        """Return a lease on a pool; `latest` asks the monitors which pool has this name now.
 
-        :param pool: its name
-        :param namespace: in the pool, empty for the default one
-        :param latest: ask the monitors which pool has this name now
-        :raises BackendException: the cluster cannot be reached (the class is that of `failure`)
-        :raises UnknownPool: there is no such pool
+        Raises the exception of `failure` when the cluster cannot be reached, and UnknownPool.
         """
         connection = self._connected()
         try:
@@ -70,8 +67,8 @@ class Cluster:
                     return Lease(connection, pool, pool_id, namespace)
             raise UnknownPool(
                 _(
-                    "The Ceph cluster has no pool %(pool)s; for new images create it, or set the "
-                    "option rbd_store_pool to the right one"
+                    "The Ceph cluster has no pool %(pool)s; to store images, create it or "
+                    "correct the option rbd_store_pool"
                 ),
                 pool=pool,
             )
@@ -80,15 +77,12 @@ class Cluster:
             raise
 
     def borrow(self) -> Connection:
-        """Return the connection, counted in; the caller gives it back.
-
-        :raises BackendException: the cluster cannot be reached (the class is that of `failure`)
-        """
+        """Return the connection, counted as in use; the caller gives it back."""
         return self._connected()
 
     def _connected(self) -> Connection:
         if _LAST.is_set() and threading.current_thread() is not threading.main_thread():
-            raise errors.NotAvailable(_("The process is about to end"))
+            raise errors.NotAvailable(_("The process is exiting"))
         slot = self._slots.setdefault(os.getpid(), _Slot())
         settings = self._settings()
         while True:
@@ -104,7 +98,7 @@ class Cluster:
 
     def _connect(self, slot: _Slot, settings: Settings, seen: int) -> Connection:
         if slot.attempts != seen and slot.failure is not None:
-            # Somebody else has just tried in vain while this call waited: not once more as long.
+            # Another thread has just failed while this one waited. Do not wait as long again.
             raise self._failure(*slot.failure)
         slot.failure = None
         try:
@@ -117,14 +111,11 @@ class Cluster:
             raise self._failure(*slot.failure) from exc
 
     def forget(self) -> None:
-        """Begin anew, in a forked process: the connections are the parent's."""
+        """Drop the parent's connections, in a forked child."""
         self._slots = {}
 
     def end(self, seconds: float = _LAST_WAIT) -> None:
-        """Shut the connection of this process down, at its end.
-
-        :param seconds: how long to wait for it
-        """
+        """Shut down this process's connection and wait for that, at most for `seconds`."""
         slot = self._slots.get(os.getpid())
         if slot is not None and slot.connection is not None:
             slot.connection.end()
@@ -143,16 +134,16 @@ class UnknownPool(exceptions.NotFound):
 
 def _reason(exc: Exception, settings: Settings) -> str:
     number = errors.number_of(exc)
-    where = settings.conf_file or "ceph.conf at its usual places"
-    user = settings.user or "of the default"
+    where = settings.conf_file or "ceph.conf in its default locations"
+    user = settings.user or "(default)"
     if number == errno.ETIMEDOUT:
-        hint = "its monitors do not answer in the time of the option rados_connect_timeout"
+        hint = "its monitors do not answer within rados_connect_timeout"
     elif number in (errno.EACCES, errno.EPERM):
-        hint = f"it refuses the Ceph user {user}: see rbd_store_user and its keyring"
+        hint = f"it refuses the Ceph user {user}: check rbd_store_user and its keyring"
     elif number == errno.ENOENT:
-        hint = f"a file is missing: {where} (option rbd_store_ceph_conf), or the keyring in it"
+        hint = f"a file is missing: {where} (option rbd_store_ceph_conf), or a keyring it names"
     else:
-        hint = f"see {where} (option rbd_store_ceph_conf) and the user {user} (rbd_store_user)"
+        hint = f"check {where} (option rbd_store_ceph_conf) and the user {user} (rbd_store_user)"
     return f"the Ceph cluster cannot be used: {exc}: {hint}"
 
 
@@ -160,7 +151,7 @@ _CLUSTERS: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # Not only because of the new process id, which may have been that of an ancestor.
+    # Slots are keyed by process id, and the child's id may once have been an ancestor's.
     for cluster in list(_CLUSTERS):
         cluster.forget()
 
@@ -170,11 +161,11 @@ os.register_at_fork(after_in_child=_after_fork)
 
 @atexit.register
 def _at_exit() -> None:
-    # Else the connections end with the interpreter, at a time when a wait cannot be bounded, and
-    # their threads meet a library that is being taken down.
+    # Otherwise the interpreter closes the connections, when waiting can no longer be bounded and
+    # their threads find the library half torn down.
     _LAST.set()
     for cluster in list(_CLUSTERS):
         cluster.end(0)
     wait_for_ends(_LAST_WAIT)
-    # What is in use still must not be closed by the interpreter, in any order.
+    # The interpreter must not close what is still in use.
     bindings.OBJECTS.forget()

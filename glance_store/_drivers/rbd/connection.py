@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection to a cluster, which many operations share, and its use by one of them."""
+"""A connection to a cluster, shared by many operations, and one operation's lease on it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from glance_store._drivers.rbd import bindings, errors
 
 LOG = logging.getLogger(__name__)
 
-# Results of calls that are kept: so many are never made in the moment in which it matters.
+# Results to keep alive: far more than can be at risk at any one moment.
 _KEPT = 1000
-# Seconds in which operations of other threads get to where they are stopped, and between two looks.
+# Seconds for other threads' operations to notice that they must stop, and between two checks.
 _UNDER_WAY, _LOOK = 0.5, 0.01
-# Answers of the monitors that are waited for before a new connection is used: a millisecond or two.
+# Monitor answers to wait for before using a new connection: a millisecond or two.
 _ANSWERS = 3
-# Threads that shut connections down.
+# Threads that are shutting connections down.
 _ENDING: set[threading.Thread] = set()
 
 os.register_at_fork(after_in_child=_ENDING.clear)
@@ -34,12 +34,12 @@ class Settings(NamedTuple):
 
     conf_file: str
     user: str | None
-    timeout: int  # seconds; 0 for ever, negative as the configuration file says
+    timeout: int  # seconds; 0: no limit, negative: as in the configuration file
 
     def options(self) -> dict[str, str]:
-        """Return the options that go beyond the configuration file."""
-        # Blocks are written and read once each: a cache costs a copy, takes memory that nobody has
-        # counted, and reports a failed write too late.
+        """Return the options to set on top of the configuration file."""
+        # Every block is written or read once. A cache costs a copy, uses memory that nobody has
+        # counted, and reports failed writes too late.
         options = {"rbd_cache": "false"}
         if self.timeout >= 0:
             for name in ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout"):
@@ -48,24 +48,20 @@ class Settings(NamedTuple):
 
 
 class Opened(Protocol):
-    """Something that is open by way of a connection."""
+    """Something opened through a connection."""
 
     def close_quietly(self) -> None:
-        """Close it as soon as no call uses it."""
+        """Close it once no call uses it."""
         ...
 
 
 class Connection:
-    """A connected client of a cluster, and its pools. Shared by threads.
-
-    :param settings: how to connect
-    :raises rados.Error: it does not work
-    """
+    """A connected cluster client and its pools, shared by threads. Raises rados.Error."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._process = os.getpid()
-        # Reentrant: the collector may retire the connection in a thread that holds the lock.
+        # Reentrant: garbage collection may retire the connection in a thread that holds the lock.
         self._lock = threading.RLock()
         self._pools: dict[tuple[int, str], Any] = {}  # by id and namespace
         self._opened: set[Opened] = set()
@@ -78,50 +74,48 @@ class Connection:
         native = rados.Rados(
             conffile=settings.conf_file, rados_id=settings.user or None, conf=settings.options()
         )
-        # Before it has been connected there is nothing to shut down.
+        # Nothing to shut down before the client is connected.
         native.connect()
         self.native = bindings.OBJECTS.opened(native)
         self._settle()
-        # Also of the configuration file.
+        # May come from the configuration file.
         self._timeout = float(native.conf_get("rados_osd_op_timeout") or 0)
 
     def _settle(self) -> None:
-        """Wait until the library has worked off what the monitors send to a new client.
+        """Wait until the library has processed what the monitors send to a new client.
 
-        It does so in a thread of its own, and an image that is opened meanwhile can end the process
-        (an exception in that thread while librbd copies the configuration; seen with 16.2.15).
+        The library does so on its own thread. Opening an image meanwhile can crash the process:
+        that thread throws while librbd copies the configuration (seen with 16.2.15).
         """
-        # What monitors answer comes after it; more than once, as the library has several threads.
+        # The monitors' answers arrive after those messages. Ask more than once, as the library has
+        # several threads.
         with contextlib.suppress(*errors.native_errors()):
             for _time in range(_ANSWERS):
                 self.native.wait_for_latest_osdmap()
 
     @property
     def timeout(self) -> float:
-        """Seconds that an operation may take; 0 for any time."""
+        """Seconds an operation may take; 0 means no limit."""
         return self._timeout
 
     @property
     def retired(self) -> bool:
-        """Whether nothing new may be done with it."""
+        """Whether the connection takes no new operations."""
         return self._retired
 
     def lose(self) -> None:
-        """Take note that the cluster does not answer, or answers this client no more."""
+        """Record that the cluster no longer answers this client."""
         self.lost = True
         self.retire()
 
     def retire(self) -> None:
-        """Use the connection for nothing new; it ends with the last operation that uses it."""
+        """Take no new operations, and shut down after the last one."""
         with self._lock:
             self._retired = True
         self._end_unless_used()
 
     def take(self) -> bool:
-        """Count an operation in.
-
-        :returns: False when the connection is retired
-        """
+        """Count an operation in; return False if the connection is retired."""
         with self._lock:
             if self._retired:
                 return False
@@ -135,37 +129,28 @@ class Connection:
         self._end_unless_used()
 
     def hold(self, opened: Opened) -> None:
-        """Count in what an operation has opened, which may have to outlast it.
-
-        :param opened: released with `release`
-        """
+        """Count in something an operation has opened, which may outlast that operation."""
         with self._lock:
             self._users += 1
             self._opened.add(opened)
 
     def release(self, opened: Opened) -> None:
-        """Count out what is closed.
-
-        :param opened: as given to `hold`
-        """
+        """Count out something that was closed."""
         self._opened.discard(opened)
         self.give_back()
 
     def keep(self, native: Any) -> None:
-        """Keep what a call has returned until nothing can come from the cluster any more.
+        """Keep alive an object that the library may write to after its call has returned.
 
-        :param native: object of the bindings that the library may write to after its call has ended
-            (https://tracker.ceph.com/issues/73907)
+        See https://tracker.ceph.com/issues/73907.
         """
         self._kept.append(native)
 
     def pool_id(self, name: str, latest: bool = True) -> int | None:
-        """Return the id of the pool that has a name now, None where there is none.
+        """Return the id of the pool with this name, or None. Raises rados.Error.
 
-        :param name: of the pool
-        :param latest: ask the monitors whether pools were renamed or made anew; without that the
-            answer is as old as the last operation, and costs none
-        :raises rados.Error: they do not answer
+        `latest` asks the monitors whether pools were renamed or recreated. Without it, the answer
+        is as old as the last operation and costs no request.
         """
         if latest:
             self.native.wait_for_latest_osdmap()
@@ -173,16 +158,11 @@ class Connection:
         return found
 
     def access(self, pool_id: int, namespace: str) -> Any:
-        """Return the access to a pool.
-
-        :param pool_id: its id
-        :param namespace: in the pool, empty for the default one
-        :raises rados.Error: there is no such pool any more
-        """
+        """Return the ioctx for a pool and namespace. Raises rados.Error if the pool is gone."""
         with self._lock:
             found = self._pools.get((pool_id, namespace))
         if found is None:
-            # Not under the lock, for which operations on other pools would wait.
+            # Outside the lock: operations on other pools would wait for it.
             opened = bindings.OBJECTS.opened(self.native.open_ioctx2(pool_id))
             opened.set_namespace(namespace)
             bindings.try_when_full(opened)
@@ -213,13 +193,13 @@ class Connection:
         except Exception as exc:
             if not errors.is_native(exc):
                 raise
-            LOG.warning("A connection to a Ceph cluster could not be shut down: %s", exc)
+            LOG.warning("Could not shut down a connection to a Ceph cluster: %s", exc)
 
     def end(self) -> None:
-        """Begin to shut the connection down at the end of the process.
+        """Start shutting down, at the end of the process.
 
-        What was left open is closed first, as far as no call uses it: so nobody has to wait until
-        the cluster notices that its client is gone.
+        First closes whatever no call uses, so that nobody has to wait for the cluster to notice
+        that this client is gone.
         """
         if self._process != os.getpid():
             return
@@ -230,7 +210,7 @@ class Connection:
         self._end_unless_used()
 
     def _close_all(self) -> None:
-        """Close what is open as soon as no call uses it, and what is opened meanwhile."""
+        """Close what is open, and what is opened meanwhile, once no call uses it."""
         deadline = time.monotonic() + _UNDER_WAY
         while self._opened or (self._users and time.monotonic() < deadline):
             for opened in list(self._opened):
@@ -239,10 +219,7 @@ class Connection:
 
 
 def _start_to_end(work: Callable[[], object]) -> bool:
-    """Do something that ends a connection, on a thread: a lost cluster may take its time.
-
-    :returns: False when there is no thread: Python 3.12 starts none when the interpreter ends
-    """
+    """Run a shutdown step on a thread, as a lost cluster may block it; False: no thread."""
 
     def run() -> None:
         try:
@@ -261,25 +238,15 @@ def _start_to_end(work: Callable[[], object]) -> bool:
 
 
 def wait_for_ends(seconds: float) -> None:
-    """Wait until the connections that end have ended.
-
-    :param seconds: how long at most
-    """
+    """Wait at most `seconds` for the connections that are shutting down."""
     deadline = time.monotonic() + seconds
-    # Not by join(): one may be about to start, and be followed by another.
+    # Not with join(): a thread may be about to start, and another may follow it.
     while _ENDING and time.monotonic() < deadline:
         time.sleep(_LOOK)
 
 
 class Lease:
-    """The use of a connection and a pool by one operation.
-
-    :param connection: counted in
-    :param pool: name of the pool
-    :param pool_id: the pool that had it when the operation began
-    :param namespace: in the pool, empty for the default one
-    :raises rados.Error: the pool cannot be opened
-    """
+    """One operation's use of a connection, counted in, and a pool. Raises rados.Error."""
 
     def __init__(
         self, connection: Connection, pool: str, pool_id: int, namespace: str = ""
@@ -295,11 +262,11 @@ class Lease:
 
     @property
     def place(self) -> str:
-        """The pool, and the namespace if there is one, as `rbd` wants them before an image."""
+        """The pool, with its namespace if any, as the `rbd` command takes it."""
         return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
 
     def has_moved(self) -> bool:
-        """Tell whether the name of the pool means another one by now, or none."""
+        """Tell whether the pool's name now belongs to another pool, or to none."""
         return self.connection.pool_id(self.pool) != self._pool_id
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removes an image, or nothing of it when somebody uses it."""
+"""Removes an image entirely, or not at all when somebody uses it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# With these the cluster says that the image, as a whole, may not go now.
+# The cluster's answers for an image that cannot be removed now.
 _REFUSALS = (errno.EBUSY, errno.EMLINK, errno.EROFS, errno.ENOTEMPTY)
 
 
 def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
     """Remove an image with its snapshot.
 
-    :param lease: the pool
-    :param name: of the image
-    :param snapshot: the one that the location names, None if it names none
-    :raises NotFound: there is no such image, or it has another snapshot
-    :raises InUseByStore: somebody uses it; it can be read as before
+    `snapshot` is the one the location names, if any. Raises NotFound if there is no such image or
+    it has another snapshot, and InUseByStore if somebody uses it; the image then stays readable.
     """
     which = snapshot or SNAPSHOT
     with errors.translated(_("Deleting image %s") % name, lease.connection, name):
@@ -39,7 +36,7 @@ def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
                     image.native.remove_snap(which)
         try:
             if image_id is None:
-                # Format 1 knows no trash.
+                # Format 1 images cannot be moved to the trash.
                 bindings.rbd().RBD().remove(lease.access, name)
             else:
                 image_id = move_to_trash(lease, name, image_id)
@@ -62,27 +59,24 @@ def _check_removable(lease: Lease, image: OpenImage, snapshot: str | None) -> No
             snapshot=snapshot,
         )
     if image.native.features() & bindings.FEATURE_MIGRATING:
-        raise _in_use(image.name, _("it is being migrated: see 'rbd migration' and 'rbd status'"))
+        raise _in_use(image.name, _("it is being migrated (see 'rbd migration' and 'rbd status')"))
     if image.is_locked():
-        # RBD would wait for the end of it.
-        raise _in_use(image.name, _("somebody has locked it: see 'rbd lock list'"))
+        # RBD would wait for the lock to be released.
+        raise _in_use(image.name, _("it is locked (see 'rbd lock list')"))
     if group := image.group():
         raise _in_use(image.name, _("it belongs to the RBD group %s") % group)
     if watchers.living(lease, image):
         raise _in_use(
             image.name,
             _(
-                "another client has it open for writing, or has died, and the cluster lists it "
-                "still (see 'rbd status')"
+                "another client has it open for writing, or has died and is still listed by the "
+                "cluster (see 'rbd status')"
             ),
         )
 
 
 def _unprotect(image: OpenImage, snapshot: str) -> bool:
-    """Make sure that nobody clones the image; it can still be read.
-
-    :returns: False when its snapshot was not protected
-    """
+    """Unprotect the snapshot, so that nobody clones it; return whether it was protected."""
     try:
         image.native.unprotect_snap(snapshot)
     except Exception as exc:
@@ -91,12 +85,11 @@ def _unprotect(image: OpenImage, snapshot: str) -> bool:
             raise _in_use(image.name, _("its snapshot has clones")) from exc
         if number == errno.EROFS:
             reason = _(
-                "nobody may change it here: it is a copy that mirroring keeps, or locked by a dead "
-                "client that the Ceph user may not blocklist (capability 'profile rbd' for the "
-                "monitors)"
+                "it is read-only: either a mirrored copy, or locked by a dead client that the "
+                "Ceph user may not blocklist (it needs the monitor capability 'profile rbd')"
             )
             raise _in_use(image.name, reason) from exc
-        # Already unprotected, or not there.
+        # Already unprotected, or no such snapshot.
         if number not in (errno.EINVAL, errno.ENOENT):
             raise
         return False
@@ -104,7 +97,7 @@ def _unprotect(image: OpenImage, snapshot: str) -> bool:
 
 
 def _protect(lease: Lease, name: str, snapshot: str) -> None:
-    """Protect the snapshot again of an image that stays."""
+    """Protect the snapshot again, as the image stays."""
     try:
         with OpenImage(lease, name, read_only=False) as image:
             image.native.protect_snap(snapshot)
@@ -114,8 +107,8 @@ def _protect(lease: Lease, name: str, snapshot: str) -> None:
         if errors.number_of(exc) == errno.ENOENT or isinstance(exc, exceptions.NotFound):
             return
         LOG.warning(
-            "RBD image %s/%s could not be deleted, and its snapshot is not protected any more "
-            "(%s). It can be read, but not cloned; to protect it: rbd snap protect %s/%s@%s",
+            "Could not delete RBD image %s/%s, and could not protect its snapshot again (%s). "
+            "It can be read but not cloned; to protect it: rbd snap protect %s/%s@%s",
             lease.place,
             name,
             exc,

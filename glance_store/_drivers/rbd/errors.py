@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of Ceph's bindings as exceptions of this library."""
+"""Translates errors of Ceph's bindings into exceptions of this library."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from glance_store.transfer.threads import Calls
 _T = TypeVar("_T")
 
 _MODULES = ("rados", "rbd")
-# After these the connection cannot be relied on: the cluster is silent, or shuts this client out.
+# After these the connection is unreliable: the cluster is silent, or has shut this client out.
 LOST = (errno.ETIMEDOUT, errno.ESHUTDOWN, errno.ENOTCONN)
 _REFUSED = (errno.EACCES, errno.EPERM)
-# A file is missing, or the user is not one of the cluster.
+# A missing file, or a user the cluster does not know or refuses.
 _MISTAKES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EINVAL)
 
-# Seconds by which Ceph's own time-outs, which say more, come first.
+# Seconds of head start for Ceph's own timeouts, which say more.
 _GRACE = 0.5
 
 
 class Link(Protocol):
-    """What has to be known of a connection when an operation on it fails."""
+    """What translating an error needs of a connection."""
 
     @property
     def timeout(self) -> float:
-        """Seconds that an operation may take; 0 for any time."""
+        """Seconds an operation may take; 0 means no limit."""
         ...
 
     def retire(self) -> None:
-        """Use the connection for nothing new."""
+        """Take no new operations."""
         ...
 
     def lose(self) -> None:
-        """Take note that the cluster does not answer, or answers this client no more."""
+        """Record that the cluster no longer answers this client."""
         ...
 
 
 class NotAvailable(exceptions.BackendUnavailable):
-    """The cluster does not take orders from this connection any more; another may work."""
+    """The cluster no longer accepts this connection; a new one may work."""
 
 
-# Callers have always caught trouble with the connection as a `BackendException`, or, with several
-# stores, as a `BadStoreConfiguration`: both classes are both.
+# Callers have always caught connection failures as `BackendException` or, with several stores, as
+# `BadStoreConfiguration`: these classes are both.
 class ClusterRefused(exceptions.BadStoreConfiguration, exceptions.BackendException):
     """The cluster cannot be used with these options."""
 
@@ -60,10 +60,7 @@ class ClusterUnreachable(
 
 
 def unusable(number: int | None) -> type[ClusterRefused | ClusterUnreachable]:
-    """Return the class of the error for a cluster that cannot be connected to.
-
-    :param number: error number of the attempt
-    """
+    """Return the exception class for a cluster that cannot be connected to."""
     return ClusterRefused if number in _MISTAKES else ClusterUnreachable
 
 
@@ -73,17 +70,17 @@ def is_native(exc: BaseException) -> bool:
 
 
 def native_errors() -> tuple[type[Exception], ...]:
-    """Return the base classes of all errors of the bindings."""
+    """Return the base classes of the bindings' errors."""
     return tuple(sys.modules[name].Error for name in _MODULES if name in sys.modules)
 
 
 def number_of(exc: BaseException) -> int | None:
-    """Return the error number of an exception of the bindings, None for any other exception."""
+    """Return the error number of a bindings' exception, or None for any other."""
     return abs(getattr(exc, "errno", None) or 0) if is_native(exc) else None
 
 
 def is_lost(exc: BaseException) -> bool:
-    """Tell whether an error, native or translated, says that the cluster is out of reach."""
+    """Tell whether an error, native or translated, means that the cluster is out of reach."""
     if isinstance(exc, (exceptions.TimeoutError, NotAvailable)):
         return True
     return number_of(exc) in LOST
@@ -91,10 +88,7 @@ def is_lost(exc: BaseException) -> bool:
 
 @contextlib.contextmanager
 def expected(*numbers: int) -> Iterator[None]:
-    """Go on after the block when it fails with one of some error numbers.
-
-    :param numbers: such as `errno.ENOENT`
-    """
+    """Swallow a bindings' error with one of these error numbers, such as `errno.ENOENT`."""
     try:
         yield
     except Exception as exc:
@@ -111,12 +105,9 @@ def translated(
 ) -> Iterator[None]:
     """Translate the errors of a block that uses the cluster.
 
-    :param action: what is tried: the beginning of the error's text
-    :param link: the connection, which is retired when the cluster is out of reach or refuses this
-    :param image: name of the image
-    :param denied: class of the error when the cluster's user may not do this
-    :raises GlanceStoreException: of the class that fits the error
-    :raises BackendException: no class fits
+    `action` begins the error's text; `denied` is the class to raise when the Ceph user may not do
+    this. A connection that is out of reach or lacks the rights is retired. Errors that fit no class
+    become BackendException.
     """
     try:
         yield
@@ -127,32 +118,22 @@ def translated(
         if number in LOST:
             link.lose()
         elif number in _REFUSED:
-            # A client keeps the rights that it had when it connected.
+            # A client keeps the rights it had when it connected: new ones need a new connection.
             link.retire()
         raise _translate(exc, action, link, image, denied) from exc
 
 
 def bounded_calls(link: Link, threads: int) -> Calls:
-    """Return what bounds calls that may take several operations to the time of one.
+    """Return a pool of calls that limits each to the time of one operation.
 
-    Ceph's time-outs are for each operation, and a write to a lost cluster may have to wait for a
-    dozen of them, one after the other.
-
-    :param link: the connection
-    :param threads: maximum number of calls at once
+    Ceph's timeouts apply to each operation, and a write to a lost cluster may wait for a dozen of
+    them in a row.
     """
     return Calls(link.timeout and link.timeout + _GRACE, threads, "glance_store-rbd-call")
 
 
 def bounded(calls: Calls, call: Callable[[], _T], action: str, link: Link) -> _T:
-    """Call a function in time; nobody takes notice of the end of one that is late.
-
-    :param calls: bounds the time
-    :param call: the function, which raises errors of the bindings
-    :param action: what is tried: the beginning of the error's text
-    :param link: the connection, which is retired when the time is over
-    :raises TimeoutError: the time is over
-    """
+    """Run a call within the limit of `calls`, or raise TimeoutError and abandon it."""
     try:
         return calls.call(call)
     except exceptions.TimeoutError:
@@ -163,8 +144,8 @@ def bounded(calls: Calls, call: Callable[[], _T], action: str, link: Link) -> _T
 def _timed_out(action: str, link: Link) -> exceptions.BackendUnavailable:
     return exceptions.BackendUnavailable(
         _(
-            "%(action)s: the Ceph cluster did not answer within %(timeout)g seconds (option "
-            "rados_connect_timeout). See whether its monitors and OSDs are up"
+            "%(action)s: the Ceph cluster did not answer within %(timeout)g seconds "
+            "(rados_connect_timeout). Check that its monitors and OSDs are up"
         ),
         action=action,
         timeout=link.timeout,
@@ -194,16 +175,16 @@ def _translate(
             cause=exc,
         )
     if number in (errno.EBUSY, errno.ENOTEMPTY):
-        text = _("%(action)s: it is in use by another client, a clone or a snapshot (%(cause)s)")
+        text = _("%(action)s: another client, a clone or a snapshot is using it (%(cause)s)")
         return exceptions.InUseByStore(text, action=action, cause=exc)
     if number in (errno.ENOSPC, errno.EDQUOT):
-        text = _("%(action)s: the pool is full, or over its quota (%(cause)s)")
+        text = _("%(action)s: the pool is full or over its quota (%(cause)s)")
         return exceptions.StorageFull(text, action=action, cause=exc)
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         text = _(
-            "%(action)s: the Ceph user of rbd_store_user may not do this (%(cause)s). Give it the "
-            "capabilities 'profile rbd' for the monitors, and for the OSDs on the pools of the "
-            "store"
+            "%(action)s: the Ceph user of rbd_store_user may not do this (%(cause)s). Give it "
+            "the capability 'profile rbd' for the monitors, and for the OSDs on the store's "
+            "pools"
         )
         return denied(text, action=action, cause=exc)
     return exceptions.BackendException(f"{action}: {exc}")

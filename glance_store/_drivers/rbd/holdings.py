@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pool holds: images, what uploads have left, and room."""
+"""What a pool holds: images, leftovers of uploads, and space."""
 
 from __future__ import annotations
 
@@ -29,16 +29,12 @@ _KIB = 1024
 
 
 def images(lease: Lease, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
-    """Yield all images of a pool, with their states; each is opened for that.
-
-    :param lease: the pool
-    :param uri_of: returns the location of a complete image by its name
-    """
+    """Yield all images of a pool with their states; each is opened to find out."""
     for name in _names(lease):
         try:
             yield _image(lease, name, uri_of)
         except exceptions.NotFound:
-            # It has gone meanwhile, or is just beginning to be there.
+            # Deleted meanwhile, or still being created.
             continue
 
 
@@ -63,22 +59,18 @@ def _image(lease: Lease, name: str, uri_of: Callable[[str], str]) -> StoredImage
 
 
 def _image_id(upload: str) -> str:
-    """Return the id of the image that an upload, known by its name, was of."""
+    """Return the id of the image that an upload's name belongs to."""
     return upload[len(UPLOAD_PREFIX) :].rpartition(".")[0]
 
 
 def _created(image: OpenImage) -> float | None:
-    """Return when an image was created, seconds since 1970; older images do not say."""
+    """Return when an image was created, in seconds since 1970; old images do not record it."""
     stamp: Any = getattr(image.native, "create_timestamp", lambda: None)()
     return None if stamp is None else float(calendar.timegm(stamp.timetuple()))
 
 
 def leftovers(lease: Lease, older_than: float) -> Iterator[Leftover]:
-    """Yield what uploads have not completed, and no client has open.
-
-    :param lease: the pool
-    :param older_than: seconds since it was created
-    """
+    """Yield unfinished uploads older than `older_than` seconds that no client has open."""
     for name in _names(lease):
         if not name.startswith(UPLOAD_PREFIX):
             continue
@@ -94,8 +86,8 @@ def _leftover(lease: Lease, name: str, older_than: float) -> Leftover | None:
     action = _("Looking at image %s") % name
     with OpenImage(lease, name) as image, errors.translated(action, lease.connection, name):
         created, size = _created(image), int(image.native.size())
-        # Any client that is listed counts as alive. Those that the cluster takes for alive for ever
-        # are told from the others when the image is uploaded again.
+        # Every listed client counts as alive. Clients that the cluster lists forever are told apart
+        # when the image is uploaded again.
         alive = bool(image.watchers())
     if alive or created is None or created > time.time() - older_than:
         return None
@@ -103,14 +95,14 @@ def _leftover(lease: Lease, name: str, older_than: float) -> Leftover | None:
         name=f"RBD image {lease.place}/{name}",
         size=size,
         modified=created,
-        proof=_("the name is one of uploads, and no client has the image open"),
+        proof=_("it has the name of an unfinished upload, and no client has it open"),
         remove=lambda: _remove(lease, _image_id(name)),
     )
 
 
 def _remove(lease: Lease, image_id: str) -> None:
     """Remove what dead uploads of an image have left."""
-    action = _("Removing what uploads of image %s have left") % image_id
+    action = _("Removing leftovers of uploads of image %s") % image_id
     try:
         with errors.translated(action, lease.connection, image_id):
             with claimed(lease, image_id) as claim:
@@ -122,10 +114,7 @@ def _remove(lease: Lease, image_id: str) -> None:
 
 
 def capacity(lease: Lease) -> Capacity:
-    """Return the room of the cluster, before replication.
-
-    :param lease: a pool of it
-    """
-    with errors.translated(_("Asking for the room"), lease.connection, lease.place):
+    """Return the cluster's space, before replication."""
+    with errors.translated(_("Asking for the cluster's free space"), lease.connection, lease.place):
         stats = lease.connection.native.get_cluster_stats()
     return Capacity(*(int(stats[key]) * _KIB for key in ("kb", "kb_avail", "kb_used")))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An RBD image that is open, and what its state tells."""
+"""An open RBD image and its state."""
 
 from __future__ import annotations
 
@@ -20,30 +20,27 @@ from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# An image is complete when it has a snapshot of this name.
+# An image with a snapshot of this name is complete.
 SNAPSHOT = "snap"
-# Tag of the locks that clients of RBD take while they write, and break when their owner is dead.
+# Tag of the locks that RBD clients take while they write, and break when the owner is dead.
 _LOCK_OF_RBD = "internal"
-# RADOS takes names of objects up to 2048 bytes, and RBD and uploads put something in front.
+# RADOS allows 2048 bytes for an object name; RBD and uploads add prefixes.
 _LONGEST_NAME = 1900
 
 
 def is_possible_name(name: str) -> bool:
-    """Tell whether there can be an image, a pool or a snapshot of a name."""
-    # The bindings cut a name at a zero byte, and crash on what cannot be encoded.
+    """Tell whether an image, a pool or a snapshot can have this name."""
+    # The bindings cut a name at a null byte, and crash on what cannot be encoded.
     return bool(name) and is_clean(name) and len(name.encode()) <= _LONGEST_NAME
 
 
 class OpenImage:
-    """An image that is open. It stays open, and so does its connection, while a call uses it.
+    """An open image. It stays open, and so does its connection, while a call uses it.
 
-    :param lease: the pool it is in; stays the caller's
-    :param name: of the image; None for one that is in the trash
-    :param snapshot: the one to read from; None for the image itself
-    :param read_only: True needs no more than the right to read, and leaves no trace; False puts a
-        watcher on the image, which ends with this process
-    :param image_id: id of the image, in place of its name
-    :raises NotFound: there is no such image or snapshot
+    The lease stays the caller's. An image in the trash has no name: open it by `image_id`. Opening
+    it read-only needs only the right to read and leaves no trace; otherwise the image gets a
+    watcher, which disappears with this process. Raises NotFound if there is no such image or
+    snapshot.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class OpenImage:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
-        self._users = 1  # who has opened it, and those of `in_use`
+        self._users = 1  # the opener, plus the calls in `in_use`
         self.name = str(name or image_id)
         self.read_only = read_only
         action = _("Opening image %s") % self.name
@@ -82,7 +79,7 @@ class OpenImage:
             raise
 
     def snapshots(self) -> set[str]:
-        """Return the names of the snapshots, without those that mirroring makes and removes."""
+        """Return the names of the snapshots, except those that mirroring makes."""
         return {
             snapshot["name"]
             for snapshot in self.native.list_snaps()
@@ -90,13 +87,13 @@ class OpenImage:
         }
 
     def group(self) -> str:
-        """Return the RBD group that the image belongs to, empty when there is none."""
+        """Return the RBD group the image belongs to, or an empty string."""
         if self.is_old or not hasattr(self.native, "group"):
             return ""
         return str(self.native.group()["name"])
 
     def is_locked(self) -> bool:
-        """Tell whether somebody has locked the image, other than RBD itself."""
+        """Tell whether somebody other than RBD itself has locked the image."""
         lockers = self.native.list_lockers()
         return bool(lockers) and lockers["tag"] != _LOCK_OF_RBD
 
@@ -111,36 +108,34 @@ class OpenImage:
         return True
 
     def watchers(self) -> set[tuple[int, int]]:
-        """Return the clients that have opened the image for writing, this one included.
+        """Return client id and cookie of every client that has the image open for writing.
 
-        :returns: numbers of client and cookie; some may be dead, which `watchers.living` tells
+        This client counts too. Some may be dead: see `watchers.living`.
         """
         return {(entry["id"], entry["cookie"]) for entry in self.native.watchers_list()}
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Any]:
-        """Yield the object of the bindings, which stays open in the block, whoever closes it.
+        """Yield the bindings' object, which stays open during the block even if somebody closes it.
 
-        To close an image while a call uses it, in another thread or one that is late, is the end of
-        the process.
-
-        :raises BackendException: it is closed
+        Closing an image while a call uses it, in another thread or in a late call, crashes the
+        process. Raises BackendException if the image is already closed.
         """
         with self._lock:
             closed = self._closed
             if not closed:
                 self._users += 1
         if closed:
-            raise exceptions.BackendException(_("RBD image %s is closed already") % self.name)
+            raise exceptions.BackendException(_("RBD image %s is already closed") % self.name)
         try:
             yield self.native
         finally:
             self._quietly(self._let_go)
 
     def close(self) -> None:
-        """Close the image, as soon as no call uses it; further calls do nothing.
+        """Close the image once no call uses it; further calls do nothing.
 
-        :raises Exception: of the bindings; the image is closed all the same
+        May raise an error of the bindings; the image is closed all the same.
         """
         if self._process != os.getpid():
             return
@@ -173,7 +168,7 @@ class OpenImage:
         self.close_quietly()
 
     def close_quietly(self) -> None:
-        """Close the image; an error is logged. Further calls do nothing."""
+        """Close the image and log errors; further calls do nothing."""
         self._quietly(self.close)
 
     def _quietly(self, step: Callable[[], object]) -> None:
@@ -184,15 +179,11 @@ class OpenImage:
                 raise
             if errors.is_lost(exc):
                 self._lease.connection.lose()
-            LOG.warning("RBD image %s was not closed cleanly: %s", self.name, exc)
+            LOG.warning("Could not close RBD image %s cleanly: %s", self.name, exc)
 
 
 def id_of(lease: Lease, name: str) -> str | None:
-    """Return the id of the image that has a name, None when there is none.
-
-    :param lease: the pool
-    :param name: of the image
-    """
+    """Return the id of the image with this name, or None."""
     try:
         with OpenImage(lease, name) as image:
             return image.id
@@ -201,16 +192,12 @@ def id_of(lease: Lease, name: str) -> str | None:
 
 
 def incomplete(name: str, snapshot: str) -> exceptions.NotFound:
-    """Return the error for an image that cannot be read.
-
-    :param name: of the image
-    :param snapshot: the one that is missing
-    """
+    """Return the error for an image that lacks its snapshot."""
     return exceptions.NotFound(
         _(
-            "Image %(image)s not found: there is an RBD image of this name, but it is incomplete: "
-            "it has no snapshot '%(snapshot)s'. Another release of the image service is uploading "
-            "it, has left it behind, or somebody else has made it"
+            "Image %(image)s not found: the RBD image of this name is incomplete, it has no "
+            "snapshot '%(snapshot)s'. Either another release of the image service is uploading "
+            "it or left it behind, or somebody else created it"
         ),
         image=name,
         snapshot=snapshot,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What uploads leave that were broken off, under the names that only uploads have.
+"""Detects and removes what interrupted uploads leave.
 
-Each upload has a name of its own. One that was taken for dead, and wakes up, so finds its image
-gone, and never somebody else's in its place.
+Every upload writes under a name of its own. So an upload that was taken for dead and wakes up finds
+its image gone, and never another upload's in its place.
 """
 
 from __future__ import annotations
@@ -21,66 +21,54 @@ from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# What the image of an upload is called until it is complete: with the name of the image and a
-# number of its own behind. Nothing else is ever replaced.
+# Prefix of an unfinished upload's image. The name continues with the image's name and a unique
+# suffix. Nothing else is ever replaced.
 UPLOAD_PREFIX = "glance_store.upload."
-# The object in which RBD keeps which images there are, by keys that begin so.
+# The object in which RBD lists a pool's images, and the prefix of its keys.
 _DIRECTORY, _NAME = "rbd_directory", "name_"
 _MOST = 100
 
 
 def new_name(name: str) -> str:
-    """Return what a new upload of an image is called.
-
-    :param name: of the image
-    """
+    """Return a name for a new upload of an image."""
     return f"{UPLOAD_PREFIX}{name}.{uuid.uuid4().hex}"
 
 
 def _uploads(lease: Lease, name: str) -> list[str]:
-    """Return what the uploads of an image are called that are not complete."""
+    """Return the names of an image's unfinished uploads."""
     prefix = f"{_NAME}{UPLOAD_PREFIX}{name}."
     keys: list[str] = []
-    # A pool without any image has none.
+    # A pool without images has no such object.
     with bindings.rados().ReadOpCtx() as operation, errors.expected(errno.ENOENT):
         found, _code = lease.access.get_omap_vals(operation, "", prefix, _MOST)
         lease.access.operate_read_op(operation, _DIRECTORY)
         keys = [key for key, _value in found]
-    # Of an image whose name goes on after a full stop there may be some, too.
+    # Skip uploads of images whose names continue after a full stop.
     return [key[len(_NAME) :] for key in keys if "." not in key[len(prefix) :]]
 
 
 def is_half_named(lease: Lease, name: str) -> bool:
-    """Tell whether a name leads to the image of an upload that stopped while it gave it this name.
+    """Tell whether the name belongs to an upload that died while renaming its image.
 
-    RBD notes the new name first, then lists the image under it.
-
-    :param lease: the pool
-    :param name: of the image
+    RBD first records the new name, and only then lists the image under it.
     """
     found = id_of(lease, name)
     return found is not None and any(id_of(lease, left) == found for left in _uploads(lease, name))
 
 
 def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
-    """Take away what dead uploads of an image have left.
+    """Move what dead uploads of an image have left to the trash; return the image ids.
 
-    Their data goes with `purge`, which may take time.
-
-    :param lease: the pool
-    :param name: of the image
-    :param claim: the right to do this
-    :returns: ids of what was left, which is in the trash now
-    :raises Duplicate: one of them is alive
+    The data stays until `purge`, which may take time. Raises Duplicate if an upload is alive.
     """
     moved = []
     for left in _uploads(lease, name):
         try:
             with OpenImage(lease, left) as image:
-                # A lock that nobody can take is in nobody's way, see below.
+                # An RBD lock that cannot be broken does no harm here, see below.
                 alive, image_id = watchers.living(lease, image, locks=False), image.id
         except exceptions.NotFound:
-            # It died while it created its image: there is no more than the name of it.
+            # It died while creating its image: only the name exists.
             claim.check()
             with errors.expected(errno.ENOENT):
                 bindings.rbd().RBD().remove(lease.access, left)
@@ -88,9 +76,8 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
         if alive:
             raise exceptions.Duplicate(
                 _(
-                    "Image %(image)s already exists: it is being uploaded; should its client have "
-                    "died, the cluster takes up to 30 seconds to notice that, and then the image "
-                    "can be stored anew"
+                    "Image %(image)s already exists: it is being uploaded. If the uploading "
+                    "client has died, try again in 30 seconds, when the cluster has noticed"
                 ),
                 image=name,
             )
@@ -101,13 +88,13 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
         except Exception as exc:
             if errors.number_of(exc) != errno.EBUSY:
                 raise
-            # It is in nobody's way: this upload has another name.
+            # It does no harm: this upload has another name.
             LOG.warning(
-                "What a dead upload has left, RBD image %s/%s, cannot be removed (%s): its lock "
-                "cannot be taken away. Either the Ceph user of rbd_store_user may not do that: "
-                "give it the capability 'profile rbd' for the monitors, which lets it blocklist "
-                "dead clients. Or the cluster still lists the dead client ('rbd status'). Later: "
-                "rbd remove %s/%s",
+                "Cannot remove RBD image %s/%s, left by a dead upload, because its lock cannot "
+                "be broken (%s). If the Ceph user of rbd_store_user may not blocklist dead "
+                "clients, give it the monitor capability 'profile rbd'. Otherwise the cluster "
+                "still lists the dead client ('rbd status'). Remove the image later: rbd remove "
+                "%s/%s",
                 lease.place,
                 left,
                 exc,
@@ -121,18 +108,12 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
 
 
 def discard(lease: Lease, image: OpenImage, upload: str, name: str) -> None:
-    """Remove the image of an upload that has failed, and close it.
-
-    :param lease: the pool
-    :param image: as it was opened for writing
-    :param upload: what it is called until it is complete
-    :param name: of the image
-    """
+    """Remove the image of a failed upload, and close it."""
     listed = name
     if upload in _uploads(lease, name):
         listed = upload
         _take_name_back(lease, name, image.id)
-    # Not before it has lost its name is the watcher taken away that shows the upload to be alive.
+    # Keep the watcher, which shows that the upload is alive, until the image has lost its name.
     moved = None
     if id_of(lease, listed) == image.id:
         moved = move_to_trash(lease, listed, image.id)
@@ -142,6 +123,6 @@ def discard(lease: Lease, image: OpenImage, upload: str, name: str) -> None:
 
 
 def _take_name_back(lease: Lease, name: str, image_id: str | None) -> None:
-    """Undo what RBD has done of giving an image its name; nobody was told that it has it."""
+    """Undo a half-done rename; nobody was told that the image has this name."""
     if image_id is not None and id_of(lease, name) == image_id:
         lease.access.remove_object(f"rbd_id.{name}")

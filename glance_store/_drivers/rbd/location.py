@@ -16,11 +16,10 @@ _FSID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class StoreLocation(location.StoreLocation):
-    """An RBD image, with its cluster, pool and snapshot if they are known.
+    """An RBD image, with its cluster, pool and snapshot if known.
 
-    A namespace of the pool stands behind it, as a component of its own: ``rbd://<fsid>/<pool>/
-    <namespace>/<image>/<snapshot>``. Other programs refuse such a location, and take no other image
-    for the one that is meant.
+    A pool namespace adds a component: ``rbd://<fsid>/<pool>/<namespace>/<image>/<snapshot>``. Other
+    programs reject such a location, rather than take another image for this one.
 
     Attributes: `fsid`, `pool`, `namespace` and `snapshot` (None in the short form), `image`.
     """
@@ -32,7 +31,7 @@ class StoreLocation(location.StoreLocation):
     snapshot: str | None = None
 
     def process_specs(self) -> None:
-        """Take `fsid`, `pool`, `namespace`, `image` and `snapshot` over from the specs, as text."""
+        """Set `fsid`, `pool`, `namespace`, `image` and `snapshot` from the specs, as text."""
         self.fsid = _text(self.specs.get("fsid"))
         self.pool = _text(self.specs.get("pool"))
         self.namespace = _text(self.specs.get("namespace")) or None
@@ -40,12 +39,12 @@ class StoreLocation(location.StoreLocation):
         self.snapshot = _text(self.specs.get("snapshot"))
 
     def get_uri(self) -> str:
-        """Return the URI: the long form when all of its values are there, else the short one."""
+        """Return the URI: the long form if all its parts are known, otherwise the short form."""
         if self.fsid and self.pool and self.image and self.snapshot:
             names = (self.namespace,) if self.namespace else ()
             parts = (self.fsid, self.pool, *names, self.image, self.snapshot)
             return "rbd://" + "/".join(urllib.parse.quote(part, safe="") for part in parts)
-        # The short form has never been encoded.
+        # The short form was never percent-encoded.
         return f"rbd://{self.image}"
 
     def get_image_id(self) -> str | None:
@@ -55,8 +54,8 @@ class StoreLocation(location.StoreLocation):
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 
-        :param uri: the text
-        :raises BadStoreUri: it is malformed
+        :param uri: the location
+        :raises BadStoreUri: the URI is malformed
         """
         _scheme, rest = _SYNTAX.strip_scheme(uri)
         parts = rest.split("/")
@@ -74,11 +73,13 @@ class StoreLocation(location.StoreLocation):
                 _SYNTAX.decode(uri, part) for part in parts
             )
         else:
-            raise _SYNTAX.refuse(uri, _("it has neither one nor four components"))
+            raise _SYNTAX.refuse(
+                uri, _("it must have one or four components, or five with a namespace")
+            )
 
 
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    # Older bindings give the fsid as bytes.
+    # Older bindings return the fsid as bytes.
     return value.decode() if isinstance(value, bytes) else str(value)

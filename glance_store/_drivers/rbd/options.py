@@ -11,13 +11,11 @@ OPTIONS: list[cfg.Opt] = [
         default=8,
         min=1,
         help="""
-Size in MiB of the RADOS objects that an image is cut into, and of one read or
-write.
+Size in MiB of an image's RADOS objects, and of one read or write.
 
-Powers of two suit Ceph; other values are rounded down to the next one for the
-objects. Larger objects mean fewer of them for the cluster to keep, smaller
-ones spread an image over more disks. Images that are stored keep their object
-size.
+Use a power of two: other values are rounded down to one for the objects.
+Larger objects mean fewer of them for the cluster to manage; smaller objects
+spread an image over more disks. Stored images keep their object size.
 """,
     ),
     cfg.StrOpt(
@@ -36,10 +34,10 @@ location of an image names its pool.
         help="""
 Ceph user (the part after ``client.``) that the store authenticates as.
 
-When unset, the Ceph library chooses, from the ``[client]`` section of the Ceph
-configuration file or as ``admin``. Use a user that may do no more than the
-pool needs (capabilities ``profile rbd``). Its keyring must be readable for the
-service.
+When unset, the Ceph library chooses: the user of the ``[client]`` section in
+the Ceph configuration file, or ``admin``. Use a user with no more rights than
+the pool needs (capabilities ``profile rbd``). The service must be able to read
+its keyring.
 
 Related options: ``rbd_store_ceph_conf``.
 """,
@@ -50,8 +48,8 @@ Related options: ``rbd_store_ceph_conf``.
         help="""
 Path of the Ceph configuration file, which names the monitors and the keyrings.
 
-Empty: the library looks at its usual places, first ``/etc/ceph/ceph.conf``.
-Set it when several clusters are in use, one file for each store.
+When empty, the library looks in its default locations, first
+``/etc/ceph/ceph.conf``. To use several clusters, set it for each store.
 """,
     ),
     cfg.IntOpt(
@@ -60,10 +58,10 @@ Set it when several clusters are in use, one file for each store.
         help="""
 Seconds to wait for the cluster, when connecting and for each operation.
 
-Negative: what the Ceph configuration file says. 0: wait for ever. With a
-positive value a cluster that is down makes requests fail instead of holding
-the workers of the service; too small a value breaks transfers while the
-cluster recovers or is busy.
+Negative: use what the Ceph configuration file says. 0: wait forever. With a
+positive value, requests fail when the cluster is down, instead of blocking the
+workers of the service. Too small a value breaks transfers while the cluster
+recovers or is busy.
 """,
     ),
     cfg.BoolOpt(
@@ -72,8 +70,8 @@ cluster recovers or is busy.
         help="""
 Do not write the parts of an image that are all zeros.
 
-Saves space in the pool and time for raw images that are mostly empty. The
-parts that were left out read back as zeros, so the image is the same.
+Saves space in the pool, and time for raw images that are mostly empty. The
+parts that are left out read back as zeros, so the image is the same.
 """,
     ),
     cfg.IntOpt(
@@ -82,36 +80,36 @@ parts that were left out read back as zeros, so the image is the same.
         min=1,
         max=128,
         help="""
-How many reads, and how many writes, of one image are in flight at once.
+How many reads or writes of one image are in flight at once.
 
-One of them has up to 4 MiB, or ``rbd_store_chunk_size`` if that is less, and
-memory for a few copies of it is needed for each: 8 stay below 320 MiB for a
-transfer. More of them help where the network to the cluster has long delays
-or the disks are many; 1 reads and writes strictly one after the other.
+Each covers up to 4 MiB, or ``rbd_store_chunk_size`` if that is less, and takes
+memory for a few copies of it: a transfer with 8 stays below 320 MiB. Higher
+values help if the network to the cluster has a high latency or the cluster has
+many disks. With 1, reads and writes run strictly one after the other.
 """,
     ),
     cfg.StrOpt(
         "rbd_store_data_pool",
         help="""
-Pool for the data of new images, when it is not the one of ``rbd_store_pool``,
-which then keeps only their names, sizes and snapshots.
+Pool for the data of new images, if not ``rbd_store_pool``, which then keeps
+only their names, sizes and snapshots.
 
-This is how an erasure-coded pool is used: it must allow overwrites
-(``allow_ec_overwrites``), and the user in ``rbd_store_user`` must be allowed to
-read and write both pools. Readers need no option for such images. Changing it
+Use it for an erasure-coded pool, which must allow overwrites
+(``allow_ec_overwrites``). The user in ``rbd_store_user`` must be allowed to
+read and write both pools. Readers of such images need no option. Changing it
 affects new images only.
 """,
     ),
     cfg.StrOpt(
         "rbd_store_namespace",
         help="""
-Namespace of the pool in which new images are stored.
+Pool namespace in which new images are stored.
 
-It must exist (``rbd namespace create``). A Ceph user can be given one namespace
-alone (``profile rbd pool=images namespace=glance``). Locations of images in a
-namespace have five components; releases before 6.0, and services that clone
-images in Ceph, do not understand them: Nova and Cinder then copy the image
-instead. When unset, images are stored outside of all namespaces.
+It must exist (``rbd namespace create``). A Ceph user can be restricted to one
+namespace (``profile rbd pool=images namespace=glance``). Locations of images
+in a namespace have five components. Releases before 6.0, and services that
+clone images in Ceph, do not understand them: Nova and Cinder copy the image
+instead. When unset, images are stored outside any namespace.
 """,
     ),
 ]

@@ -19,22 +19,16 @@ from glance_store.transfer.interface import Extent
 
 LOG = logging.getLogger(__name__)
 
-# Objects whose presence is asked for at once. Where the image has no object map the cluster looks
-# at each of them.
+# Objects to look up in one request. Without an object map, the cluster checks each of them.
 _WINDOW = 256
 
 
 class RBDReader:
-    """An `ImageReader` of a snapshot; of an image of format 1 also without one.
+    """An `ImageReader` of a snapshot; a format 1 image may have none.
 
-    An image may be deleted while it is read. RBD reads objects that are gone as zeros, and so zeros
-    are believed only while the snapshot is there: a deletion removes it before the data.
-
-    :param lease: the pool; given back
-    :param name: of the image
-    :param snapshot: the one to read; None for locations that name none
-    :param depth: how many reads are worth having in flight
-    :raises NotFound: there is no such image, or it is incomplete
+    An image may be deleted while it is read. RBD reads deleted objects as zeros, so zeros are
+    trusted only while the snapshot exists: a deletion removes it before the data. The reader gives
+    the lease back. Raises NotFound if there is no such image or it is incomplete.
     """
 
     def __init__(self, lease: Lease, name: str, snapshot: str | None, depth: int) -> None:
@@ -45,11 +39,11 @@ class RBDReader:
             self._image = self._opened(snapshot)
             self._look(snapshot)
         finally:
-            # An image that is open holds the connection itself.
+            # The open image itself holds the connection.
             lease.close()
 
     def _look(self, snapshot: str | None) -> None:
-        """Find out what reading needs to know; the image is closed when that fails."""
+        """Find out what reading needs to know; close the image on failure."""
         try:
             with self._translated():
                 native = self._image.native
@@ -57,9 +51,9 @@ class RBDReader:
                 self._object_size = int(native.stat()["obj_size"])
                 features = native.features()
                 striped = features & bindings.FEATURE_STRIPING
-                # What lies in one object, one after the other.
+                # Bytes in a row that lie in one object.
                 self._piece = int(native.stripe_unit()) if striped else self._object_size
-                # An object that is missing is no hole where the data of others shine through.
+                # A missing object is a hole only if nothing else can supply its data.
                 migrating = features & bindings.FEATURE_MIGRATING
                 self._tells_holes = not (
                     migrating
@@ -70,7 +64,7 @@ class RBDReader:
                 self._snapshot_id = (
                     None if self._image.is_old else int(native.snap_get_id(snapshot or SNAPSHOT))
                 )
-                # RBD gives no image the id of another one.
+                # RBD never reuses an image id.
                 self.version = (
                     None if self._image.is_old else f"{self._image.id}@{self._snapshot_id}"
                 )
@@ -82,10 +76,10 @@ class RBDReader:
         try:
             return OpenImage(self._lease, self._name, snapshot or SNAPSHOT)
         except exceptions.NotFound:
-            # Without the image there is no difference; without the snapshot it is incomplete.
+            # No image: fails the same way again. No snapshot: the image is incomplete.
             image = OpenImage(self._lease, self._name)
             if snapshot is None and image.is_old:
-                # Written before there were snapshots; no release since has made such images.
+                # Written before snapshots were used; no later release made such images.
                 return image
             image.close_quietly()
             raise incomplete(self._name, snapshot or SNAPSHOT) from None
@@ -107,7 +101,7 @@ class RBDReader:
         return data
 
     def _lacks_an_object(self, data: bytes, offset: int) -> bool:
-        """Tell whether all that was read of some object are zeros."""
+        """Tell whether the data covers some object with nothing but zeros."""
         start = 0
         while start < len(data):
             end = start + self._piece - (offset + start) % self._piece
@@ -119,7 +113,7 @@ class RBDReader:
     def _check_not_deleted(self) -> None:
         if self._snapshot_id is None:
             return
-        # What `rbd` asks the cluster for, too; through the image, its own memory would answer.
+        # `rbd` sends this request too. The open image would answer from its own cache.
         header, question = f"rbd_header.{self._image.id}", struct.pack("<Q", self._snapshot_id)
         try:
             self._lease.access.execute(header, "rbd", "get_protection_status", question)
@@ -127,11 +121,11 @@ class RBDReader:
             if errors.number_of(exc) != errno.ENOENT:
                 raise
             raise exceptions.NotFound(
-                _("Image %(image)s has been deleted while it was read"), image=self._name
+                _("Image %(image)s was deleted while it was read"), image=self._name
             ) from exc
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say which parts of a range are data and which are holes, by whole objects."""
+        """Say which parts of a range are data and which are holes, in whole objects."""
         if not self._tells_holes or length <= self._object_size:
             yield Extent(offset, length, True)
             return
@@ -150,14 +144,14 @@ class RBDReader:
                 found.append((max(start, position), min(start + length, end)))
 
         with self._translated(), self._image.in_use() as native:
-            # From the beginning of an object: librbd before 16.2.8 is wrong about others
+            # Start at an object boundary: librbd before 16.2.8 is wrong elsewhere
             # (https://tracker.ceph.com/issues/54970).
             first = position - position % self._object_size
             native.diff_iterate(
                 first, end - first, None, note, include_parent=False, whole_object=True
             )
             if sum(stop - start for start, stop in found) < end - position:
-                # Not after a deletion: then all would be holes.
+                # After a deletion everything would look like a hole.
                 self._check_not_deleted()
         for start, stop in sorted(found):
             if start > position:

@@ -32,14 +32,14 @@ LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _MIB = 1024 * 1024
-# Of one read and write at most: larger ones are not quicker, and take their size several times over
-# in Ceph's libraries.
+# Largest read or write. Larger ones are no faster, and take several times their size in Ceph's
+# libraries.
 _LARGEST_BLOCK = 4 * _MIB
-_LARGEST_CHUNK = 32  # MiB, the most that RBD allows for an object
+_LARGEST_CHUNK = 32  # MiB, the largest object RBD allows
 
 
 class Store(driver.Store):
-    """Images as RBD images of a Ceph pool, each with a protected snapshot."""
+    """Stores images as RBD images in a Ceph pool, each with a protected snapshot."""
 
     OPTIONS: list[cfg.Opt] | None = OPTIONS
     _CAPABILITIES: int = (
@@ -59,7 +59,7 @@ class Store(driver.Store):
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._fsid: str | None = None
-        self._strangers: set[str] = set()  # other clusters that locations have named
+        self._strangers: set[str] = set()  # other clusters named by locations
         self._cluster = Cluster(self._settings, self._unreachable)
 
     def get_schemes(self) -> tuple[str, ...]:
@@ -69,9 +69,9 @@ class Store(driver.Store):
     # -- configuration
 
     def configure_add(self) -> None:
-        """Take the options over, and in multi-store mode ask the cluster for its id.
+        """Apply the options and, in multi-store mode, ask the cluster for its id.
 
-        A cluster that cannot be reached is asked when it is needed.
+        If the cluster cannot be reached, it is asked again on first use.
 
         :raises BadStoreConfiguration: Ceph's bindings are missing, or an option is wrong
         """
@@ -87,8 +87,9 @@ class Store(driver.Store):
         self._check_bindings()
         if options.rbd_store_chunk_size > _LARGEST_CHUNK:
             raise self._misconfigured(
-                f"rbd_store_chunk_size is {options.rbd_store_chunk_size}, and RBD allows objects "
-                f"of {_LARGEST_CHUNK} MiB at most: use a power of two up to {_LARGEST_CHUNK}"
+                f"rbd_store_chunk_size is {options.rbd_store_chunk_size}, but RBD allows "
+                f"objects of {_LARGEST_CHUNK} MiB at most: use a power of two up to "
+                f"{_LARGEST_CHUNK}"
             )
         for option, name in (
             ("rbd_store_pool", self.pool),
@@ -97,8 +98,8 @@ class Store(driver.Store):
         ):
             if "/" in name:
                 raise self._misconfigured(
-                    f"{option} is {name!r}: a slash parts a pool from its namespace, which has an "
-                    "option of its own, rbd_store_namespace"
+                    f"{option} is {name!r}: a pool name has no slash; set a namespace with "
+                    "rbd_store_namespace"
                 )
         if self.backend_group is not None:
             self._url_prefix = "rbd://"
@@ -116,9 +117,9 @@ class Store(driver.Store):
         ]
         if missing:
             raise self._misconfigured(
-                f"Ceph's Python bindings are missing: install {' and '.join(missing)} from the "
-                "packages of your distribution or of Ceph, for the Python that runs this service; "
-                "they are on no Python package index"
+                f"Ceph's Python bindings are missing: install {' and '.join(missing)} for the "
+                "Python that runs this service, from your distribution or from Ceph; no Python "
+                "package index has them"
             )
 
     def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
@@ -131,13 +132,13 @@ class Store(driver.Store):
             if not errors.is_native(exc):
                 raise
             LOG.warning(
-                "Store %s: the id of the Ceph cluster is not known (%s): new locations will not "
+                "Store %s: cannot get the id of the Ceph cluster (%s); new locations will not "
                 "name the cluster",
                 self.name,
                 exc,
             )
             return
-        # Older bindings give it as bytes.
+        # Older bindings return it as bytes.
         self._fsid = fsid.decode() if isinstance(fsid, bytes) else str(fsid)
         if self.backend_group is not None:
             self._url_prefix = f"rbd://{self._fsid}/{self._place}/"
@@ -148,27 +149,27 @@ class Store(driver.Store):
 
     def storage_ids(self) -> set[str]:
         """Return the pools, by cluster."""
-        # The same pool with another place for the data is a common set-up.
+        # Stores that share a pool often differ only in their data pool.
         data = f" (data in pool {self.data_pool})" if self.data_pool else ""
-        # By file as well: a cluster that is out of reach has not told its id.
+        # Also by file: a cluster that is out of reach has not told its id.
         file = self._settings().conf_file or "ceph.conf"
         clusters = [f"of {file}"] + ([self._fsid] if self._fsid else [])
         return {f"pool {self._place} of Ceph cluster {cluster}{data}" for cluster in clusters}
 
     def check_health(self) -> str:
-        """Look whether the cluster and the pools can be used.
+        """Check that the cluster and the pools can be used.
 
-        :returns: which they are
+        :returns: their names
         :raises BackendException: the cluster cannot be reached
-        :raises NotFound: a pool is not there
+        :raises NotFound: a pool does not exist
         """
         self._check_bindings()
         with self._lease() as lease:
             self._check_places(lease)
-            action = _("Looking into pool %s") % self._place
+            action = _("Checking pool %s") % self._place
             with (
                 errors.translated(action, lease.connection, self.pool),
-                # The directory of images: absent in a pool without any, else it has to be readable.
+                # The list of images: absent in an empty pool, otherwise it must be readable.
                 errors.expected(errno.ENOENT),
             ):
                 lease.access.stat("rbd_directory")
@@ -176,20 +177,20 @@ class Store(driver.Store):
         return f"ok, pool {self._place} of Ceph cluster {self._fsid}{data}"
 
     def images(self) -> Iterator[StoredImage]:
-        """Yield all images of the pool. Those without the snapshot of an image are foreign."""
+        """Yield all images of the pool; those without an image's snapshot are foreign."""
         with self._lease(latest=True) as lease:
             yield from holdings.images(lease, lambda name: self._location_of(name).get_uri())
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield what uploads have not completed, and no client has open.
+        """Yield unfinished uploads that no client has open.
 
-        :param older_than: seconds since it was created
+        :param older_than: minimum age in seconds
         """
         with self._lease(latest=True) as lease:
             yield from holdings.leftovers(lease, older_than)
 
     def capacity(self) -> Capacity:
-        """Return the room of the cluster, before replication."""
+        """Return the cluster's space, before replication."""
         with self._lease() as lease:
             return holdings.capacity(lease)
 
@@ -210,11 +211,11 @@ class Store(driver.Store):
     def get_connection(
         self, conffile: str | None = None, rados_id: str | None = None
     ) -> Iterator[Any]:
-        """Yield the bindings' connection to the cluster, which the operations of the store share.
+        """Yield the bindings' connection to the cluster, which all operations of the store share.
 
-        :param conffile: not used any more: the options of the store say it
-        :param rados_id: not used any more: the options of the store say it
-        :raises ClusterRefused: the options do not let it in
+        :param conffile: ignored: the store's options decide
+        :param rados_id: ignored: the store's options decide
+        :raises ClusterRefused: the cluster refuses these options
         :raises ClusterUnreachable: the cluster cannot be reached
         """
         connection: Connection = self._cluster.borrow()
@@ -224,7 +225,7 @@ class Store(driver.Store):
             connection.give_back()
 
     def _lease(self, place: StoreLocation | None = None, latest: bool = False) -> Lease:
-        """Return the use of the pool of a location, or of the one for new images."""
+        """Return a lease on a location's pool, or on the pool for new images."""
         if bindings.rados() is None or bindings.rbd() is None:
             self._check_bindings()
         if place is None or place.pool is None:
@@ -232,37 +233,37 @@ class Store(driver.Store):
         else:
             lease = self._cluster.lease(place.pool, place.namespace or "", latest)
         if self._fsid is None:
-            # The cluster was out of reach when the store was configured, or there is but one store.
+            # The cluster was out of reach during configuration, or this is single-store mode.
             self._learn_fsid(lease.connection.native)
         return lease
 
     def _once_more(self, use: Callable[[], _T]) -> _T:
-        """Do something, and again when the first request on an old connection finds it useless."""
+        """Run an operation, and run it again if its connection turned out to be dead."""
         try:
             return use()
         except errors.NotAvailable as exc:
-            LOG.warning("Store %s: %s; connecting anew", self.name, exc)
+            LOG.warning("Store %s: %s; reconnecting", self.name, exc)
         return use()
 
     def _check_places(self, lease: Lease) -> None:
-        """Make sure that there are the namespace and the data pool for new images."""
+        """Check that the namespace and the data pool for new images exist."""
         with errors.translated(_("Looking for the data pool"), lease.connection, self.pool):
             known = not self.data_pool or lease.connection.native.pool_exists(self.data_pool)
             if self.namespace and not self._has_namespace(lease):
                 raise self._misconfigured(
-                    f"pool {self.pool} has no namespace {self.namespace}: rbd namespace create "
-                    f"{self._place}, or set rbd_store_namespace to the right one"
+                    f"pool {self.pool} has no namespace {self.namespace}: create it with 'rbd "
+                    f"namespace create {self._place}', or correct rbd_store_namespace"
                 )
         if not known:
             raise self._misconfigured(
-                f"the Ceph cluster has no pool {self.data_pool}: create it, or set "
-                "rbd_store_data_pool to the right one"
+                f"the Ceph cluster has no pool {self.data_pool}: create it, or correct "
+                "rbd_store_data_pool"
             )
 
     def _has_namespace(self, lease: Lease) -> bool:
         with self._cluster.lease(lease.pool) as whole:
             known = True
-            # Who has rights in the namespace alone may not ask.
+            # A user with rights in the namespace only may not ask.
             with errors.expected(errno.EACCES, errno.EPERM):
                 known = bool(bindings.rbd().RBD().namespace_exists(whole.access, self.namespace))
         return known
@@ -271,19 +272,19 @@ class Store(driver.Store):
 
     @property
     def read_size(self) -> int:
-        """Bytes of the chunks that `get` delivers."""
+        """Bytes in each chunk that `get` returns."""
         return min(self.READ_CHUNKSIZE, _LARGEST_BLOCK)
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> RBDWriter:
         """Begin to store an image.
 
-        :param image_id: id of the image, which becomes the name of the RBD image
-        :param size: bytes, 0 when unknown
+        :param image_id: the image's id, used as the name of the RBD image
+        :param size: bytes, 0 if unknown
         :param context: not used
-        :raises Duplicate: there is an RBD image of this name that is complete or being uploaded
+        :raises Duplicate: an RBD image of this name exists or is being uploaded
         :raises Invalid: no RBD image can have this name
         :raises StorageFull: the pool is full
-        :raises BadStoreConfiguration: a pool is not there
+        :raises BadStoreConfiguration: a pool does not exist
         """
         name = str(image_id)
         if not is_possible_name(name):
@@ -325,7 +326,7 @@ class Store(driver.Store):
     def open_reader(self, location: Location, context: Any = None) -> RBDReader:
         """Open an image.
 
-        :param location: where it is
+        :param location: the image's location
         :param context: not used
         :raises NotFound: there is no such image, or it is incomplete
         :raises Forbidden: the Ceph user may not read it
@@ -341,19 +342,19 @@ class Store(driver.Store):
             try:
                 return read(latest=False)
             except exceptions.NotFound:
-                # Its pool may have been made anew since the last operation.
+                # Its pool may have been recreated since the last operation.
                 return read(latest=True)
 
         return self._once_more(opened)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Remove an image; what others still need of it goes to the trash of the pool.
+        """Remove an image; data that others still need moves to the pool's trash.
 
-        :param location: where it is
+        :param location: the image's location
         :param context: not used
         :raises NotFound: there is no such image
-        :raises InUseByStore: it has clones, or is open elsewhere; nothing is destroyed
+        :raises InUseByStore: it has clones or is open elsewhere; nothing is destroyed
         :raises Forbidden: the Ceph user may not remove it
         :raises TimeoutError: the cluster does not answer
         """
@@ -366,15 +367,15 @@ class Store(driver.Store):
         self._once_more(remove)
 
     def _placed(self, location: Location) -> StoreLocation:
-        """Return what a location says, when there can be such an image."""
+        """Return the store location, checked; warn once about each other cluster named."""
         place = _checked(location)
         stranger = place.fsid
         if stranger and self._fsid and stranger != self._fsid and stranger not in self._strangers:
             self._strangers.add(stranger)
             LOG.warning(
-                "Store %s: locations name the Ceph cluster %s, but its own is %s, where their "
-                "images are looked for, as ever. If the cluster is another one, see "
-                "rbd_store_ceph_conf",
+                "Store %s: some locations name the Ceph cluster %s, but the store uses cluster "
+                "%s and looks for their images there. If it should use the other cluster, "
+                "correct rbd_store_ceph_conf",
                 self.name,
                 stranger,
                 self._fsid,
@@ -387,7 +388,7 @@ def _checked(location: Location) -> StoreLocation:
     for text in (place.pool, place.namespace, place.image, place.snapshot):
         if text is not None and not is_possible_name(text):
             raise exceptions.BadStoreUri(
-                _("The Store URI was malformed: %(uri)s: this is no name of an RBD image"),
+                _("The Store URI was malformed: %(uri)s: not a valid RBD image name"),
                 uri=f"rbd://...{text[:50]!r}",
             )
     return place

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trash of a pool: what goes there loses its name at once, and nothing else.
+"""The pool's trash: moving an image there takes its name away and changes nothing else.
 
-An image that is not wanted is moved there whole, and removed there. So whatever fails meanwhile
-leaves it as it was under its name, or without a name.
+Every image to delete is moved there first and then removed. Whatever fails on the way leaves the
+image either unchanged under its name, or nameless in the trash.
 """
 
 from __future__ import annotations
@@ -21,13 +21,7 @@ _TRANSLATED = (exceptions.GlanceStoreException, exceptions.BackendException)
 
 
 def move_to_trash(lease: Lease, name: str, image_id: str | None) -> str | None:
-    """Take the name from an image.
-
-    :param lease: the pool
-    :param name: of the image
-    :param image_id: its id
-    :returns: the id; None when there is no image any more
-    """
+    """Take an image's name away; return its id, or None if there is no such image."""
     try:
         bindings.rbd().RBD().trash_move(lease.access, name, 0)
     except Exception as exc:
@@ -38,13 +32,9 @@ def move_to_trash(lease: Lease, name: str, image_id: str | None) -> str | None:
 
 
 def purge(lease: Lease, image_id: str, snapshot: str = SNAPSHOT) -> None:
-    """Remove the data of an image that is in the trash; an error is logged.
+    """Remove the data of an image in the trash, and log errors.
 
-    What is needed by snapshots of others, or by clones, stays there for them.
-
-    :param lease: the pool
-    :param image_id: id of the image
-    :param snapshot: the one that goes with the image
+    An image that has other snapshots or clones stays in the trash for them.
     """
     try:
         with errors.expected(errno.ENOENT):
@@ -55,8 +45,8 @@ def purge(lease: Lease, image_id: str, snapshot: str = SNAPSHOT) -> None:
         if errors.is_lost(exc):
             lease.connection.lose()
         LOG.warning(
-            "The data of an image that is gone could not be removed (%s); to free the space: "
-            "rbd trash remove %s/%s",
+            "Could not remove the data of a deleted image (%s); to free the space: rbd trash "
+            "remove %s/%s",
             exc,
             lease.place,
             image_id,
@@ -69,12 +59,11 @@ def _purge(lease: Lease, image_id: str, snapshot: str) -> None:
             if snapshot in image.snapshots():
                 with errors.expected(errno.EINVAL, errno.ENOENT):
                     step(snapshot)
-        # Also the one that was removed just now, while it keeps the data of clones.
+        # Includes the one just removed, as long as clones need its data.
         needed = bool(image.snapshots())
     if needed:
         LOG.info(
-            "The image with id %s has further snapshots or clones: it stays in the trash of pool "
-            "%s for them",
+            "The image with id %s stays in the trash of pool %s: it has other snapshots or clones",
             image_id,
             lease.place,
         )
@@ -89,11 +78,9 @@ def _purge(lease: Lease, image_id: str, snapshot: str) -> None:
 
 
 def _rid_of_watchers(lease: Lease, image_id: str) -> bool:
-    """Rid an image of watchers that the cluster will never notice to be dead.
+    """Remove the image's data and header, and with it watchers that the cluster never drops.
 
-    They go with its header, and the data have to go before that.
-
-    :returns: False when it has others, or more than data
+    Returns False if living clients have the image open, or it has snapshots or a parent.
     """
     with OpenImage(lease, None, read_only=False, image_id=image_id) as image:
         if watchers.living(lease, image) or image.snapshots() or image.has_parent():
@@ -101,8 +88,8 @@ def _rid_of_watchers(lease: Lease, image_id: str) -> bool:
         image.native.resize(0)
     lease.access.remove_object(watchers.HEADER + image_id)
     LOG.info(
-        "RBD image with id %s in the trash of pool %s is removed in spite of a watcher: its client "
-        "has died, which Ceph never noticed (Ceph issue 58120)",
+        "Removed the RBD image with id %s from the trash of pool %s despite a watcher: its "
+        "client has died, which Ceph never noticed (Ceph issue 58120)",
         image_id,
         lease.place,
     )

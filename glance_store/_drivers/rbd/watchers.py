@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who else has an image open.
 
-An OSD may keep the watcher of a client for ever that died in the moment in which it was taken in
-(https://tracker.ceph.com/issues/58120). The image then looks open to all, and neither RBD nor time
-helps, only a new start of the OSD. But such a watcher is no more than an entry: a notification
-passes it over, while it waits for all others, dead or alive.
+If a client dies just as an OSD registers its watcher, the OSD may list the watcher forever
+(https://tracker.ceph.com/issues/58120). The image then looks open to everybody, and only restarting
+the OSD helps. But such a watcher is only an entry: a notification skips it, while it waits for all
+others, dead or alive.
 """
 
 from __future__ import annotations
@@ -15,26 +15,22 @@ from typing import Any
 from glance_store._drivers.rbd.connection import Lease
 from glance_store._drivers.rbd.image import OpenImage
 
-# What the object that is watched is called, with the id of the image behind.
+# Prefix of the watched object; the image id follows.
 HEADER = "rbd_header."
-# Cookie of a lock that RBD takes by itself, with that of the watcher behind.
+# Prefix of the cookie of a lock that RBD takes itself; the watcher's cookie follows.
 _LOCK = "auto "
-# Milliseconds that a client has to answer a notification. One that is late counts as alive.
+# Milliseconds a client has to answer a notification. A late one counts as alive.
 _PATIENCE = 1000
-# Seconds by which Ceph's own time-out comes first.
+# Seconds of head start for Ceph's own timeout.
 _GRACE = 10.0
 
 
 def living(lease: Lease, image: OpenImage, locks: bool = True) -> int:
-    """Return how many clients have an image open for writing, besides `image` itself.
+    """Return how many other clients have an image open for writing.
 
-    One that has died counts until the cluster has noticed it, which takes up to 30 seconds, but not
-    one that the cluster will never notice.
-
-    :param lease: the pool of the image
-    :param image: the image
-    :param locks: count one that is dead for sure, but whose lock of RBD nobody can take: who wants
-        to change the image would wait for it
+    A dead client counts until the cluster notices, which takes up to 30 seconds; one that the
+    cluster never notices does not count. `locks` counts that one too if it holds an RBD lock that
+    nobody can break, as whoever wants to change the image would wait for it.
     """
     own = 0 if image.read_only else 1
     before = image.watchers()
@@ -43,7 +39,7 @@ def living(lease: Lease, image: OpenImage, locks: bool = True) -> int:
     answered = _answered(lease, HEADER + image.id)
     if answered is None:
         return len(before) - own
-    # Who has come meanwhile has not been asked, who has gone need not answer.
+    # Newcomers were not asked, and those who left need not answer.
     now = image.watchers()
     stale = (before & now) - answered
     if locks:
@@ -52,10 +48,10 @@ def living(lease: Lease, image: OpenImage, locks: bool = True) -> int:
 
 
 def _answered(lease: Lease, header: str) -> set[tuple[int, int]] | None:
-    """Return the watchers that answer, None when there are others that should but do not."""
+    """Return the watchers that answer, or None if one that should answer does not."""
     notify = getattr(lease.access, "aio_notify", None)
     if notify is None:
-        # The bindings are too old for it.
+        # The bindings are too old.
         return None
     done = threading.Event()
     results: list[tuple[int, list[Any] | None, list[Any] | None]] = []
@@ -66,8 +62,8 @@ def _answered(lease: Lease, header: str) -> set[tuple[int, int]] | None:
         results.append((code, answers, late))
         done.set()
 
-    # To clients of RBD an empty message means to look at the header again, which does no harm.
-    # The library may write to what it returns after the answer has come.
+    # An empty message tells RBD clients to reread the header, which is harmless. The library may
+    # write to the returned object even after the answer has arrived.
     lease.connection.keep(notify(header, finish, "", _PATIENCE))
     if not done.wait(_PATIENCE / 1000 + _GRACE):
         return None
@@ -78,9 +74,10 @@ def _answered(lease: Lease, header: str) -> set[tuple[int, int]] | None:
 
 
 def _has_lock(image: OpenImage, client: int, cookie: int) -> bool:
-    """Tell whether a watcher holds RBD's lock: nobody gets it as long as its entry is there.
+    """Tell whether a watcher holds RBD's lock, which nobody gets while its entry exists.
 
-    A client may have several entries, as while it gives an image its name. Its lock belongs to one.
+    A client may have several entries, for example while it renames an image; its lock belongs to
+    one.
     """
     lockers = image.native.list_lockers()
     owner = (f"client.{client}", f"{_LOCK}{cookie}")

@@ -33,12 +33,12 @@ _T = TypeVar("_T")
 
 _LAYERING = 1
 _LONGEST_STEP = 8 * 1024**3
-# Objects that an image loses at a time when it is cut: what one call does has to fit its time-out.
+# Objects to trim at a time: one call must finish within its timeout.
 _CUT_AT_ONCE = 256
 
 
 class WriteSettings(NamedTuple):
-    """What the options of the store say about writing."""
+    """The store's options for writing."""
 
     chunk_size: int  # bytes
     block_size: int  # bytes
@@ -48,49 +48,38 @@ class WriteSettings(NamedTuple):
 
     @property
     def order(self) -> int:
-        """Binary logarithm of the bytes of an object: those of a chunk, rounded down."""
+        """Binary logarithm of the object size: that of a chunk, rounded down."""
         return self.chunk_size.bit_length() - 1
 
     @property
     def object_size(self) -> int:
-        """Bytes of an object."""
+        """Bytes in an object."""
         return 1 << self.order
 
 
 def grown(allocated: int, step: int, end: int) -> tuple[int, int]:
-    """Return how an image of unknown size grows: by steps that double, so that there are few.
+    """Return the new size of an image of unknown final size, and the next step.
 
-    :param allocated: bytes of the image so far
-    :param step: bytes to add
-    :param end: bytes that have to fit
-    :returns: bytes of the image, and of the next step
+    Steps double, so that there are few of them.
     """
     return max(allocated + step, end), min(2 * step, _LONGEST_STEP)
 
 
 def default_features(connection: Any) -> int:
-    """Return the features that new images get, as the configuration of Ceph says.
-
-    :param connection: the bindings' connection
-    """
+    """Return the features for new images, from Ceph's configuration."""
     text = str(connection.conf_get("rbd_default_features") or "").strip()
     try:
         features = int(text or 0)
     except ValueError:
-        # Their names, as people write them into the configuration file.
+        # Feature names, as people write them in the configuration file.
         features = int(bindings.rbd().RBD().features_from_string(text))
     return features or _LAYERING
 
 
 class RBDWriter:
-    """A `StoreWriter` into a new image.
+    """A `StoreWriter` into a new image; gives the lease back when the upload ends or fails.
 
-    :param lease: the pool; given back when the upload has ended, also when this fails
-    :param place: where the image will be
-    :param size: bytes, 0 when unknown
-    :param settings: how to write
-    :raises Duplicate: there is an image of this name, or an upload of it that is alive
-    :raises StorageFull: the pool is full
+    Raises Duplicate if an image of this name, or a living upload of it, exists.
     """
 
     metadata: dict[str, Any]
@@ -138,8 +127,8 @@ class RBDWriter:
         )
 
     def _check_free(self) -> None:
-        """Make sure that no image has the name, before there is anything to send in vain."""
-        # What every image has, of format 2 and of format 1.
+        """Fail before any data is sent if an image already has the name."""
+        # Objects that every image has, in format 2 and in format 1.
         for key in (f"rbd_id.{self._name}", f"{self._name}.rbd"):
             with errors.expected(errno.ENOENT):
                 self._lease.access.stat(key)
@@ -149,15 +138,15 @@ class RBDWriter:
     def _duplicate(self) -> exceptions.Duplicate:
         return exceptions.Duplicate(
             _(
-                "Image %(image)s already exists: there is an RBD image %(place)s/%(image)s. Should "
-                "it be no image of this store (see 'rbd snap list'), rename or remove it"
+                "Image %(image)s already exists as RBD image %(place)s/%(image)s. If that is "
+                "not an image of this store (see 'rbd snap list'), rename or remove it"
             ),
             image=self._name,
             place=self._lease.place,
         )
 
     def _created(self, size: int) -> OpenImage:
-        """Return the new image, opened: with that the upload counts as alive."""
+        """Return the new image, open: from now on the upload counts as alive."""
         with claimed(self._lease, self._name) as claim:
             leftovers = remove_leftovers(self._lease, self._name, claim)
             self._create(size)
@@ -165,13 +154,13 @@ class RBDWriter:
         try:
             for leftover in leftovers:
                 LOG.info(
-                    "What an upload of RBD image %s/%s had left that was broken off is removed",
+                    "Removing what an interrupted upload of RBD image %s/%s has left",
                     self._lease.place,
                     self._name,
                 )
                 purge(self._lease, leftover)
         except BaseException:
-            # Interrupted: an image that stays open would count as a living upload.
+            # Interrupted: an image left open would count as a living upload.
             image.close_quietly()
             raise
         return image
@@ -211,18 +200,18 @@ class RBDWriter:
             raise exceptions.BadStoreConfiguration(
                 store_name="rbd",
                 reason=_(
-                    "the Ceph cluster makes no image with the features %(features)d in pool "
-                    "%(pools)s (%(cause)s): see rbd_default_features in its configuration file, of "
-                    "which some need others. A pool for data that is erasure-coded must allow "
-                    "overwrites (allow_ec_overwrites), and one that has snapshots of its own "
-                    "('rados lssnap') cannot have images"
+                    "the Ceph cluster cannot create an image with features %(features)d in pool "
+                    "%(pools)s (%(cause)s). Check rbd_default_features in its configuration "
+                    "file, as some features require others. An erasure-coded data pool must "
+                    "allow overwrites (allow_ec_overwrites), and a pool with its own snapshots "
+                    "('rados lssnap') cannot hold images"
                 )
                 % {"features": features, "pools": pools, "cause": exc},
             ) from exc
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Write bytes at an offset; they are in the cluster when this returns."""
-        # The bindings take bytes alone.
+        """Write bytes at an offset; the cluster has them when this returns."""
+        # The bindings accept only bytes.
         data = bytes_of(block)
         written = self._run(_("Writing image %s"), lambda: self._write(offset, data))
         if written != len(data):
@@ -245,11 +234,11 @@ class RBDWriter:
                 return
             size, step = grown(self._allocated, self._step, end)
             self._image.native.resize(size)
-            # Not before the image has grown may another thread rely on it.
+            # Other threads must not rely on the new size before the image has grown.
             self._allocated, self._step = size, step
 
     def commit(self, size: int) -> None:
-        """Cut the image to its size, make and protect its snapshot, and give it its name."""
+        """Trim the image, create and protect its snapshot, and give it its name."""
         native, action = self._image.native, _("Completing image %s")
         while self._allocated > size:
             self._allocated = max(size, self._allocated - _CUT_AT_ONCE * self._settings.object_size)
@@ -263,7 +252,7 @@ class RBDWriter:
         try:
             moved = self._run(action, self._lease.has_moved)
         except (exceptions.TimeoutError, errors.NotAvailable):
-            # The image is in place, and monitors that are silent rename no pool.
+            # The image is published, and silent monitors do not rename a pool.
             moved = False
         if moved:
             raise exceptions.BackendException(
@@ -280,7 +269,7 @@ class RBDWriter:
             number = errors.number_of(exc)
             if number is None or number in errors.LOST:
                 raise
-            # The answer to a request that is repeated says nothing about the first one.
+            # The answer to a repeated request says nothing about the first one.
             is_ours = id_of(self._lease, self._name) == self._image.id
             if is_ours and not is_half_named(self._lease, self._name):
                 return
@@ -290,7 +279,7 @@ class RBDWriter:
 
     def _run(self, action: str, call: Callable[[], _T]) -> _T:
         def use() -> _T:
-            # A call that is late outlasts the upload.
+            # A late call may outlast the upload.
             with self._image.in_use():
                 return call()
 
@@ -302,7 +291,7 @@ class RBDWriter:
             raise
 
     def abort(self) -> None:
-        """Remove the image; with the cluster out of reach, it is left to the next upload."""
+        """Remove the image, or leave it to the next upload if the cluster is out of reach."""
         try:
             if not self._lost:
                 with self._translated(_("Removing what is left of image %s")):
@@ -313,8 +302,8 @@ class RBDWriter:
         finally:
             if self._lost:
                 LOG.warning(
-                    "The Ceph cluster is out of reach: a failed upload leaves RBD image %s/%s. The "
-                    "next upload of image %s replaces it, or: rbd remove %s/%s",
+                    "The Ceph cluster is out of reach: a failed upload leaves RBD image %s/%s. "
+                    "The next upload of image %s removes it, or run: rbd remove %s/%s",
                     self._lease.place,
                     self._hidden,
                     self._name,

@@ -419,7 +419,7 @@ def test_image_that_nobody_may_change_here(bed: Bed, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patched:
         patched.setattr(rbd, "Image", Frozen)
-        with pytest.raises(exceptions.InUseByStore, match="mirroring"):
+        with pytest.raises(exceptions.InUseByStore, match="mirrored"):
             delete(bed.store(), uri)
     assert is_whole(bed, uri)
 

@@ -88,7 +88,7 @@ def test_image_that_is_closed_while_a_call_uses_it(
     image.close()
     lease.close()
     lease.connection.lose()
-    with pytest.raises(exceptions.BackendException, match="closed already"), image.in_use():
+    with pytest.raises(exceptions.BackendException, match="already closed"), image.in_use():
         pytest.fail("it is closed")
     ended()
     assert closed == []
