@@ -10,7 +10,7 @@ __all__ = ["Store", "StoreLocation"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import cinderclient when somebody asks for it first: most who load drivers never do."""
+    """Import cinderclient on first use: most who load the drivers never need it."""
     if name != "cinderclient":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attachments: a volume reserved, brought to this host, opened; and all of that undone, once."""
+"""Attachments: reserve a volume in Cinder, connect it to this host, open it, and undo all that."""
 
 from __future__ import annotations
 
@@ -24,29 +24,24 @@ from glance_store.transfer.threads import Workers
 
 LOG = logging.getLogger(__name__)
 
-# Cinder's words when a volume is busy: another operation will end, others of its refusals will not.
+# Cinder's text when another operation keeps a volume busy. That passes; its other refusals do not.
 _BUSY = re.compile(r"status must be .*(available|in-use|downloading).* to reserve", re.DOTALL)
 _FREE = ("available", "in-use")
 _LONGEST_PAUSE = 10.0
 _POLL = (0.05, 0.4)
-# Seconds that a host takes at most from a reservation to the next step.
+# Seconds a host needs at most between reserving a volume and its next request.
 _RESERVATION_LASTS = 10.0
-# What a thread leaves to others.
+# Detaches volumes for threads that cannot wait.
 _LATER = Workers(2, "glance_store-cinder-detach")
 
 _CONNECTORS: dict[str, type[Connector]] = {"nfs": NFSConnector, "scaleio": ScaleIOConnector}
 
 
 class Attachment:
-    """One volume at this host, from the constructor to `detach`.
+    """One volume attached to this host, from the constructor to `detach`.
 
-    :param api: who asks Cinder
-    :param host: this host
-    :param volume: of cinderclient
-    :param writable: whether it will be written
-    :param attempts: how often a busy volume is tried
-    :param fresh: whether nobody else can know of the volume
-    :raises CinderError: it cannot be attached; nothing of it is left
+    `fresh` says that nobody else can know of the volume yet. Raises CinderError if the volume
+    cannot be attached; nothing is left of it then.
     """
 
     def __init__(
@@ -62,10 +57,10 @@ class Attachment:
         self._connector: Connector | None = None
         self._detached = False
         self.device: Device
-        # What so many attempts with growing pauses would wait in all.
+        # The total wait of that many attempts with growing pauses.
         self._patience = sum(min(2.0**number, _LONGEST_PAUSE) for number in range(attempts - 1))
         self._deadline: float | None = None
-        # Whether nobody had reserved it when it was looked at last.
+        # Whether nobody held a reservation at the last look.
         self._was_free = volume.status in _FREE
         while True:
             self._id = self._reserve()
@@ -74,41 +69,41 @@ class Attachment:
             except BaseException as exc:
                 self._give_back()
                 if _is_conflict(exc) and self._wait():
-                    # Another host was quicker after both had reserved the volume.
+                    # Another host won after both had reserved the volume.
                     continue
                 raise
             return
 
     @property
     def grows(self) -> bool:
-        """Whether the volume can be extended while it is attached."""
+        """Whether the volume can be extended while attached."""
         return self._connector is not None and self._connector.grows
 
     def refresh(self) -> None:
-        """Have this host notice that the volume was extended."""
+        """Make this host notice that the volume was extended."""
         assert self._connector is not None
         with errors.device_errors(self._what(), writing=True):
             self._connector.extend()
 
     def detach(self) -> None:
-        """Close the volume, and give it back; only the first call does anything.
+        """Close and release the volume; further calls do nothing.
 
-        :raises CinderError: something is left; the text says what, and what to do
+        Raises CinderError if something is left behind; the text says what, and what to do.
         """
         if os.getpid() != self._process:
-            # A copy in a forked child, thrown away there: the volume is the parent's.
+            # A copy in a forked child: the volume belongs to the parent.
             return
         with self._lock:
             if self._detached:
                 return
             self._detached = True
         if holds_a_lock():
-            # Collected in the middle of another connect of this thread, maybe of this volume.
+            # Garbage-collected while this thread connects a volume, perhaps this one.
             _LATER.put(self._give_back)
             return
         problems = self._release()
         if problems:
-            # An outage is one also when it comes with the last request.
+            # One outage among several problems makes the whole an outage.
             lost = [one for one in problems if isinstance(one, errors.CinderUnavailable)]
             kind = errors.CinderUnavailable if lost else errors.CinderError
             raise kind("; ".join(str(one.msg) for one in problems))
@@ -134,31 +129,31 @@ class Attachment:
                 if not self._wait():
                     raise errors.CinderError(
                         _(
-                            "Volume %(volume)s is busy, and was not free for another attachment in "
-                            "time (cinder_attachment_retry_attempts; a multiattach volume type "
-                            "lets several read at once): %(cause)s"
+                            "Volume %(volume)s stayed busy for as long as "
+                            "cinder_attachment_retry_attempts allows (with a multiattach volume "
+                            "type, several readers can attach at once): %(cause)s"
                         ),
                         volume=self.volume.id,
                         cause=exc.msg,
                     ) from exc
 
     def _left_reservation(self) -> str | None:
-        """Return what a request has reserved whose answer was lost, if nobody else can have."""
+        """Return the reservation of a request whose answer was lost, if it must be ours."""
         found = self._reservations()
         if not found or self._fresh:
             return min(found, default=None)
-        # Nothing tells ours from another host's, which goes on to the next step soon.
+        # Our reservation looks like any other host's, but theirs moves on soon.
         deadline = time.monotonic() + _RESERVATION_LASTS
         while found and time.monotonic() < deadline:
             time.sleep(max(_POLL))
             found &= self._reservations()
         if len(found) == 1 and self._was_free:
-            # A host that comes back to it after all is told so, which taking it over would not do.
+            # If its owner does come back, it gets an error. If we took it over, both would use it.
             self._withdraw(found.pop())
         elif found:
             LOG.warning(
-                "Volume %s keeps the reserved attachments %s, of which one may be left of a "
-                "request whose answer was lost. If it stays: openstack volume attachment delete ID",
+                "Volume %s has reserved attachments %s; one may be left of a request whose "
+                "answer was lost. If it stays, run: openstack volume attachment delete ID",
                 self.volume.id,
                 ", ".join(sorted(found)),
             )
@@ -166,8 +161,8 @@ class Attachment:
 
     def _withdraw(self, attachment_id: str) -> None:
         LOG.warning(
-            "Volume %s is reserved by attachment %s, which nobody has gone on with: it is left of "
-            "a request whose answer was lost, and removed",
+            "Removing the reservation of volume %s by attachment %s: nobody uses it, so it is "
+            "left of a request whose answer was lost",
             self.volume.id,
             attachment_id,
         )
@@ -184,7 +179,7 @@ class Attachment:
         return {str(one.id) for one in found if one.status == "reserved"}
 
     def _wait(self) -> bool:
-        """Wait until the volume looks free; False: there is no more time."""
+        """Wait until the volume looks free; return False when time is up."""
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._patience
@@ -192,7 +187,7 @@ class Attachment:
             return False
         action = _("Looking up volume %s") % self.volume.id
         while (left := self._deadline - time.monotonic()) > 0:
-            # Not in step with others that wait for the same volume.
+            # Random, so that waiters do not poll in step.
             time.sleep(min(random.uniform(*_POLL), left))  # noqa: S311 - nothing secret
             found = self._api.call(action, lambda client: client.volumes.get(self.volume.id))
             if found.status.startswith("error"):
@@ -218,8 +213,8 @@ class Attachment:
         if self._writable and (info.get("encrypted") or (info.get("data") or {}).get("encrypted")):
             raise errors.CinderError(
                 _(
-                    "Volume %(volume)s is encrypted, and the image would lie there unencrypted: "
-                    "set cinder_volume_type to a type without encryption"
+                    "Volume %(volume)s is encrypted, but the image would be stored on it "
+                    "unencrypted: set cinder_volume_type to a type without encryption"
                 ),
                 volume=self.volume.id,
             )
@@ -230,7 +225,7 @@ class Attachment:
         self._api.call(action, lambda client: client.attachments.complete(self._id))
 
     def _has_others_here(self) -> bool | None:
-        """Tell whether Cinder knows further attachments of the volume to this host."""
+        """Tell whether Cinder lists other attachments of the volume to this host; None: unknown."""
         if not getattr(self.volume, "multiattach", False):
             return False
         action = _("Looking for attachments of volume %s") % self.volume.id
@@ -248,14 +243,14 @@ class Attachment:
         ]
         if self._host.name in hosts:
             return True
-        # Only administrators are told the names.
+        # Cinder shows host names only to administrators.
         return None if None in hosts else False
 
     # -- giving back
 
     def _give_back(self) -> None:
         for problem in self._release():
-            # The error that led here goes to the caller.
+            # The caller gets the error that led here.
             LOG.error("%s", problem.msg)
 
     def _release(self) -> list[errors.CinderError]:
@@ -269,7 +264,7 @@ class Attachment:
         try:
             self._delete()
         except errors.VolumeNotFound:
-            # Gone together with its volume.
+            # Gone with its volume.
             pass
         except errors.CinderError as exc:
             problems.append(exc)
@@ -285,20 +280,22 @@ class Attachment:
         except errors.CinderUnavailable as exc:
             problem = exc
         try:
-            # The older way to the same end, through another part of the API.
+            # The older API for the same thing.
             self._api.call(
                 action, lambda client: client.volumes.detach(self.volume.id, self._id), again=False
             )
         except errors.VolumeNotFound:
             return
         except errors.CinderError as exc:
-            LOG.debug("The older way to detach volume %s has failed: %s", self.volume.id, exc.msg)
+            LOG.debug(
+                "The older request to detach volume %s failed as well: %s", self.volume.id, exc.msg
+            )
         else:
             return
         raise errors.CinderUnavailable(
             _(
-                "Volume %(volume)s keeps the attachment %(attachment)s, which an operator has to "
-                "delete: %(cause)s"
+                "Could not delete attachment %(attachment)s of volume %(volume)s; an operator "
+                "must delete it: %(cause)s"
             ),
             volume=self.volume.id,
             attachment=self._id,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""os-brick, and what this host is to it: rights of root, locks, addresses, paths."""
+"""os-brick and this host: root privileges, locks, addresses, paths."""
 
 from __future__ import annotations
 
@@ -28,60 +28,48 @@ from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
 from glance_store.store_options import register_each
 
-# Seconds for which what os-brick finds out about this host is taken for granted.
+# Seconds to cache what os-brick finds out about this host.
 _PROPERTIES_LAST = 60.0
-# What os-brick calls its sets of rights; not every release has both.
+# os-brick's privsep contexts; not every release has both.
 _PRIVILEGED = ("default", "brick_privsep_hide_output")
-# What oslo.privsep puts in front of its helper where nobody has told it otherwise.
+# oslo.privsep's default command prefix.
 _NOT_SAID = ["sudo"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """How volumes are attached to this host.
+    """How volumes are attached to this host."""
 
-    :param root_helper: command in front of those that need the rights of root, empty for root
-    :param use_multipath: attach over several paths
-    :param enforce_multipath: refuse to attach over a single one
-    :param mount_base: directory below which shares are mounted
-    :param lock_path: directory of locks and of lists of attachments
-    :param patience: seconds to wait for another process of this host
-    """
-
-    root_helper: str
+    root_helper: str  # command prefix to run as root; empty if this process is root
     use_multipath: bool
-    enforce_multipath: bool
-    mount_base: str
-    lock_path: str
-    patience: float
+    enforce_multipath: bool  # refuse to attach over a single path
+    mount_base: str  # directory for mounted shares
+    lock_path: str  # directory for locks and lists of attachments
+    patience: float  # seconds to wait for another process of this host
 
     @property
     def name(self) -> str:
-        """The name under which Cinder knows this host."""
+        """The name by which Cinder knows this host."""
         return socket.gethostname()
 
     def execute(self, *command: str) -> None:
-        """Run a command as root.
-
-        :param command: it and its arguments
-        :raises CinderError: it fails
-        """
+        """Run a command as root; raise CinderError if it fails."""
         try:
             processutils.execute(*command, run_as_root=True, root_helper=self.root_helper)
         except (processutils.ProcessExecutionError, OSError) as exc:
             reason = getattr(exc, "stderr", None) or str(exc)
             raise errors.CinderError(
-                _("%(command)s has failed: %(reason)s. Is it allowed by rootwrap_config?"),
+                _("%(command)s failed: %(reason)s. Does rootwrap_config allow it?"),
                 command=" ".join(command),
                 reason=" ".join(str(reason).split()),
             ) from exc
 
     @contextlib.contextmanager
     def owning(self, path: str, follow: bool = True) -> Iterator[None]:
-        """Let this process open a device that belongs to root, for the time of a block.
+        """Let this process open a device that belongs to root, during a block.
 
-        :param path: of the device
-        :param follow: whether it may be a symbolic link; the owner of another file never changes
+        `follow` allows the path to be a symbolic link. Otherwise chown acts on the path itself,
+        never on what it points to.
         """
         owner = os.stat(path, follow_symlinks=follow).st_uid
         chown = ("chown",) if follow else ("chown", "-h")
@@ -92,14 +80,14 @@ class Host:
         try:
             yield
         finally:
-            # Another attachment of this host may have done it, or the device may be gone.
+            # Another attachment may have restored the owner, or the device may be gone.
             with contextlib.suppress(errors.CinderError):
                 self.execute(*chown, str(owner), path)
 
     def properties(self) -> dict[str, Any]:
-        """Return what Cinder has to know to export a volume to this host.
+        """Return what Cinder needs to export a volume to this host.
 
-        :raises CinderError: they cannot be found out, for example without a multipath daemon
+        Raises CinderError if that cannot be found out, for example without a multipath daemon.
         """
         return {**_properties(self), "mountpoint": "glance_store"}
 
@@ -142,11 +130,7 @@ def _properties(host: Host) -> dict[str, Any]:
 
 
 def address_of(name: str) -> str:
-    """Return the address of a host, an IPv6 one if it has any.
-
-    :param name: of the host
-    :raises CinderError: it has none
-    """
+    """Return a host's address, IPv6 if it has one. Raises CinderError if it has none."""
     for family in (socket.AF_INET6, socket.AF_INET):
         try:
             found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
@@ -155,22 +139,19 @@ def address_of(name: str) -> str:
         if found:
             return str(found[0][4][0])
     raise errors.CinderError(
-        _("The name of this host, %(name)s, has no address: enter it into DNS or /etc/hosts"),
+        _("This host's name, %(name)s, has no address: add it to DNS or /etc/hosts"),
         name=name,
     )
 
 
 def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
-    """Get os-brick ready, and return what it needs to know.
+    """Set up os-brick and return how to attach volumes to this host.
 
-    :param conf: the whole configuration
-    :param store_conf: the options of the store as attributes
-    :param name: of the store, for texts
-    :raises BadStoreConfiguration: os-brick is missing, or there is no place for locks
+    Raises BadStoreConfiguration if os-brick is missing or no directory for locks can be used.
     """
     try:
         with warnings.catch_warnings():
-            # Where eventlet is installed oslo.privsep imports it, to look whether it is in use.
+            # If eventlet is installed, oslo.privsep imports it to see whether it is in use.
             warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
             _prefer_native_threads()
             import os_brick
@@ -188,19 +169,19 @@ def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
         if group in ("oslo_concurrency", "os_brick"):
             register_each(conf, opts, group)
     lock_path = conf.os_brick.lock_path or conf.oslo_concurrency.lock_path or _own_folder(name)
-    # os-brick looks at the configuration of the process, whichever one the store has.
+    # os-brick reads the process-wide configuration, not the store's.
     os_brick.setup(cfg.CONF)
     cfg.CONF.set_default("lock_path", lock_path, "os_brick")
     root = os.geteuid() == 0
     helper = "" if root else f"sudo glance-rootwrap {store_conf.rootwrap_config}"
-    # A process that has said how it gets the rights of root keeps to that.
+    # Keep the process's own choice of how to become root.
     if getattr(priv_context, "_HELPER_COMMAND_PREFIX", _NOT_SAID) == _NOT_SAID:
         if not root:
             priv_context.init(root_helper=shlex.split(helper))
         for rights in _PRIVILEGED if root else ():
             context = getattr(os_brick.privileged, rights, None)
             if context is not None and context.channel is None:
-                # Root needs no second process to have the rights of root.
+                # Root needs no helper process.
                 context.set_client_mode(False)
     return Host(
         root_helper=helper,
@@ -213,32 +194,32 @@ def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
 
 
 def _prefer_native_threads() -> None:
-    """Have os-brick wait without eventlet, which oslo.service loads where nobody has chosen."""
+    """Make os-brick wait without eventlet, which oslo.service loads unless told otherwise."""
     try:
-        # A dependency of os-brick's, not of this package.
+        # os-brick's dependency, not ours.
         backend = importlib.import_module("oslo_service.backend")
     except ImportError:
-        # It is too old to have a choice, or missing, which is noticed elsewhere.
+        # Too old to offer a choice, or missing, which is reported elsewhere.
         return
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("thread"):
         return
     if getattr(backend, "_backend_hook", None) is not None or backend.get_backend_type():
-        # The process has chosen.
+        # The process has already chosen.
         return
     if all(importlib.util.find_spec(name) for name in ("cotyledon", "futurist")):
         backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 
 def _own_folder(name: str) -> str:
-    """Return a directory for locks where none is configured, private to this user."""
+    """Return a directory for locks, private to this user, if none is configured."""
     path = os.path.join(tempfile.gettempdir(), f"glance_store-locks-{os.geteuid()}")
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
         status = os.lstat(path)
         safe = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        reason = "" if safe else _("it belongs to somebody else")
+        reason = "" if safe else _("it belongs to another user")
     except OSError as exc:
         reason = exc.strerror or str(exc)
     if reason:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who talks to Cinder: sessions with cached tokens, endpoints, and requests with further tries."""
+"""Sends requests to Cinder: sessions with cached tokens, endpoints, retries."""
 
 from __future__ import annotations
 
@@ -19,43 +19,39 @@ from glance_store.transfer.retry import Patience, seconds_asked
 
 LOG = logging.getLogger(__name__)
 
-# Seconds for which passing failures of a request are borne; where the operator has counted the
-# tries, it is these that end it.
+# Seconds to retry passing failures, and the limit if the operator has set a retry count, which
+# usually runs out first.
 _PATIENCE = 30.0
 _LONGEST = 600.0
-# Seconds for which the last answer to this thread asks to be left alone.
+# Retry-After of the last answer to this thread, in seconds.
 _ASKED = threading.local()
 
 _T = TypeVar("_T")
 
-# From this version on attachments have a mode; it contains all that reading and writing needs.
+# The first version whose attachments have a mode; it covers all that reading and writing needs.
 ATTACHMENTS = "3.54"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options that every request obeys."""
+    """The options that apply to every request."""
 
-    # What requests takes: True, False, or the path of a file of authorities.
+    # As for requests: True, False, or the path of a CA file.
     verify: bool | str
-    retries: int | None  # None: as long as is reasonable
+    retries: int | None  # None: no count, retry for _PATIENCE seconds
     request_timeout: float  # seconds
     state_timeout: float  # seconds
 
     @property
     def patience(self) -> Patience:
-        """How long the passing failures of a request are borne."""
+        """How long to retry a request that keeps failing for a passing reason."""
         if self.retries is None:
             return Patience(_PATIENCE)
         return Patience(_LONGEST, most=self.retries)
 
     @classmethod
     def of(cls, store_conf: Any, counted: bool) -> Settings:
-        """Return the settings of a store.
-
-        :param store_conf: its options as attributes
-        :param counted: whether the operator has said how often a request is sent again
-        """
+        """Return a store's settings; `counted` says that the operator has set the retry count."""
         authorities = store_conf.cinder_ca_certificates_file
         return cls(
             verify=False if store_conf.cinder_api_insecure else authorities or True,
@@ -66,31 +62,27 @@ class Settings:
 
 
 def library() -> Any:
-    """Return cinderclient's module of clients as the driver's package has it, None if missing."""
-    # Looked up there each time: consumers' tests put something else in its place.
+    """Return cinderclient's client module from the driver's package, or None if missing."""
+    # Looked up each time: consumers' tests replace it.
     return sys.modules["glance_store._drivers.cinder"].cinderclient
 
 
 class Clients:
-    """The clients of one store: of its own credentials, or of those of requests.
+    """The clients of one store, with its own credentials or those of each request.
 
-    Tokens and connections are kept for as long as the process lives; a forked child makes its own.
-
-    :param store_conf: the options of the store as attributes
-    :param name: of the store, for texts
-    :param counted: whether the operator has said how often a request is sent again
+    Tokens and connections last as long as the process; a forked child opens its own.
     """
 
     def __init__(self, store_conf: Any, name: str, counted: bool) -> None:
         self._conf = store_conf
         self._name = name
         self.settings = Settings.of(store_conf, counted)
-        # setdefault is atomic; no lock, which another thread could hold while this one forks.
+        # Relies on setdefault being atomic: another thread could hold a lock during a fork.
         self._sessions: dict[int, Any] = {}
 
     @property
     def has_credentials(self) -> bool:
-        """Whether the volumes belong to the project of the service."""
+        """Whether the store has credentials, so that its own project owns the volumes."""
         return self._has_application_credential or self._has_password
 
     @property
@@ -113,17 +105,16 @@ class Clients:
         )
 
     def make(self, context: Any, version: str) -> Any:
-        """Return a client of cinderclient.
+        """Return a client of cinderclient for an API microversion.
 
-        :param context: the request's context; of use only where the store has no credentials
-        :param version: microversion of the API
-        :raises BadStoreConfiguration: there are no credentials, or no address of Cinder
+        The request's context matters only if the store has no credentials. Raises
+        BadStoreConfiguration if there are no credentials or no address of Cinder.
         """
         session = self._session()
         options: dict[str, Any] = {
             "session": session,
             "region_name": self._conf.cinder_os_region_name,
-            # Here alone are requests sent again.
+            # Retries happen here, not in cinderclient.
             "retries": 0,
         }
         template = self._conf.cinder_endpoint_template
@@ -150,8 +141,8 @@ class Clients:
         ):
             raise self._misconfigured(
                 _(
-                    "the store has no credentials (cinder_store_auth_address and those that belong "
-                    "to it), and the request brings no service catalogue"
+                    "the store has no credentials (cinder_store_auth_address and related "
+                    "options), and the request has no service catalogue"
                 )
             )
 
@@ -162,7 +153,7 @@ class Clients:
         parts = (self._conf.cinder_catalog_info or "").split(":")
         if len(parts) != 3 or not parts[0] or not parts[2]:
             raise self._misconfigured(
-                _("cinder_catalog_info is %s, and should be like volumev3::publicURL")
+                _("cinder_catalog_info is %s, but must look like volumev3::publicURL")
                 % self._conf.cinder_catalog_info
             )
         return parts[0], parts[1] or None, parts[2]
@@ -172,18 +163,18 @@ class Clients:
             url = template % _Values(values)
         except (KeyError, TypeError, ValueError) as exc:
             raise self._misconfigured(
-                _("cinder_endpoint_template is %(template)s, of which %(what)s is unknown")
+                _("cinder_endpoint_template is %(template)s, but %(what)s is unknown")
                 % {"template": template, "what": exc}
             ) from exc
         if not url.startswith(("http://", "https://")):
             raise self._misconfigured(
-                _("cinder_endpoint_template is %s, which does not begin with http:// or https://")
+                _("cinder_endpoint_template is %s, but must start with http:// or https://")
                 % template
             )
         return url
 
     def _own_values(self, context: Any) -> dict[str, Any]:
-        """Return what a template may name: the project is that of the store's credentials."""
+        """Return the values for a template, with the project of the store's credentials."""
         values = _values_of(context) if context is not None else {}
         template = self._conf.cinder_endpoint_template
         if "%(" in template:
@@ -208,8 +199,8 @@ class Clients:
         except (auth_exceptions.CatalogException, KeyError, TypeError, AttributeError) as exc:
             raise self._misconfigured(
                 _(
-                    "the service catalogue has no entry for cinder_catalog_info %(info)s in region "
-                    "%(region)s: %(cause)s"
+                    "the service catalogue has no entry for cinder_catalog_info %(info)s in "
+                    "region %(region)s: %(cause)s"
                 )
                 % {
                     "info": self._conf.cinder_catalog_info,
@@ -230,7 +221,7 @@ class Clients:
         from keystoneauth1 import exceptions as auth_exceptions
 
         class QuietSession(session.Session):  # type: ignore[misc]
-            """A session that does not log what it carries: attachments hold keys of storage."""
+            """A session that logs nothing: attachments carry storage keys."""
 
             def request(self, *args: Any, **kwargs: Any) -> Any:
                 kwargs["log"] = False
@@ -272,39 +263,25 @@ class Clients:
         return None
 
     def guarded(self, action: str, function: Callable[[], _T], again: bool = True) -> _T:
-        """Call a function that sends requests, with further tries, and translate its errors.
-
-        :param action: what is tried: the beginning of an error's text
-        :param function: the function
-        :param again: whether the request may be sent again when nobody knows what became of it
-        """
+        """Call a function that sends requests; see the function `guarded`."""
         return guarded(self.settings, action, function, again)
 
 
 def _note_answer(response: Any) -> None:
-    """Remember for how long a server wants to be left alone; its clients' errors do not say."""
+    """Remember the server's Retry-After, which its clients' errors do not carry."""
     headers = {} if response is None else response.headers
     _ASKED.seconds = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
 
 
 class Api:
-    """Requests to Cinder on behalf of one operation.
-
-    :param client: of cinderclient
-    :param settings: what every request obeys
-    """
+    """Sends requests to Cinder for one operation."""
 
     def __init__(self, client: Any, settings: Settings) -> None:
         self.client = client
         self.settings = settings
 
     def call(self, action: str, function: Callable[[Any], _T], again: bool = True) -> _T:
-        """Call a function with the client, with further tries, and translate its errors.
-
-        :param action: what is tried: the beginning of an error's text
-        :param function: takes the client of cinderclient
-        :param again: whether the request may be sent again when nobody knows what became of it
-        """
+        """Call a function with the cinderclient client; see `guarded`."""
         return guarded(self.settings, action, lambda: function(self.client), again)
 
     def settle(
@@ -312,11 +289,7 @@ class Api:
     ) -> _T:
         """Send a request that must not be carried out twice.
 
-        Where its answer was lost, what it may have done is looked for before it is sent again.
-
-        :param action: what is tried: the beginning of an error's text
-        :param function: takes the client of cinderclient
-        :param find: returns what the request has made, None if there is nothing of it
+        If its answer is lost, `find` looks for its result before the request is sent again.
         """
         tries = self.settings.patience.tries()
         while True:
@@ -331,12 +304,10 @@ class Api:
 
 
 def guarded(settings: Settings, action: str, function: Callable[[], _T], again: bool) -> _T:
-    """Call a function that sends requests, with further tries, and translate its errors.
+    """Call a function that sends requests, retry, and translate its errors.
 
-    :param settings: how many tries
-    :param action: what is tried
-    :param function: the function
-    :param again: whether one is sent again that the server may have carried out
+    `action` begins the error's text. `again` allows a retry even if the server may have carried out
+    the request.
     """
 
     def attempt() -> _T:
@@ -353,14 +324,14 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
         return settings.patience.call(
             attempt,
             errors.is_transient if again else errors.is_refused_for_now,
-            lambda exc: f"{action} has failed ({errors.text_of(exc)})",
+            lambda exc: f"{action} failed ({errors.text_of(exc)})",
         )
     except Exception as exc:
         raise errors.translate(exc, action, settings.request_timeout) from exc
 
 
 class _Values(dict[str, Any]):
-    """What a template may name. All at once, with the token, they are never part of an address."""
+    """Values for a template. They include the token, so never print them all."""
 
     def __repr__(self) -> str:
         raise ValueError("%s")

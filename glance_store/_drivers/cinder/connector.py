@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a volume that Cinder exports gets to this host: through os-brick, or mounted from a share."""
+"""Connects an exported volume to this host, through os-brick or from a mounted share."""
 
 from __future__ import annotations
 
@@ -25,17 +25,12 @@ _SCALEIO_POLL = 0.2
 
 
 class Connector:
-    """One attachment's connection; the base serves all protocols without peculiarities.
+    """The connection of one attachment; this base class serves most protocols.
 
-    :param host: this host
-    :param info: what Cinder says about the connection
-    :param volume: of cinderclient
-    :param attachment_id: id of the attachment
-    :param others: tells whether Cinder knows further attachments of the volume to this host; None
-        when it does not say
+    `others` tells whether Cinder lists other attachments of the volume to this host; None: unknown.
     """
 
-    # Whether the connection notices when the volume is extended meanwhile.
+    # Whether the volume can be extended while connected.
     grows = True
 
     def __init__(
@@ -55,11 +50,9 @@ class Connector:
         self._counted = False
 
     def connect(self, writable: bool) -> Device:
-        """Bring the volume to this host and open it.
+        """Connect the volume to this host and open it.
 
-        :param writable: whether it will be written
-        :returns: its bytes
-        :raises CinderError: that is impossible; nothing of it is left
+        Raises CinderError if that fails; nothing is left of it then.
         """
         try:
             return self._connect(writable)
@@ -71,16 +64,15 @@ class Connector:
             if isinstance(exc, errors.CinderError) or not isinstance(exc, Exception):
                 raise
             raise errors.CinderError(
-                _("Volume %(volume)s cannot be brought to this host: %(cause)s"),
+                _("Volume %(volume)s cannot be connected to this host: %(cause)s"),
                 volume=self._volume.id,
                 cause=errors.text_of(exc),
             ) from exc
 
     def disconnect(self, device: Device | None) -> None:
-        """Close the volume and take it away from this host.
+        """Close the volume and disconnect it from this host.
 
-        :param device: what `connect` has returned
-        :raises CinderError: something of it may be left; the text says what to do
+        Raises CinderError if something may be left behind; the text says what to do.
         """
         try:
             if device is not None:
@@ -89,8 +81,8 @@ class Connector:
         except Exception as exc:
             raise errors.CinderError(
                 _(
-                    "Volume %(volume)s could not be taken away from this host, where its device "
-                    "%(device)s may be left: look for it and remove it: %(cause)s"
+                    "Volume %(volume)s could not be disconnected from this host; its device "
+                    "%(device)s may be left behind and must then be removed: %(cause)s"
                 ),
                 volume=self._volume.id,
                 device=self._found["path"] if self._found else "",
@@ -98,7 +90,7 @@ class Connector:
             ) from exc
 
     def extend(self) -> None:
-        """Have this host notice that the volume is larger now."""
+        """Make this host notice that the volume is larger."""
         self._brick().extend_volume(self._info)
 
     def _brick(self) -> Any:
@@ -120,15 +112,15 @@ class Connector:
         return Users(os.path.join(folder, self._volume.id))
 
     def _connect(self, writable: bool) -> Device:
-        # One after the other: two that connect the same volume get the same device.
+        # One at a time: connecting the same volume twice gives the same device.
         with self._lock():
-            # First of all: what cannot be counted is not connected.
+            # Register first: an attachment that cannot be counted must not be connected.
             self._users().add(self._id)
             self._counted = True
             self._found = self._brick().connect_volume(self._info)
             path = self._found["path"]
             if not isinstance(path, (str, bytes)):
-                # A handle is this attachment's alone.
+                # A handle belongs to this attachment alone.
                 return of_handle(path)
             name = os.fsdecode(path)
             with self._host.owning(name):
@@ -141,7 +133,7 @@ class Connector:
             return device
 
     def _check(self, device: Device) -> None:
-        """Look whether a device is what it should be."""
+        """Check that a device is as expected."""
 
     def _disconnect(self) -> None:
         if not self._counted:
@@ -158,21 +150,22 @@ class Connector:
                 self._take_away(found)
 
     def _take_away(self, found: dict[str, Any]) -> None:
-        """Remove a device that no process here uses, unless Cinder knows another user."""
+        """Disconnect a device that no process here uses, unless Cinder lists another user."""
         others = self._others()
         if others:
             LOG.warning(
-                "The device of volume %s stays at this host: Cinder knows another attachment here, "
-                "and its process does not share the locks of this one (lock_path in [os_brick])",
+                "The device of volume %s stays at this host: Cinder lists another attachment "
+                "here, whose process does not share this one's locks (lock_path in [os_brick])",
                 self._volume.id,
             )
             return
-        # Forced where nobody else can have it: what stays behind could show another volume one day.
+        # Force it if nobody else can use the device: a stale device could show another volume one
+        # day.
         self._brick().disconnect_volume(self._info, found, force=others is not None)
 
 
 class ScaleIOConnector(Connector):
-    """ScaleIO shows a device that was extended with its old size for some time."""
+    """ScaleIO, which shows an extended device with its old size for a while."""
 
     def _check(self, device: Device) -> None:
         wanted = int(self._volume.size) * GiB
@@ -181,8 +174,8 @@ class ScaleIOConnector(Connector):
             if time.monotonic() > deadline:
                 raise errors.CinderError(
                     _(
-                        "Device %(device)s has %(found)d bytes, and did not get the %(wanted)d of "
-                        "volume %(volume)s within %(seconds)d seconds"
+                        "Device %(device)s has %(found)d bytes and did not get the %(wanted)d "
+                        "of volume %(volume)s within %(seconds)d seconds"
                     ),
                     device=device.path,
                     found=found,

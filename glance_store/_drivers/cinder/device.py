@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of an attached volume: a block device or file, an image of librbd, or a plain handle.
+"""The bytes of an attached volume: a block device or file, a librbd image, or a plain handle.
 
-All methods but `close` may be called from several threads at once.
+All methods but `close` are thread-safe.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from glance_store.transfer.source import bytes_of
 class Device(Protocol):
     """An attached volume."""
 
-    # What os-brick has returned: a path or a handle.
+    # A path, or a handle of os-brick.
     path: Any
-    # How many calls at once pay.
+    # Number of calls worth running at once.
     write_concurrency: int
     read_concurrency: int
-    # Whether what was never written is known to be zeros on a new volume.
+    # Whether unwritten parts of a new volume are known to read as zeros.
     reads_zeros: bool
 
     def size(self) -> int:
-        """Return how many bytes there are now."""
+        """Return the current size in bytes."""
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from an offset on."""
+        """Read up to `length` bytes at an offset."""
         ...
 
     def write_at(self, offset: int, block: memoryview) -> None:
@@ -39,23 +39,19 @@ class Device(Protocol):
         ...
 
     def flush(self) -> None:
-        """Return when all that was written is safe."""
+        """Return once everything written is safe."""
         ...
 
     def close(self) -> None:
-        """Let go of it; idempotent."""
+        """Release the device; further calls do nothing."""
         ...
 
 
 class FileDevice:
-    """A block device or a file.
+    """A block device or a file."""
 
-    :param path: where it is
-    :param writable: whether it will be written
-    :param flags: further ones of `os.open`
-    """
-
-    # The kernel sorts and delays writes itself; a second read in flight hides the storage's delay.
+    # The kernel orders and buffers writes itself. A second read in flight hides the storage's
+    # latency.
     write_concurrency = 1
     read_concurrency = 2
     reads_zeros = False
@@ -68,7 +64,7 @@ class FileDevice:
         self._open = True
 
     def size(self) -> int:
-        """Return how many bytes there are now."""
+        """Return the current size in bytes."""
         status = os.fstat(self._file)
         if stat.S_ISREG(status.st_mode):
             return status.st_size
@@ -76,7 +72,7 @@ class FileDevice:
             return os.lseek(self._file, 0, os.SEEK_END)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from an offset on."""
+        """Read up to `length` bytes at an offset."""
         return os.pread(self._file, length, offset)
 
     def write_at(self, offset: int, block: memoryview) -> None:
@@ -86,7 +82,7 @@ class FileDevice:
             done += os.pwrite(self._file, block[done:], offset + done)
 
     def flush(self) -> None:
-        """Return when all that was written is on the storage."""
+        """Return once everything written is on the storage."""
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -97,12 +93,9 @@ class FileDevice:
 
 
 class RBDDevice:
-    """An image that os-brick has opened through librbd.
+    """An image that os-brick has opened through librbd."""
 
-    :param handle: of os-brick
-    """
-
-    # Each call waits for one answer of the cluster, and lets go of the interpreter meanwhile.
+    # Each call waits for one answer from the cluster and releases the GIL meanwhile.
     write_concurrency = 4
     read_concurrency = 4
     reads_zeros = True
@@ -113,11 +106,11 @@ class RBDDevice:
         self._image = getattr(image, "image", image)
 
     def size(self) -> int:
-        """Return how many bytes there are now."""
+        """Return the current size in bytes."""
         return int(self._image.size())
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from an offset on."""
+        """Read up to `length` bytes at an offset."""
         data: bytes = self._image.read(offset, length)
         return data
 
@@ -126,18 +119,15 @@ class RBDDevice:
         self._image.write(bytes_of(block), offset)
 
     def flush(self) -> None:
-        """Return when all that was written is in the cluster."""
+        """Return once everything written is in the cluster."""
         self._image.flush()
 
     def close(self) -> None:
-        """Leave it to os-brick, which closes it with the connection to the cluster."""
+        """Do nothing: os-brick closes the image with its connection to the cluster."""
 
 
 class HandleDevice:
-    """An object with `read`, `write` and `seek`, one call at a time.
-
-    :param handle: of os-brick
-    """
+    """An object with `read`, `write` and `seek`; one call at a time."""
 
     write_concurrency = 1
     read_concurrency = 1
@@ -148,13 +138,13 @@ class HandleDevice:
         self._lock = threading.Lock()
 
     def size(self) -> int:
-        """Return how many bytes there are now."""
+        """Return the current size in bytes."""
         with self._lock:
             self.path.seek(0, os.SEEK_END)
             return int(self.path.tell())
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes from an offset on."""
+        """Read up to `length` bytes at an offset."""
         with self._lock:
             self.path.seek(offset)
             data: bytes = self.path.read(length)
@@ -167,19 +157,16 @@ class HandleDevice:
             self.path.write(bytes_of(block))
 
     def flush(self) -> None:
-        """Return when all that was written is safe, as far as the handle can do it."""
+        """Return once everything written is safe, as far as the handle can tell."""
         with self._lock:
             self.path.flush()
             with contextlib.suppress(OSError, AttributeError):
                 os.fsync(self.path.fileno())
 
     def close(self) -> None:
-        """Leave it to os-brick."""
+        """Do nothing: os-brick closes the handle."""
 
 
 def of_handle(handle: Any) -> Device:
-    """Return the device for what os-brick has opened.
-
-    :param handle: of os-brick
-    """
+    """Return the device for a handle of os-brick."""
     return RBDDevice(handle) if hasattr(handle, "rbd_image") else HandleDevice(handle)

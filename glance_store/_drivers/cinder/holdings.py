@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What volumes a store has: those of images, and those that uploads have left."""
+"""What volumes a store has: images, and leftovers of uploads."""
 
 from __future__ import annotations
 
@@ -23,17 +23,12 @@ from glance_store.inventory import (
 _PAGE = 500
 _PREFIX = volumes.name_of("")
 _UNFINISHED = (volumes.UPLOADING, volumes.COMMITTING)
-# While one of these lasts somebody works at a volume.
+# Statuses in which nothing is being done to a volume.
 _IDLE = ("available", "error")
 
 
 def images(api: Api, store: str, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
-    """Yield the volumes of images of a store.
-
-    :param api: sends the requests
-    :param store: identifier of the store, empty in single-store mode
-    :param uri_of: returns the location of an image by the id of its volume
-    """
+    """Yield the volumes that hold a store's images; an empty `store` means single-store mode."""
     for volume in _of_store(api, store):
         state = volume.metadata.get(volumes.STATE, volumes.COMPLETE)
         complete = state == volumes.COMPLETE
@@ -48,7 +43,7 @@ def images(api: Api, store: str, uri_of: Callable[[str], str]) -> Iterator[Store
 
 
 def _of_store(api: Api, store: str) -> Iterator[Any]:
-    """Yield the volumes that are images of a store; older releases did not note whose they are."""
+    """Yield a store's image volumes; older releases did not record the store."""
     marker = None
     while True:
         page = api.call(
@@ -68,7 +63,7 @@ def _is_image(volume: Any) -> bool:
 
 
 def _changed(volume: Any) -> float | None:
-    """Return when Cinder has changed its record of a volume, in seconds since 1970."""
+    """Return when Cinder last changed a volume's record, in seconds since 1970."""
     text = getattr(volume, "updated_at", None) or getattr(volume, "created_at", None)
     try:
         return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
@@ -77,11 +72,9 @@ def _changed(volume: Any) -> float | None:
 
 
 def leftovers(api: Api, store: str, older_than: float) -> Iterator[Leftover]:
-    """Yield volumes of uploads that were broken off, and that nobody has attached.
+    """Yield volumes of interrupted uploads that are not attached.
 
-    :param api: sends the requests
-    :param store: identifier of the store
-    :param older_than: seconds since Cinder has changed its record of the volume
+    `older_than` is in seconds since Cinder last changed the volume's record.
     """
     for volume in _of_store(api, store):
         changed = _changed(volume)
@@ -95,13 +88,13 @@ def leftovers(api: Api, store: str, older_than: float) -> Iterator[Leftover]:
             name=f"volume {volume.id} ({volume.name})",
             size=int(volume.size) * volumes.GiB,
             modified=changed,
-            proof=_("its upload is not complete by its metadata, and nobody has it attached"),
+            proof=_("its metadata says that the upload is incomplete, and it is not attached"),
             remove=remove,
         )
 
 
 def _is_left(volume: Any) -> bool:
-    # An upload has its volume attached as long as it lasts, but for moments.
+    # A running upload keeps its volume attached, but for moments.
     unfinished = volume.metadata.get(volumes.STATE) in _UNFINISHED
     return bool(unfinished and volume.status in _IDLE and not volume.attachments)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of this host share: locks, and counts of who uses a device or a mount.
+"""Locks and attachment lists that all processes of this host share.
 
-Both are files, so that they hold for all workers and all users of the image service. What a killed
-process has left does not count.
+Both are files, so they hold for all workers and users of the image service. Files left by a killed
+process do not count.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _LONGEST_POLL = 0.5
 
 
 _held = threading.local()
-# Those of this process, by path.
+# Open files of this process, by path.
 _mine: dict[str, int] = {}
 
 
 def _forget() -> None:
-    """Close what the parent uses, in a forked process: its end must not wait for ours."""
+    """Close the parent's files in a forked child, which would otherwise keep them locked."""
     for file in _mine.values():
         os.close(file)
     _mine.clear()
@@ -37,18 +37,13 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def holds_a_lock() -> bool:
-    """Tell whether this thread holds a lock of `locked`, for which it must not wait itself."""
+    """Tell whether this thread holds a lock of `locked`, and could wait for itself."""
     return bool(getattr(_held, "count", 0))
 
 
 @contextlib.contextmanager
 def locked(path: str, seconds: float) -> Iterator[None]:
-    """Hold a lock among all threads and processes of this host.
-
-    :param path: of the lock's file
-    :param seconds: how long to wait for it
-    :raises CinderTimeout: another process keeps it
-    """
+    """Hold a lock among all threads and processes of this host; raise CinderTimeout if late."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -58,7 +53,7 @@ def locked(path: str, seconds: float) -> Iterator[None]:
             yield
         finally:
             _held.count -= 1
-            # Not left to close(): a process that was forked meanwhile has the file open as well.
+            # close() is not enough: a child forked meanwhile has the file open as well.
             fcntl.flock(file, fcntl.LOCK_UN)
     finally:
         os.close(file)
@@ -74,8 +69,8 @@ def _acquire(file: int, path: str, seconds: float) -> None:
             if time.monotonic() > deadline:
                 raise errors.CinderTimeout(
                     _(
-                        "Another process of this host has held %(path)s for %(timeout)s seconds: "
-                        "it may hang in an attachment or a mount"
+                        "Another process of this host has held %(path)s for %(timeout)s "
+                        "seconds: it may hang in an attachment or a mount"
                     ),
                     path=path,
                     timeout=seconds,
@@ -85,13 +80,11 @@ def _acquire(file: int, path: str, seconds: float) -> None:
 
 
 class Users:
-    """Who uses one thing of this host; changed under a lock only.
+    """The attachments that use one device or mount of this host; change it only under a lock.
 
-    Each attachment has a file, which its process holds locked. The kernel lets go of the lock when
-    the process ends, however it ends, and whatever processes this one can see: those of other
-    containers count as long as they share the folder.
-
-    :param folder: of the files
+    Each attachment has a file that its process keeps locked. The kernel releases the lock when the
+    process ends, however it ends. This works across containers that share the folder, although they
+    cannot see each other's processes.
     """
 
     def __init__(self, folder: str) -> None:
@@ -101,11 +94,7 @@ class Users:
         return os.path.join(self._folder, attachment_id)
 
     def add(self, attachment_id: str) -> None:
-        """Note an attachment of this process.
-
-        :param attachment_id: its id
-        :raises OSError: it cannot be noted
-        """
+        """Register an attachment of this process. Raises OSError."""
         os.makedirs(self._folder, mode=0o755, exist_ok=True)
         path = self._path(attachment_id)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -117,15 +106,11 @@ class Users:
         _mine[path] = file
 
     def remove(self, attachment_id: str) -> int:
-        """Forget an attachment.
-
-        :param attachment_id: its id
-        :returns: how many are left
-        """
+        """Forget an attachment, and return how many are left."""
         path = self._path(attachment_id)
         file = _mine.pop(path, None)
         if file is not None:
-            # Not left to close(): a process that was forked meanwhile has the file open as well.
+            # close() is not enough: a child forked meanwhile has the file open as well.
             fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
         with contextlib.suppress(FileNotFoundError):
@@ -137,7 +122,7 @@ class Users:
         return left
 
     def _count(self) -> int:
-        """Return how many live; the files of the others go."""
+        """Return the number of live attachments, and delete the files of dead ones."""
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:

@@ -16,20 +16,20 @@ _VOLUME_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 class StoreLocation(location.StoreLocation):
     """A volume.
 
-    Attributes: `scheme`, `volume_id`. The identifier of the store in a URI is for those who look
-    for the store of an image; the volume id alone says which volume it is.
+    Attributes: `scheme`, `volume_id`. The store identifier in a URI only helps to find the store;
+    the volume id alone identifies the volume.
     """
 
     scheme: str = "cinder"
     volume_id: str | None = None
 
     def process_specs(self) -> None:
-        """Take `scheme` and `volume_id` over from the specs."""
+        """Set `scheme` and `volume_id` from the specs."""
         self.scheme = self.specs.get("scheme") or "cinder"
         self.volume_id = self.specs.get("volume_id")
 
     def get_uri(self) -> str:
-        """Return the URI, in multi-store mode with the identifier of the store."""
+        """Return the URI, in multi-store mode with the store identifier."""
         if self.backend_group:
             return f"cinder://{self.backend_group}/{self.volume_id}"
         return f"cinder://{self.volume_id}"
@@ -37,12 +37,12 @@ class StoreLocation(location.StoreLocation):
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 
-        :param uri: the text
-        :raises BadStoreUri: it is malformed
+        :param uri: the location
+        :raises BadStoreUri: the URI is malformed
         """
         scheme, rest = _SYNTAX.strip_scheme(uri)
         volume_id = rest.rpartition("/")[2]
         if not _VOLUME_ID.fullmatch(volume_id):
-            raise _SYNTAX.refuse(uri, _("it does not end in the id of a volume"))
+            raise _SYNTAX.refuse(uri, _("it does not end with a volume id"))
         self.scheme = scheme
         self.volume_id = volume_id

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes that are files on a share: mounted for the first attachment, unmounted after the last."""
+"""Volumes stored as files on a share, which stays mounted while any attachment uses it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from glance_store._drivers.cinder.hoststate import Users, locked
 from glance_store.i18n import _
 
 _RAW = (None, "", "raw")
-# How the kernel writes spaces and the like in the list of mounts.
+# The kernel's escape for spaces and the like in the mount table.
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class NFSConnector(Connector):
     """Mounts the share of a volume below ``cinder_mount_point_base``.
 
-    Processes of this host share a mount: the files in ``_state/mount_users_<hash>`` below the same
-    directory are the attachments that use it.
+    Processes of this host share a mount. The attachments that use it are the files in
+    ``_state/mount_users_<hash>`` below the same directory.
     """
 
-    # A file that grows is noticed; Cinder cannot extend it while it is attached.
+    # Cinder cannot extend an attached NFS volume.
     grows = False
 
     @property
@@ -51,15 +51,15 @@ class NFSConnector(Connector):
         return Users(os.path.join(folder, f"mount_users_{self._hash}"))
 
     def extend(self) -> None:
-        """Do nothing: a file that is larger is noticed."""
+        """Do nothing: a larger file needs no action here."""
 
     def _refuse_formats(self) -> None:
         volume = self._volume.id
         if self._info.get("encrypted") or getattr(self._volume, "encrypted", False):
             raise errors.CinderError(
                 _(
-                    "Volume %(volume)s is encrypted, which images on NFS cannot be: use a volume "
-                    "type without encryption (cinder_volume_type)"
+                    "Volume %(volume)s is encrypted, which is not possible for images on NFS: "
+                    "set cinder_volume_type to a type without encryption"
                 ),
                 volume=volume,
             )
@@ -79,7 +79,7 @@ class NFSConnector(Connector):
         name = str(self._info["name"])
         if name != os.path.basename(name) or name in ("", ".", ".."):
             raise errors.CinderError(
-                _("Volume %(volume)s has %(name)r on its share, which is no name of a file"),
+                _("Volume %(volume)s has %(name)r on its share, which is not a valid file name"),
                 volume=self._volume.id,
                 name=name[:100],
             )
@@ -89,7 +89,7 @@ class NFSConnector(Connector):
             self._mount()
             path = os.path.join(self.mount_point, name)
             self._found = {"path": path}
-            # Who may write to the share could make it lead to any file of this host.
+            # Whoever can write to the share could point the name at any file of this host.
             with self._host.owning(path, follow=False):
                 return FileDevice(path, writable, os.O_NOFOLLOW)
 
@@ -117,11 +117,9 @@ class NFSConnector(Connector):
 
 
 def is_mounted(path: str) -> bool:
-    """Tell whether something is mounted at a path.
+    """Tell whether something is mounted at a directory.
 
-    A bind mount from the same file system counts as well, which `os.path.ismount` does not see.
-
-    :param path: of a directory
+    Unlike `os.path.ismount`, this also sees a bind mount from the same file system.
     """
     real = os.path.realpath(path)
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one upload, download or deletion needs: who asks Cinder, and the host to attach to."""
+"""What one upload, download or deletion needs: access to Cinder and a host to attach to."""
 
 from __future__ import annotations
 
@@ -14,41 +14,26 @@ from glance_store._drivers.cinder.volumes import Volumes
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """The means of one operation.
-
-    :param api: who asks Cinder
-    :param host: this host
-    :param attempts: how often a busy volume is tried
-    :param prefix: of the store's locations
-    :param name: of the store, for texts
-    """
+    """What one operation needs."""
 
     api: Api
     host: Host
-    attempts: int
-    prefix: str
-    name: str
+    attempts: int  # attachment attempts while a volume is busy
+    prefix: str  # of the store's locations
+    name: str  # of the store, for messages
 
     @property
     def volumes(self) -> Volumes:
-        """What can be done to volumes."""
+        """The volume requests."""
         return Volumes(self.api)
 
     def attach(self, volume: Any, *, writable: bool, fresh: bool) -> Attachment:
-        """Attach a volume to this host.
-
-        :param volume: of cinderclient
-        :param writable: whether it will be written
-        :param fresh: whether nobody else can know of it
-        """
+        """Attach a volume to this host; `fresh`: nobody else can know of it yet."""
         return Attachment(
             self.api, self.host, volume, writable=writable, attempts=self.attempts, fresh=fresh
         )
 
     def uri(self, volume_id: str) -> str:
-        """Return the location of an image.
-
-        :param volume_id: id of its volume
-        """
+        """Return the location of the image on a volume."""
         separator = "" if self.prefix.endswith("/") else "/"
         return f"{self.prefix}{separator}{volume_id}"

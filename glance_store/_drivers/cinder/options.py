@@ -10,12 +10,12 @@ _ENDPOINT: list[cfg.Opt] = [
         "cinder_catalog_info",
         default="volumev3::publicURL",
         help="""
-Where the service catalogue lists Cinder: ``type:name:interface``; the name may
+Cinder's entry in the service catalogue: ``type:name:interface``; the name may
 be empty.
 
-Change the interface, for example to ``internalURL``, to keep the traffic
-inside the cloud's own network. When the catalogue has no such entry, requests
-to the store fail. It has no effect when ``cinder_endpoint_template`` is set.
+Change the interface, for example to ``internalURL``, to keep traffic inside
+the cloud's own network. If the catalogue has no such entry, requests to the
+store fail. It has no effect when ``cinder_endpoint_template`` is set.
 """,
     ),
     cfg.StrOpt(
@@ -23,9 +23,9 @@ to the store fail. It has no effect when ``cinder_endpoint_template`` is set.
         help="""
 URL of Cinder, instead of the one in the service catalogue.
 
-``%(tenant)s`` and other values of the request can be part of it, for example
-``http://cinder.example.org:8776/v3/%(tenant)s``. Set it when this host reaches
-Cinder by another address than the users of the catalogue.
+It may contain ``%(tenant)s`` and other values of the request, for example
+``http://cinder.example.org:8776/v3/%(tenant)s``. Set it if this host reaches
+Cinder at another address than the users of the catalogue.
 
 Related options: ``cinder_catalog_info``.
 """,
@@ -36,19 +36,18 @@ Related options: ``cinder_catalog_info``.
         help="""
 Region whose Cinder endpoint is taken from the service catalogue.
 
-Set it when the catalogue has several regions; volumes made in another region
-than the one of this host usually cannot be attached. It has no effect when
+Set it if the catalogue has several regions. Volumes created in another region
+than this host's usually cannot be attached. It has no effect when
 ``cinder_endpoint_template`` is set.
 """,
     ),
     cfg.StrOpt(
         "cinder_ca_certificates_file",
         help="""
-Path of a file with the certificates, in PEM form, of the authorities that sign
-the certificate of Cinder.
+Path of a PEM file with the CA certificates to verify Cinder's certificate.
 
-When unset, the authorities that this host trusts are used. Needed for a server
-with a private authority; otherwise every request fails. It has no effect when
+Set it if Cinder uses a private CA; otherwise every request fails. When unset,
+the CAs that this host trusts are used. It has no effect when
 ``cinder_api_insecure`` is on.
 """,
     ),
@@ -57,11 +56,11 @@ with a private authority; otherwise every request fails. It has no effect when
         default=3,
         min=0,
         help="""
-How often a request to Cinder is sent again after it failed.
+How often to retry a failed request to Cinder.
 
-Unless it is set, a request that fails for a passing reason is sent again for
-half a minute, however often that is. Higher values bridge longer interruptions;
-a service that is really down then holds requests longer before they fail.
+When unset, a request that fails for a passing reason is retried for half a
+minute, without a limit on the count. Higher values survive longer
+interruptions; if the service is really down, requests take longer to fail.
 """,
     ),
     cfg.IntOpt(
@@ -69,11 +68,10 @@ a service that is really down then holds requests longer before they fail.
         default=300,
         min=0,
         help="""
-Seconds to wait until a volume has been created, attached, extended or deleted.
+Seconds to wait for a volume to be created, attached, extended or deleted.
 
-Raise it where the storage behind Cinder needs longer for large volumes. When
-the time is over, the request fails, and a volume that was made for it is
-deleted.
+Raise it if the storage behind Cinder needs longer for large volumes. When the
+time is up, the request fails, and a volume created for it is deleted.
 """,
     ),
     cfg.BoolOpt(
@@ -83,8 +81,7 @@ deleted.
 Accept any certificate from Cinder.
 
 Anyone between this host and the server could then read the credentials: use it
-for tests only. For a private authority set ``cinder_ca_certificates_file``
-instead.
+for tests only. For a private CA, set ``cinder_ca_certificates_file`` instead.
 """,
     ),
 ]
@@ -95,10 +92,10 @@ _CREDENTIALS: list[cfg.Opt] = [
         help="""
 URL of the identity service, for example ``https://keystone.example.org/v3``.
 
-With it and with either an application credential, or user, password and
-project, all volumes belong to one project of the service. Without these each
-volume belongs to the project of the user who uploads the image, who can then
-delete it in Cinder.
+If it is set together with an application credential, or with user, password
+and project, the volumes of all images belong to one project of the service.
+Otherwise each volume belongs to the project of the user who uploads the image,
+who can then delete it in Cinder.
 
 Related options: ``cinder_store_user_name``, ``cinder_store_password``,
 ``cinder_store_project_name``, ``cinder_store_application_credential_id``.
@@ -109,18 +106,18 @@ Related options: ``cinder_store_user_name``, ``cinder_store_password``,
         help="""
 User who owns the volumes of images.
 
-It has an effect only together with ``cinder_store_password``,
-``cinder_store_project_name`` and ``cinder_store_auth_address``; when one of
-them is missing, the credentials of the request are used.
+It takes effect only together with ``cinder_store_password``,
+``cinder_store_project_name`` and ``cinder_store_auth_address``. If one of them
+is missing, the credentials of the request are used.
 """,
     ),
     cfg.StrOpt(
         "cinder_store_user_domain_name",
         default="Default",
         help="""
-Name of the domain that ``cinder_store_user_name`` belongs to.
+Domain name of ``cinder_store_user_name``.
 
-Change it when the user is in another domain; otherwise authentication fails.
+Change it if the user is in another domain; otherwise authentication fails.
 """,
     ),
     cfg.StrOpt(
@@ -129,7 +126,7 @@ Change it when the user is in another domain; otherwise authentication fails.
         help="""
 Password of ``cinder_store_user_name``.
 
-Keep the configuration file readable for the service only.
+Make the configuration file readable only for the service.
 """,
     ),
     cfg.StrOpt(
@@ -138,8 +135,8 @@ Keep the configuration file readable for the service only.
 Id of an application credential to authenticate with, instead of user and
 password.
 
-It is preferred to ``cinder_store_user_name`` and has an effect only together
-with ``cinder_store_application_credential_secret`` and
+It takes precedence over ``cinder_store_user_name`` and takes effect only
+together with ``cinder_store_application_credential_secret`` and
 ``cinder_store_auth_address``.
 """,
     ),
@@ -147,9 +144,9 @@ with ``cinder_store_application_credential_secret`` and
         "cinder_store_application_credential_secret",
         secret=True,
         help="""
-Secret that belongs to ``cinder_store_application_credential_id``.
+Secret of ``cinder_store_application_credential_id``.
 
-Keep the configuration file readable for the service only.
+Make the configuration file readable only for the service.
 """,
     ),
     cfg.StrOpt(
@@ -158,17 +155,16 @@ Keep the configuration file readable for the service only.
 Project in which the volumes of images are created.
 
 Its quota must have room for them: one volume for each image, in whole GiB. It
-has an effect only together with ``cinder_store_user_name``.
+takes effect only together with ``cinder_store_user_name``.
 """,
     ),
     cfg.StrOpt(
         "cinder_store_project_domain_name",
         default="Default",
         help="""
-Name of the domain that ``cinder_store_project_name`` belongs to.
+Domain name of ``cinder_store_project_name``.
 
-Change it when the project is in another domain; otherwise authentication
-fails.
+Change it if the project is in another domain; otherwise authentication fails.
 """,
     ),
 ]
@@ -178,11 +174,11 @@ _VOLUMES: list[cfg.Opt] = [
         "rootwrap_config",
         default="/etc/glance/rootwrap.conf",
         help="""
-Path of the configuration of rootwrap, through which the commands that attach
-volumes get the rights of root.
+Path of the rootwrap configuration.
 
-The file and the filters that it names must belong to root. When they are
-missing, no volume can be attached, and images can be neither stored nor read.
+The commands that attach volumes run as root through rootwrap. The file and the
+filters it names must belong to root. If they are missing, no volume can be
+attached, so images can be neither stored nor read.
 """,
     ),
     cfg.StrOpt(
@@ -190,30 +186,29 @@ missing, no volume can be attached, and images can be neither stored nor read.
         help="""
 Type of the volumes that are created for images.
 
-When unset, Cinder's default type is used. Several stores with one type each
-place images on different storage. A type that Cinder does not know lets the
-service start with a warning, but uploads fail.
+When unset, Cinder's default type is used. Several stores with different types
+place images on different storage. With a type that Cinder does not know, the
+service starts with a warning, but uploads fail.
 """,
     ),
     cfg.BoolOpt(
         "cinder_enforce_multipath",
         default=False,
         help="""
-Refuse to attach a volume when multipathing is wanted but its daemon does not
-run.
+Refuse to attach volumes when multipathing is enabled but its daemon is not
+running.
 
-When it is off, such a volume is attached over a single path, without
-protection against the loss of it. It has an effect only with
-``cinder_use_multipath``.
+When off, such a volume is attached over a single path, with no protection if
+that path fails. It takes effect only with ``cinder_use_multipath``.
 """,
     ),
     cfg.BoolOpt(
         "cinder_use_multipath",
         default=False,
         help="""
-Attach volumes over several paths where the storage offers them.
+Attach volumes over several paths if the storage offers them.
 
-The host needs a running multipath daemon.
+The host must run the multipath daemon.
 
 Related options: ``cinder_enforce_multipath``.
 """,
@@ -224,21 +219,21 @@ Related options: ``cinder_enforce_multipath``.
         help="""
 Directory below which NFS shares with volumes are mounted.
 
-The user of the service must be able to create directories there, and no other
-service of the host may use it, or one unmounts what the other still reads. For
-storage other than NFS it has no effect.
+The service user must be able to create directories there. No other service on
+the host may use it, or one service unmounts what the other still reads. It has
+no effect on storage other than NFS.
 """,
     ),
     cfg.BoolOpt(
         "cinder_do_extend_attached",
         default=False,
         help="""
-Extend a volume while it is attached, when the size of an image is not known
+Extend a volume while it is attached, if the size of an image is not known
 before the upload.
 
-It is faster than to detach and to attach for each extension. The storage
-behind Cinder must be able to do it, or uploads of unknown size fail; NFS is
-not.
+This is faster than detaching and reattaching it for each extension. The
+storage behind Cinder must support it, or uploads of unknown size fail. NFS
+volumes are always detached first.
 """,
     ),
     cfg.IntOpt(
@@ -246,11 +241,10 @@ not.
         default=5,
         min=1,
         help="""
-How often the attachment of a volume is tried while another operation keeps the
-volume busy.
+How often to try to attach a volume that another operation keeps busy.
 
-The waits between the tries grow up to 10 seconds. Raise it where many requests
-read the same image at the same time and fail with a conflict.
+The waits between tries grow up to 10 seconds. Raise it if many requests read
+the same image at once and fail with a conflict.
 """,
     ),
 ]
@@ -261,12 +255,11 @@ _NEW: list[cfg.Opt] = [
         default=180,
         min=1,
         help="""
-Seconds to wait for the answer to a request to Cinder or to the identity
-service.
+Seconds to wait for an answer from Cinder or the identity service.
 
-Requests that attach a volume wait for the storage behind Cinder: a value that
-is too low makes them fail on a busy storage. A service that does not answer at
-all holds requests for this long.
+Requests that attach a volume wait for the storage behind Cinder: too low a
+value makes them fail when the storage is busy. If a service does not answer at
+all, requests block for this long.
 
 Related options: ``cinder_state_transition_timeout``, ``cinder_http_retries``.
 """,

@@ -15,16 +15,12 @@ LOG = logging.getLogger(__name__)
 
 
 class CinderReader:
-    """An `ImageReader` of a volume, detached when it is closed.
-
-    :param attachment: the volume
-    :param size: bytes of the image
-    """
+    """An `ImageReader` of an attached volume; closing it detaches the volume."""
 
     def __init__(self, attachment: Attachment, size: int) -> None:
         self._attachment = attachment
         self.size = size
-        # A volume is written once, and its id is not used again.
+        # A volume is written once, and its id is never reused.
         self.version = str(attachment.volume.id)
         self.concurrency = attachment.device.read_concurrency
 
@@ -32,15 +28,15 @@ class CinderReader:
         """Read up to `length` bytes at an offset."""
         what = str(_("volume %s") % self._attachment.volume.id)
         with errors.device_errors(what, writing=False):
-            # Past the end of the image is what else is on the volume.
+            # Never read past the image: the rest of the volume is not part of it.
             return self._attachment.device.read_at(offset, min(length, self.size - offset))
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that all is data: what a volume has never stored only its storage knows."""
+        """Report everything as data: only the storage knows what was never written."""
         yield Extent(offset, length, True)
 
     def close(self) -> None:
-        """Detach the volume. The data are delivered: what goes wrong now is for the operator."""
+        """Detach the volume. The data is delivered, so errors are logged for the operator."""
         try:
             self._attachment.detach()
         except errors.CinderError as exc:
@@ -48,10 +44,7 @@ class CinderReader:
 
 
 class EmptyReader:
-    """An `ImageReader` for a range without a byte, for which nothing is attached.
-
-    :param size: bytes of the image
-    """
+    """An `ImageReader` for an empty range, for which no volume is attached."""
 
     concurrency = 1
 
@@ -59,11 +52,11 @@ class EmptyReader:
         self.size = size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read nothing."""
+        """Return no bytes."""
         return b""
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say nothing: there is no byte to speak of."""
+        """Report no extents."""
         yield from ()
 
     def close(self) -> None:

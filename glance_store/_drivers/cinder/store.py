@@ -35,7 +35,7 @@ _ANY_VERSION = "3.0"
 
 
 class Store(driver.Store):
-    """Images as volumes of Cinder, attached to this host while they are written and read."""
+    """Stores images as Cinder volumes, attached to this host while they are written or read."""
 
     _CAPABILITIES: int = (
         capabilities.BitMasks.READ_RANDOM
@@ -57,7 +57,7 @@ class Store(driver.Store):
     # -- configuration
 
     def configure(self, re_raise_bsc: bool = False) -> None:
-        """Read the options again and make the store ready for use.
+        """Read the options again and prepare the store.
 
         :param re_raise_bsc: also raise the error that makes the store read-only
         :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
@@ -66,7 +66,7 @@ class Store(driver.Store):
         super().configure(re_raise_bsc)
 
     def configure_add(self) -> None:
-        """Look for the libraries, and whether Cinder has the volume type.
+        """Check that the libraries are installed and that Cinder has the volume type.
 
         :raises BadStoreConfiguration: a library is missing
         """
@@ -91,7 +91,7 @@ class Store(driver.Store):
         return brick.prepare(self.conf, self.store_conf, self.name)
 
     def _look_for_type(self) -> None:
-        """Tell the operator early that uploads will fail; a Cinder that is down may come back."""
+        """Warn early that uploads will fail. Cinder may be down now and come back."""
         wanted = self.store_conf.cinder_volume_type
         if not wanted:
             return
@@ -104,8 +104,8 @@ class Store(driver.Store):
             return
         if wanted not in [name for kind in types for name in (kind.name, kind.id)]:
             LOG.warning(
-                "Store %s: Cinder has no volume type %s, and uploads will fail: create it, or set "
-                "cinder_volume_type to another one",
+                "Store %s: Cinder has no volume type %s, so uploads will fail: create it, or "
+                "correct cinder_volume_type",
                 self.name,
                 wanted,
             )
@@ -126,9 +126,9 @@ class Store(driver.Store):
     def get_cinderclient(self, context: Any = None, version: str = _ANY_VERSION) -> Any:
         """Return a client of cinderclient.
 
-        :param context: the request's context; needed unless the store has credentials of its own
+        :param context: the request's context; required unless the store has its own credentials
         :param version: microversion of Cinder's API
-        :raises BadStoreConfiguration: nothing to authenticate with, or no address of Cinder
+        :raises BadStoreConfiguration: there are no credentials, or no address of Cinder
         """
         self._require_library()
         return self._clients.make(context, version)
@@ -146,13 +146,13 @@ class Store(driver.Store):
         )
 
     def check_health(self) -> str:
-        """Look whether Cinder answers.
+        """Check that Cinder answers.
 
-        :returns: a few words
-        :raises CinderError: it does not
+        :returns: the state in a few words
+        :raises CinderError: Cinder does not answer
         """
         if not self._clients.has_credentials:
-            return "ok, as far as it can be told without the credentials of a request"
+            return "ok, as far as can be told without a request's credentials"
         action = _("Asking Cinder for the limits of the project")
         limits = self._api(None).call(action, lambda client: client.limits.get())
         found = {limit.name: limit.value for limit in limits.absolute}
@@ -161,25 +161,25 @@ class Store(driver.Store):
         return f"ok, {used}{of_all} GiB of the quota used"
 
     def _own_api(self) -> Api:
-        """Return the API with the credentials of the store."""
+        """Return the API with the store's credentials."""
         if not self._clients.has_credentials:
             raise exceptions.UnsupportedBackend(
-                f"Store {self.name} has no credentials of its own (cinder_store_user_name): it "
-                "cannot list its images"
+                f"Store {self.name} cannot list its images: it has no credentials of its own "
+                "(cinder_store_user_name)"
             )
         return self._api(None)
 
     def images(self) -> Iterator[StoredImage]:
-        """Yield the volumes of images in the project of the store's user."""
+        """Yield the volumes that hold images in the project of the store's user."""
         prefix = f"{self._prefix}/" if self.backend_group else self._prefix
         return holdings.images(
             self._own_api(), self.backend_group or "", lambda volume: f"{prefix}{volume}"
         )
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield volumes of uploads that were broken off, and that nobody has attached.
+        """Yield volumes of interrupted uploads that are not attached.
 
-        :param older_than: seconds since Cinder has changed its record of the volume
+        :param older_than: seconds since Cinder last changed the volume's record
         """
         return holdings.leftovers(self._own_api(), self.backend_group or "", older_than)
 
@@ -188,17 +188,17 @@ class Store(driver.Store):
     def open_writer(self, image_id: str, size: int, context: Any = None) -> CinderWriter:
         """Begin to store an image on a new volume.
 
-        :param image_id: id of the image
-        :param size: bytes, 0 when unknown
+        :param image_id: the image's id
+        :param size: bytes, 0 if unknown
         :param context: the request's context, whose project owns the image
         :raises BadStoreConfiguration: there is no context
-        :raises Duplicate: there is an image of this id
-        :raises StorageFull: no room, or the quota is used up
-        :raises CinderError: Cinder or this host have failed
+        :raises Duplicate: the image already exists
+        :raises StorageFull: there is no space, or the quota is used up
+        :raises CinderError: Cinder or this host failed
         """
         if context is None:
             raise exceptions.BadStoreConfiguration(
-                store_name=self.name, reason=_("images can be added in a request's context only")
+                store_name=self.name, reason=_("images can only be added with a request's context")
             )
         metadata = {
             volumes.IMAGE_ID: str(image_id),
@@ -218,27 +218,27 @@ class Store(driver.Store):
         )
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
-        """Open an image: attach its volume.
+        """Open an image by attaching its volume.
 
-        :param location: where it is
-        :param context: the request's context; needed unless the store has credentials of its own
-        :returns: the reader, which detaches the volume when it is closed
-        :raises NotFound: there is no such volume, or only a part of an image on it
-        :raises CinderError: it cannot be attached
+        :param location: the image's location
+        :param context: the request's context; required unless the store has its own credentials
+        :returns: the reader, which detaches the volume when closed
+        :raises NotFound: there is no such volume, or it holds only part of an image
+        :raises CinderError: the volume cannot be attached
         """
         return self.open_range(location, 0, None, context)
 
     def open_range(
         self, location: Location, offset: int, length: int | None, context: Any = None
     ) -> ImageReader:
-        """Open an image of which only a range will be read; without a byte nothing is attached.
+        """Open a range of an image; for an empty range, nothing is attached.
 
-        :param location: where it is
-        :param offset: first byte that will be read
-        :param length: bytes that will be read at most; None for all that follow
-        :param context: the request's context; needed unless the store has credentials of its own
-        :raises NotFound: there is no such volume, or only a part of an image on it
-        :raises CinderError: it cannot be attached
+        :param location: the image's location
+        :param offset: first byte to read
+        :param length: maximum number of bytes to read; None: up to the end
+        :param context: the request's context; required unless the store has its own credentials
+        :raises NotFound: there is no such volume, or it holds only part of an image
+        :raises CinderError: the volume cannot be attached
         """
         operation = self._operation(context)
         volume = operation.volumes.image(_volume_id(location))
@@ -248,11 +248,11 @@ class Store(driver.Store):
         return CinderReader(operation.attach(volume, writable=False, fresh=False), size)
 
     def get_size(self, location: Location, context: Any = None) -> int:
-        """Return the bytes of an image, without attaching its volume.
+        """Return the size of an image, without attaching its volume.
 
-        :param location: where it is
-        :param context: the request's context; needed unless the store has credentials of its own
-        :raises NotFound: there is no such volume, or only a part of an image on it
+        :param location: the image's location
+        :param context: the request's context; required unless the store has its own credentials
+        :raises NotFound: there is no such volume, or it holds only part of an image
         :raises CinderError: Cinder does not say
         """
         found = volumes.Volumes(self._api(context)).image(_volume_id(location))
@@ -260,10 +260,10 @@ class Store(driver.Store):
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Have the volume of an image deleted; Cinder goes on with it after the call.
+        """Start deleting an image's volume; Cinder finishes after the call.
 
-        :param location: where it is
-        :param context: the request's context; needed unless the store has credentials of its own
+        :param location: the image's location
+        :param context: the request's context; required unless the store has its own credentials
         :raises NotFound: there is no such volume
         :raises InUseByStore: it is attached, for example because the image is being read
         :raises HasSnapshot: it has snapshots
@@ -272,12 +272,12 @@ class Store(driver.Store):
         volumes.Volumes(self._api(context)).delete(_volume_id(location))
 
     def is_image_associated_with_store(self, context: Any, volume_id: str) -> bool:
-        """Tell whether a volume is one of this store.
+        """Tell whether a volume belongs to this store.
 
         :param context: the request's context
-        :param volume_id: id of the volume
-        :returns: whether it has the type of this store's volumes; False whenever Cinder cannot be
-            asked: the image service calls this while it lists images, and an error would make all
+        :param volume_id: the volume's id
+        :returns: whether it has the type of this store's volumes; False if Cinder cannot be asked,
+            because the image service calls this while listing images, and an error would make all
             of them unreachable
         """
         try:

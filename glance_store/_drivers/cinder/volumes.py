@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a volume: created, marked, extended, completed, deleted.
+"""The life of a volume: create, mark, extend, complete, delete.
 
-The metadata of a volume say whose image it is, and whether it is all there. Volumes of releases
-before 6 have no `STATE`: they are complete.
+A volume's metadata records its image and whether the image is complete. Volumes written before
+release 6 have no `STATE` and are complete.
 """
 
 from __future__ import annotations
@@ -34,29 +34,23 @@ UPLOADING = "uploading"
 COMMITTING = "committing"
 COMPLETE = "complete"
 
-# The form that the ids of Cinder have.
+# The form of Cinder's ids.
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _GOING = ("deleting", "managing", "error_managing")
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 5.0
 _DELETE_TRIES = 6
-# Seconds after which a volume that is being detached, or refused for no reason, counts as in use.
+# Seconds until a volume that is detaching, or refused without a reason, counts as in use.
 _DETACHING_LASTS = 10.0
 
 
 def name_of(image_id: str) -> str:
-    """Return the name of the volume of an image.
-
-    :param image_id: id of the image
-    """
+    """Return the name of an image's volume."""
     return f"image-{image_id}"
 
 
 def pauses(seconds: float) -> Iterator[None]:
-    """Yield at once and then after waits that grow, as long as the time lasts.
-
-    :param seconds: the time
-    """
+    """Yield at once, and then after growing pauses until `seconds` have passed."""
     pause, deadline = _FIRST_POLL, time.monotonic() + seconds
     yield
     while (left := deadline - time.monotonic()) > 0:
@@ -66,28 +60,20 @@ def pauses(seconds: float) -> Iterator[None]:
 
 
 class Volumes:
-    """What is done to volumes through the API.
-
-    :param api: who asks
-    """
+    """Requests to Cinder about volumes."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def get(self, volume_id: str) -> Any:
-        """Return a volume.
-
-        :param volume_id: its id
-        :raises VolumeNotFound: there is none
-        """
+        """Return a volume. Raises VolumeNotFound."""
         action = _("Looking up volume %s") % volume_id
         return self._api.call(action, lambda client: client.volumes.get(volume_id))
 
     def image(self, volume_id: str) -> Any:
         """Return a volume that holds a complete image.
 
-        :param volume_id: its id
-        :raises VolumeNotFound: there is none, it is being deleted, or it holds a part of an image
+        Raises VolumeNotFound if there is none, it is being deleted, or its image is incomplete.
         """
         volume = self.get(volume_id)
         if volume.status in _GOING:
@@ -100,8 +86,8 @@ class Volumes:
         if state != COMPLETE:
             raise errors.VolumeNotFound(
                 _(
-                    "Volume %(volume)s holds a part of an image only: its upload is %(state)s, or "
-                    "was broken off"
+                    "Volume %(volume)s holds only part of an image: its upload is %(state)s, or "
+                    "was interrupted"
                 ),
                 volume=volume_id,
                 state=state,
@@ -109,10 +95,7 @@ class Volumes:
         return volume
 
     def named(self, image_id: str) -> list[Any]:
-        """Return the volumes that have the name of an image and are not being deleted.
-
-        :param image_id: id of the image
-        """
+        """Return the volumes with an image's name, except those being deleted."""
         name = name_of(image_id)
         found = self._api.call(
             _("Looking for volumes of image %s") % image_id,
@@ -123,12 +106,9 @@ class Volumes:
     def create(
         self, image_id: str, gigabytes: int, kind: str | None, metadata: dict[str, str]
     ) -> Any:
-        """Ask for a new volume; it is not available yet.
+        """Request a new volume, which is not available yet.
 
-        :param image_id: id of the image
-        :param gigabytes: size
-        :param kind: volume type, None for Cinder's default
-        :param metadata: of the volume, with an `UPLOAD` of this very upload
+        `kind` None means Cinder's default type; `metadata` must have the upload's own `UPLOAD`.
         """
         action = _("Creating a volume for image %s") % image_id
 
@@ -144,10 +124,9 @@ class Volumes:
         )
 
     def type_name(self, wanted: str | None) -> str | None:
-        """Return the name of a volume type that is given by its name or its id.
+        """Return a volume type's name, given its name or id.
 
-        :param wanted: name or id; None and nothing stay as they are
-        :returns: the name; what was given, where Cinder knows no type of that id
+        An id that Cinder does not know is returned unchanged, and so is None.
         """
         if not wanted or not _ID.fullmatch(wanted):
             return wanted
@@ -159,11 +138,7 @@ class Volumes:
         return str(kind.name)
 
     def of_upload(self, image_id: str, upload: str) -> list[Any]:
-        """Return the volumes that an upload has created.
-
-        :param image_id: id of the image
-        :param upload: the value of `UPLOAD`
-        """
+        """Return the volumes that one upload has created."""
         return [volume for volume in self.named(image_id) if volume.metadata.get(UPLOAD) == upload]
 
     def wait(
@@ -173,15 +148,9 @@ class Volumes:
         passing: tuple[str, ...],
         reached: Callable[[Any], bool] = lambda _volume: True,
     ) -> Any:
-        """Wait for a status.
+        """Wait for a status, passing through others, and for `reached`; return the volume.
 
-        :param volume_id: id of the volume
-        :param wanted: the status
-        :param passing: what the status may be on the way there
-        :param reached: what else has to be true of the volume
-        :returns: the volume
-        :raises CinderError: the volume has gone another way
-        :raises CinderTimeout: it takes longer than the option allows
+        Raises CinderError if the volume takes another status, and CinderTimeout.
         """
         seconds = self._api.settings.state_timeout
         status = None
@@ -192,15 +161,15 @@ class Volumes:
                 return volume
             if status not in (*passing, wanted):
                 raise errors.CinderError(
-                    _("Volume %(volume)s should have become %(wanted)s, and is %(status)s"),
+                    _("Volume %(volume)s should have become %(wanted)s, but is %(status)s"),
                     volume=volume_id,
                     wanted=wanted,
                     status=status,
                 )
         raise errors.CinderTimeout(
             _(
-                "Volume %(volume)s is %(status)s, and did not become %(wanted)s within %(timeout)s "
-                "seconds (cinder_state_transition_timeout)"
+                "Volume %(volume)s is %(status)s; it did not become %(wanted)s within "
+                "%(timeout)s seconds (cinder_state_transition_timeout)"
             ),
             volume=volume_id,
             status=status,
@@ -209,14 +178,7 @@ class Volumes:
         )
 
     def extend(self, volume_id: str, gigabytes: int, attached: bool) -> Any:
-        """Make a volume larger, and wait until it is.
-
-        :param volume_id: id of the volume
-        :param gigabytes: its new size
-        :param attached: whether it is attached meanwhile
-        :returns: the volume
-        :raises StorageFull: Cinder cannot
-        """
+        """Extend a volume and wait until it is larger; return it. Raises StorageFull."""
         status = "in-use" if attached else "available"
         action = _("Extending volume %(volume)s to %(size)d GiB") % {
             "volume": volume_id,
@@ -228,14 +190,14 @@ class Volumes:
                 volume_id,
                 status,
                 ("extending",),
-                # Cinder goes back to the status from before when it fails.
+                # If extending fails, Cinder restores the previous status.
                 lambda volume: volume.size >= gigabytes or self._cannot_extend(volume, gigabytes),
             )
         except (exceptions.StorageFull, errors.CinderTimeout, errors.CinderUnavailable):
             raise
         except errors.CinderError as exc:
             raise errors.QuotaExceeded(
-                _("%(action)s has failed: %(cause)s"), action=action, cause=exc.msg
+                _("%(action)s failed: %(cause)s"), action=action, cause=exc.msg
             ) from exc
 
     def _ask_to_extend(self, action: str, volume_id: str, gigabytes: int) -> None:
@@ -250,36 +212,26 @@ class Volumes:
     @staticmethod
     def _cannot_extend(volume: Any, gigabytes: int) -> bool:
         raise errors.CinderError(
-            _("volume %(volume)s has %(size)d GiB still, and not %(wanted)d"),
+            _("volume %(volume)s still has %(size)d GiB, not %(wanted)d"),
             volume=volume.id,
             size=volume.size,
             wanted=gigabytes,
         )
 
     def set_metadata(self, volume_id: str, metadata: dict[str, str]) -> None:
-        """Add to the metadata of a volume.
-
-        :param volume_id: id of the volume
-        :param metadata: keys and values
-        """
+        """Add to a volume's metadata."""
         action = _("Setting metadata of volume %s") % volume_id
         self._api.call(action, lambda client: client.volumes.set_metadata(volume_id, metadata))
 
     def set_read_only(self, volume_id: str) -> None:
-        """Have a volume attached for reading only from now on.
-
-        :param volume_id: id of the volume
-        """
+        """Allow a volume to be attached only for reading from now on."""
         action = _("Making volume %s read-only") % volume_id
         self._api.call(action, lambda client: client.volumes.update_readonly_flag(volume_id, True))
 
     def delete(self, volume_id: str) -> None:
-        """Have a volume deleted. Cinder goes on with it after the call.
+        """Start deleting a volume; Cinder finishes after the call.
 
-        :param volume_id: id of the volume
-        :raises VolumeNotFound: there is none
-        :raises VolumeInUse: it is attached, or something else is done with it
-        :raises VolumeHasSnapshots: it has snapshots
+        Raises VolumeNotFound, VolumeHasSnapshots, or VolumeInUse if it is attached or busy.
         """
         action = _("Deleting volume %s") % volume_id
         for _pause in pauses(_DETACHING_LASTS):
@@ -291,7 +243,7 @@ class Volumes:
                     raise
                 volume = self.get(volume_id)
                 reason = self._why_not_deleted(volume, exc)
-                # A download that has just ended lets go of the volume in a moment.
+                # A download that has just ended releases the volume in a moment.
                 if not isinstance(reason, errors.VolumeBusy) and volume.status != "detaching":
                     raise reason from exc
         raise reason
@@ -299,8 +251,8 @@ class Volumes:
     def _why_not_deleted(self, volume: Any, exc: errors.CinderError) -> errors.CinderError:
         values = {"volume": volume.id, "status": volume.status}
         if volume.status in _GOING:
-            # Somebody was quicker.
-            return errors.VolumeNotFound(_("Volume %(volume)s is %(status)s already"), **values)
+            # Somebody else deleted it first.
+            return errors.VolumeNotFound(_("Volume %(volume)s is already %(status)s"), **values)
         if volume.attachments or not volume.status.startswith(("available", "error")):
             return errors.VolumeInUse(
                 _("Volume %(volume)s is in use (its status is %(status)s)"), **values
@@ -311,18 +263,17 @@ class Volumes:
         )
         if snapshots:
             return errors.VolumeHasSnapshots(
-                _("Volume %(volume)s has snapshots, which have to be deleted first"), **values
+                _("Volume %(volume)s has snapshots; delete them first"), **values
             )
         if volume.status != "available":
             return exc
-        # It is moved, belongs to a group, or the reason has just passed.
+        # It is being migrated, belongs to a group, or the reason has just passed.
         return errors.VolumeBusy(exc.msg)
 
     def discard(self, volume_id: str) -> None:
-        """Delete the volume of a failed upload, with all means there are.
+        """Delete the volume of a failed upload by all available means.
 
-        :param volume_id: id of the volume
-        :raises CinderError: it is still there; the text says what to do
+        Raises CinderError if it is still there; the text says what to do.
         """
         action = _("Deleting volume %s of a failed upload") % volume_id
         problem: errors.CinderError | None = None
@@ -345,20 +296,20 @@ class Volumes:
         except errors.VolumeNotFound:
             return
         except errors.CinderError as exc:
-            LOG.debug("Forced deletion of volume %s has failed, too: %s", volume_id, exc.msg)
+            LOG.debug("Forced deletion of volume %s failed too: %s", volume_id, exc.msg)
         else:
             return
         raise errors.CinderError(
             _(
-                "Volume %(volume)s of a failed upload is left behind and has to be deleted by an "
-                "operator: %(cause)s"
+                "Volume %(volume)s of a failed upload is left behind; an operator must delete "
+                "it: %(cause)s"
             ),
             volume=volume_id,
             cause=problem.msg if problem else "",
         )
 
     def _release(self, volume_id: str) -> None:
-        """Delete attachments that a failed upload does not know of: their answers were lost."""
+        """Delete attachments that a failed upload does not know of, as their answers were lost."""
         action = _("Detaching volume %s of a failed upload") % volume_id
         try:
             found = self._api.call(
@@ -369,18 +320,15 @@ class Volumes:
                 action, lambda client: [client.attachments.delete(one.id) for one in found]
             )
         except errors.CinderError as exc:
-            # What counts is whether the volume goes, which is tried again.
+            # Only the deletion counts, and it is tried again.
             LOG.debug("%s", exc.msg)
 
 
 def image_bytes(volume: Any) -> int:
-    """Return the bytes of the image on a volume.
-
-    :param volume: of cinderclient
-    """
+    """Return the size in bytes of the image on a volume."""
     try:
         size = int(volume.metadata[IMAGE_SIZE])
     except (KeyError, TypeError, ValueError):
         size = -1
-    # Where nobody has noted it, the image is all of the volume.
+    # Without a recorded size, the image is the whole volume.
     return size if size >= 0 else int(volume.size) * GiB

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes one image to a new volume, whose metadata say all the while that it is incomplete."""
+"""Writes one image to a new volume, whose metadata marks it as incomplete until the end."""
 
 from __future__ import annotations
 
@@ -17,31 +17,25 @@ from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# Up to here a volume that is full is doubled; above, it gets half of its size more, or this much.
+# In GiB: below this, a full volume doubles; above, it grows by half, at most by the largest step.
 _DOUBLED_UP_TO = 16
 _LARGEST_STEP = 64
 
-# Seconds that another upload of the same image may take for its last steps.
+# Seconds that a rival upload may take for its last steps.
 _COMMIT_PATIENCE = 30.0
 _COMMIT_POLL = 0.1
 
 
 def gigabytes(size: int) -> int:
-    """Return how many GiB a volume for so many bytes has.
-
-    :param size: bytes
-    """
+    """Return the size in GiB of a volume for this many bytes."""
     return max(1, -(-size // GiB))
 
 
 def grown(current: int, needed: int) -> int:
-    """Return the next size of a volume that is full, in GiB.
+    """Return the next size in GiB of a full volume, at least `needed`.
 
-    A volume cannot be made smaller, and every extension takes a while: small volumes double, those
-    above 16 GiB grow by half, and by 64 GiB at most.
-
-    :param current: its size
-    :param needed: what it must have at least
+    A volume cannot shrink, and every extension takes a while. So small volumes double, and those of
+    16 GiB and more grow by half, at most by 64 GiB.
     """
     step = current if current < _DOUBLED_UP_TO else min(current // 2, _LARGEST_STEP)
     return max(current + step, needed)
@@ -50,13 +44,8 @@ def grown(current: int, needed: int) -> int:
 class CinderWriter:
     """A `StoreWriter` to a new volume.
 
-    :param operation: with what volumes are made and attached
-    :param image_id: id of the image
-    :param size: bytes, 0 when unknown
-    :param kind: volume type, None for Cinder's default
-    :param metadata: of the volume
-    :param block_size: bytes of a block
-    :param extend_attached: whether the volume may be extended without detaching it
+    `kind` is the volume type, None for Cinder's default. `extend_attached` allows extending the
+    volume without detaching it.
     """
 
     @errors.never_missing()
@@ -78,7 +67,7 @@ class CinderWriter:
         self._marks = metadata
         self._extend_attached = extend_attached
         self._room = threading.Condition()
-        self._writing = 0  # calls of write() at work
+        self._writing = 0  # running write() calls
         self._extending = False
         self._attachment: Attachment | None = None
         self._volume: Any = None
@@ -101,7 +90,7 @@ class CinderWriter:
     def _check_new(self, kind: str | None) -> None:
         found = self._volumes.named(self._image_id)
         for volume in of_same_store(found, self._image_id, self._marks, kind):
-            # What is incomplete may have been left by a process that was killed.
+            # An incomplete volume may be left of a killed process.
             if volume.metadata.get(volumes.STATE, volumes.COMPLETE) == volumes.COMPLETE:
                 raise exceptions.Duplicate(image=self._image_id)
 
@@ -109,7 +98,7 @@ class CinderWriter:
         try:
             return self._volumes.create(self._image_id, size, kind, self._marks)
         except errors.VolumeNotFound as exc:
-            # What else could be missing than what the request names?
+            # Only what the request names can be missing.
             raise errors.CinderMisconfigured(
                 store_name=self._operation.name,
                 reason=_("Cinder has no volume type %(kind)s (cinder_volume_type): %(cause)s")
@@ -117,12 +106,12 @@ class CinderWriter:
             ) from exc
 
     def _refuse_encryption(self, kind: str | None) -> None:
-        """Refuse a volume whose bytes are ciphers for all others, before anything is attached."""
+        """Refuse an encrypted volume before attaching it: nobody else could read the image."""
         if getattr(self._volume, "encrypted", False):
             raise errors.CinderError(
                 _(
-                    "Volume type %(kind)s is encrypted, and an image on such a volume could be "
-                    "read by nobody, or would lie there unencrypted: set cinder_volume_type to a "
+                    "Volume type %(kind)s is encrypted, so nobody could read an image on such a "
+                    "volume, or it would be stored unencrypted: set cinder_volume_type to a "
                     "type without encryption"
                 ),
                 kind=kind or self._volume.volume_type,
@@ -137,18 +126,18 @@ class CinderWriter:
     def _attached(self) -> Attachment:
         if self._attachment is None:
             raise errors.CinderError(
-                _("Volume %(volume)s is not attached any more"), volume=self._volume.id
+                _("Volume %(volume)s is no longer attached"), volume=self._volume.id
             )
         return self._attachment
 
     def _attach(self) -> None:
         self._attachment = self._operation.attach(self._volume, writable=True, fresh=True)
-        # Cinder may have made more than was asked for, and a format may take a part of it.
+        # Cinder may create more than requested, and a format may use part of it.
         device = self._attachment.device
         self._capacity = device.size()
-        # Kept here: threads ask for them also while the volume is detached to be extended.
+        # Copied, as threads need it even while the volume is detached for extension.
         self.concurrency = device.write_concurrency
-        # Only a new volume that is known to read as zeros may have holes.
+        # Only a new volume known to read as zeros may have holes.
         self.holes = device.reads_zeros
 
     def _detach(self) -> None:
@@ -159,7 +148,7 @@ class CinderWriter:
     # -- writing
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Write bytes at an offset, on a volume that is made larger if need be."""
+        """Write bytes at an offset, and extend the volume if necessary."""
         self._make_room(offset + len(block))
         try:
             with errors.device_errors(self._what(), writing=True):
@@ -173,7 +162,7 @@ class CinderWriter:
         return str(_("volume %s") % self._volume.id)
 
     def _make_room(self, end: int) -> None:
-        """Extend the volume, with no write at work, unless it reaches; count a write in."""
+        """Extend the volume if it is too small, while no write runs; then count a write in."""
         with self._room:
             while self._extending or (end > self._capacity and self._writing):
                 self._room.wait()
@@ -205,7 +194,10 @@ class CinderWriter:
             self._attach()
         if end > self._capacity:
             raise exceptions.StorageFull(
-                _("Volume %(volume)s was extended to %(size)d GiB, and its device is not larger"),
+                _(
+                    "Volume %(volume)s was extended to %(size)d GiB, but its device is not "
+                    "large enough"
+                ),
                 volume=self._volume.id,
                 size=wanted,
             )
@@ -214,9 +206,9 @@ class CinderWriter:
 
     @errors.never_missing()
     def commit(self, size: int) -> None:
-        """Flush and detach the volume, make it read-only, and say that it is complete."""
+        """Flush and detach the volume, make it read-only, and mark it as complete."""
         if size > self._capacity:
-            # It ends in a hole, of which nothing was written.
+            # The image ends in a hole, which was not written.
             self._extend(size)
         with errors.device_errors(self._what(), writing=True):
             self._attached.device.flush()
@@ -228,10 +220,10 @@ class CinderWriter:
         self._volumes.set_metadata(self._volume.id, {volumes.STATE: volumes.COMPLETE})
 
     def _be_the_first(self) -> None:
-        """Raise Duplicate unless this is the only upload of the image to get here.
+        """Raise Duplicate unless this upload of the image is the first to get here.
 
-        Of two that see each other, that with the higher id gives way; that with the lower one
-        waits, since the other may have looked before it could see this one.
+        If two see each other, the one with the higher volume id gives way. The other waits, since
+        its rival may have looked before this one was visible.
         """
         deadline = time.monotonic() + _COMMIT_PATIENCE
         while True:
@@ -249,14 +241,14 @@ class CinderWriter:
             ):
                 raise exceptions.Duplicate(image=self._image_id)
             if volumes.COMMITTING not in states.values() or time.monotonic() > deadline:
-                # One that takes longer was killed at its last step.
+                # A rival that takes longer was killed at its last step.
                 return
             time.sleep(_COMMIT_POLL)
 
     def abort(self) -> None:
-        """Detach the volume and delete it.
+        """Detach and delete the volume.
 
-        :raises CinderError: something is left; the text says what, and what to do
+        Raises CinderError if something is left behind; the text says what, and what to do.
         """
         problems = []
         try:
@@ -274,7 +266,7 @@ class CinderWriter:
     def _own_volumes(self) -> list[str]:
         if self._volume is not None:
             return [self._volume.id]
-        # Also one whose creation was never answered.
+        # Includes a volume whose creation was never answered.
         found = self._volumes.of_upload(self._image_id, self._marks[volumes.UPLOAD])
         return [volume.id for volume in found]
 
@@ -282,14 +274,10 @@ class CinderWriter:
 def of_same_store(
     found: list[Any], image_id: str, marks: dict[str, str], kind: str | None
 ) -> list[Any]:
-    """Return the volumes that one store has for one image.
+    """Return the volumes of one image that belong to the same store as `marks`.
 
-    Stores of one configuration may share a project, and each may hold the image.
-
-    :param found: volumes with the name of the image
-    :param image_id: its id
-    :param marks: metadata of a volume of the store
-    :param kind: type of its volumes, None if any will do
+    Stores of one configuration may share a project, and each may hold the image. `kind` None
+    accepts any volume type.
     """
     store = marks[volumes.STORE]
     return [

@@ -259,7 +259,7 @@ def test_r180_lost_answers_of_a_download(
         proxy.fail_request(number, how=How.RESET, times=1, after=0)
         assert read(store, uri) == data
         assert listing.attachments() == []
-    assert caplog.text.count("which nobody has gone on with") == 1
+    assert caplog.text.count("Removing the reservation of volume") == 1
     store.delete(location(store, uri))
 
 
