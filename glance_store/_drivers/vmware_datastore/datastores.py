@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datastores that take images, and which of them takes the next one."""
+"""The datastores that take images, and the choice among them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from glance_store.transfer.retry import Patience
 LOG = logging.getLogger(__name__)
 
 _NORMAL = "normal"
-# Names that the error for an unknown one lists.
+# Datastore names to list in the error for an unknown one.
 _MOST_NAMES = 20
 
 
@@ -35,17 +35,16 @@ class Datastore(NamedTuple):
 
     @classmethod
     def parse(cls, entry: str) -> Datastore:
-        """Return the datastore that an entry names.
+        """Parse ``datacenter path:datastore name[:weight]``; the path may contain colons.
 
-        :param entry: ``datacenter path:datastore name[:weight]``; the path may have colons
-        :raises BadStoreConfiguration: the entry has another form
+        Raises BadStoreConfiguration if the entry has another form.
         """
         parts = [part.strip() for part in entry.rsplit(":", 2)]
         if len(parts) < 2 or not parts[0].strip("/") or not parts[1]:
             raise exceptions.BadStoreConfiguration(
                 _(
-                    "vmware_datastores = %s names no datastore: the form is "
-                    "<datacenter path>:<datastore name>[:<weight>]"
+                    "vmware_datastores = %s names no datastore: write <datacenter "
+                    "path>:<datastore name>[:<weight>]"
                 )
                 % entry
             )
@@ -63,10 +62,9 @@ class Datastore(NamedTuple):
 
 
 def parse_all(entries: Iterable[str]) -> list[Datastore]:
-    """Return the datastores that the option names, each once.
+    """Return the datastores that the option names, without duplicates.
 
-    :param entries: values of the option
-    :raises BadStoreConfiguration: one has another form
+    Raises BadStoreConfiguration if an entry has another form.
     """
     found: dict[tuple[str, str], Datastore] = {}
     for datastore in map(Datastore.parse, entries):
@@ -74,34 +72,30 @@ def parse_all(entries: Iterable[str]) -> list[Datastore]:
         if known is not datastore:
             found[datastore[:2]] = max(known, datastore)
             LOG.warning(
-                "vmware_datastores names %s more than once: the highest weight counts", datastore
+                "vmware_datastores names %s more than once: using the highest weight", datastore
             )
     return list(found.values())
 
 
 class State(NamedTuple):
-    """What a datastore says of itself."""
+    """What a datastore reports about itself."""
 
     free: int  # bytes
-    problem: str  # why it takes no image now; nothing if it does
-    capacity: int = 0  # bytes; 0 when unknown, and so is what is free
-    url: str = ""  # the same for one storage in two datacenters
+    problem: str  # why it takes no image now; empty if it does
+    capacity: int = 0  # bytes; 0 if unknown, as is `free` then
+    url: str = ""  # the same for a storage seen in two datacenters
 
 
 class Inventory:
-    """Looks datacenters and datastores up by name, once in a session.
-
-    :param session: sends the requests
-    """
+    """Looks up datacenters and datastores by name, once per session."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def datacenter(self, path: str | None) -> Any:
-        """Return the reference of a datacenter; None at an ESXi host, whose files need none.
+        """Return the reference of a datacenter, or None for an ESXi host, whose files need none.
 
-        :param path: in the inventory, such as ``folder/datacenter``
-        :raises DatastoreMissing: there is none
+        `path` is the inventory path, such as ``folder/datacenter``. Raises DatastoreMissing.
         """
         if not path:
             return None
@@ -112,7 +106,7 @@ class Inventory:
                 lambda vim: vim.FindByInventoryPath(
                     vim.service_content.searchIndex, inventoryPath=path
                 ),
-                _("Looking for the datacenter %s") % path,
+                _("Looking for datacenter %s") % path,
             )
             if found is None:
                 raise DatastoreMissing(_("There is no datacenter %s in the inventory") % path)
@@ -120,12 +114,7 @@ class Inventory:
         return found
 
     def datastore(self, datacenter: str | None, name: str) -> Any:
-        """Return the reference of a datastore.
-
-        :param datacenter: path in the inventory
-        :param name: of the datastore
-        :raises DatastoreMissing: there is none
-        """
+        """Return the reference of a datastore. Raises DatastoreMissing."""
         known = self.session.references
         reference = known.get((datacenter, name))
         if reference is None:
@@ -133,8 +122,8 @@ class Inventory:
             if name not in found:
                 raise DatastoreMissing(
                     _(
-                        "There is no datastore %(name)s in the datacenter %(datacenter)s, whose "
-                        "datastores are: %(names)s"
+                        "There is no datastore %(name)s in the datacenter %(datacenter)s, which "
+                        "has these datastores: %(names)s"
                     )
                     % {
                         "name": name,
@@ -147,24 +136,21 @@ class Inventory:
         return reference
 
     def _datastores_of(self, datacenter: str | None, name: str) -> dict[str, Any]:
-        """Return the references of a datacenter's datastores, as far as the user may see them."""
-        action = _("Looking for the datastore %s") % name
+        """Return the references of those datastores in a datacenter that the user may see."""
+        action = _("Looking for datastore %s") % name
         references = self.session.property(self.datacenter(datacenter), "datastore", action)
         found = {}
         for reference in getattr(references, "ManagedObjectReference", ()):
             try:
                 found[str(self.session.property(reference, "name", action))] = reference
             except (errors.PrivilegeMissing, errors.ReferenceGone) as exc:
-                # It is somebody else's, or is being removed.
+                # Not visible to this user, or just being removed.
                 LOG.debug("%s", exc)
         return found
 
     def state(self, datastore: Datastore) -> State:
-        """Return what a datastore says of itself now.
-
-        :param datastore: which one
-        """
-        action = _("Looking at the datastore %s") % datastore.name
+        """Return what a datastore reports about itself now."""
+        action = _("Checking datastore %s") % datastore.name
         reference = self.datastore(datastore.datacenter, datastore.name)
         summary = self.session.property(reference, "summary", action)
         problem = ""
@@ -182,11 +168,8 @@ class Inventory:
         return State(free, problem, capacity, str(getattr(summary, "url", "")))
 
     def refresh(self, datastore: Datastore) -> None:
-        """Have the server look how much of a datastore is free: what it says may be very old.
-
-        :param datastore: which one
-        """
-        action = _("Looking how much is free in %s") % datastore.name
+        """Make the server update a datastore's free space, which may be long out of date."""
+        action = _("Refreshing the free space of %s") % datastore.name
         reference = self.datastore(datastore.datacenter, datastore.name)
         try:
             self.session.call(lambda vim: vim.RefreshDatastore(reference), action)
@@ -194,13 +177,9 @@ class Inventory:
             LOG.debug("%s", exc)
 
     def files(self, datacenter: str | None, name: str, directory: str, pattern: str) -> list[Any]:
-        """Return what the vSphere API says of the files of a directory.
+        """Return a directory's files as `FileInfo` objects, or nothing if it does not exist.
 
-        :param datacenter: path of the datacenter
-        :param name: of the datastore
-        :param directory: without slashes at its ends
-        :param pattern: of the names: ``*`` stands for any text
-        :returns: objects of the class `FileInfo`; none where there is no such directory
+        `directory` has no slashes at its ends; ``*`` in `pattern` matches any text.
         """
         action = _("Listing [%(name)s] %(path)s") % {"name": name, "path": directory}
         try:
@@ -209,12 +188,9 @@ class Inventory:
             return []
 
     def is_directory(self, datacenter: str | None, name: str, path: str) -> bool:
-        """Tell whether a path in a datastore is that of a directory.
+        """Tell whether a path in a datastore is a directory.
 
-        :param datacenter: path of the datacenter
-        :param name: of the datastore
-        :param path: of the file, without a slash at its beginning
-        :raises NotFound: the directory that it is in does not exist
+        The path has no leading slash. Raises NotFound if its parent directory does not exist.
         """
         parent, _slash, last = path.rpartition("/")
         action = _("Looking for [%(name)s] %(path)s") % {"name": name, "path": path}
@@ -230,7 +206,7 @@ class Inventory:
         action: str,
         folders: bool,
     ) -> list[Any]:
-        """Return the files of a directory, or its directories alone."""
+        """Return the files of a directory, or only its subdirectories."""
 
         def search(vim: Any, browser: Any) -> Any:
             factory = vim.client.factory
@@ -258,13 +234,10 @@ class Inventory:
 def choose(states: Mapping[Datastore, State], size: int) -> Datastore:
     """Return the datastore for a new image.
 
-    The highest weight comes first, in a weight the most free space; one without figures comes last.
-    One that is in maintenance mode or not accessible takes nothing.
-
-    :param states: of those to choose from
-    :param size: bytes of the image, 0 when unknown
-    :raises StorageFull: none has room for the image
-    :raises DatastoreUnavailable: none takes images
+    The highest weight wins, and among equal weights the most free space; a datastore with unknown
+    space comes last. One in maintenance mode or not accessible takes no image. Raises StorageFull
+    if none has space for `size` bytes (0 if unknown), and DatastoreUnavailable if none takes
+    images.
     """
     usable = [datastore for datastore, state in states.items() if not state.problem]
     fitting = [
@@ -286,29 +259,23 @@ def choose(states: Mapping[Datastore, State], size: int) -> Datastore:
 
 
 def state_of(inventory: Inventory, datastore: Datastore, patience: Patience | None = None) -> State:
-    """Return the state of a datastore; one that cannot be asked takes itself out.
+    """Return a datastore's state, with a problem if it cannot be asked.
 
-    :param inventory: looks at it
-    :param datastore: which one
-    :param patience: for passing failures; None: there is none
+    Without `patience`, passing failures are not retried.
     """
     try:
         return (patience or Patience(0)).call(lambda: inventory.state(datastore))
     except (errors.DatastoreUnavailable, DatastoreMissing) as exc:
-        # Its reference is another one when it has been mounted again.
+        # Mounted again, it has another reference.
         inventory.session.references.clear()
         return State(0, str(exc.msg))
 
 
 def remove(inventory: Inventory, file: File, unfinished: bool = False) -> None:
-    """Delete a file.
+    """Delete a file. It must not be a directory: the server would delete everything in it.
 
-    :param inventory: of the session that deletes it
-    :param file: which one; not a directory, with which all that is in it would go
-    :param unfinished: of an upload: the server keeps it locked until it has noticed that the upload
-        has ended
-    :raises NotFound: there is no such file
-    :raises InUseByStore: the server keeps it locked
+    `unfinished` waits for a lock that the server holds until it notices that the upload has ended.
+    Raises NotFound, and InUseByStore if the server keeps the file locked.
     """
     session = inventory.session
     patience = session.settings.new_patience(in_all=True)
@@ -330,7 +297,7 @@ def remove(inventory: Inventory, file: File, unfinished: bool = False) -> None:
                 patience,
             )
         except exceptions.NotFound:
-            # Gone with an earlier try, whose answer was lost.
+            # An earlier try, whose answer was lost, deleted it.
             if not unclear:
                 raise
         except exceptions.BackendUnavailable:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vSphere and its file server answer, as exceptions of this library.
+"""Translates answers of vSphere and its file server into exceptions of this library.
 
-No text quotes an address or a header: cookies and credentials stay out of the log.
+No text quotes an address or a header, to keep cookies and credentials out of the log.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_REASON = 200
 
 
 class DatastoreError(exceptions.GlanceStoreException, exceptions.BackendException):
-    """vSphere refuses; callers catch it by either of its bases."""
+    """vSphere refused; callers catch this as either of its bases."""
 
 
 class DatastoreDenied(exceptions.Forbidden, exceptions.BackendException):
@@ -40,24 +40,24 @@ class DatastoreDenied(exceptions.Forbidden, exceptions.BackendException):
 
 
 class DatastoreUnavailable(exceptions.BackendUnavailable, exceptions.BackendException):
-    """The server cannot be reached or breaks off; another try may work.
+    """The server is unreachable or broke off; a retry may work.
 
-    :ivar status: of its answer, 0 when there was none
+    `status` is that of its answer, 0 if there was none.
     """
 
     status = 0
 
 
 class ReferenceGone(DatastoreUnavailable):
-    """The server does not know a managed object any more; looked up it may have another id."""
+    """The server no longer knows a managed object; a new lookup may find it under another id."""
 
 
 class SessionExpired(DatastoreError):  # noqa: N818 - as the others
-    """The session has ended; a new login cures it."""
+    """The session has ended; logging in again helps."""
 
 
 class MethodRefused(DatastoreError):  # noqa: N818 - as the others
-    """The server does not know this kind of request."""
+    """The server does not support this kind of request."""
 
 
 class PrivilegeMissing(DatastoreDenied):
@@ -65,7 +65,7 @@ class PrivilegeMissing(DatastoreDenied):
 
 
 class LoginRefused(DatastoreDenied):
-    """The server does not accept the user name and the password."""
+    """The server rejects the user name or the password."""
 
 
 # Faults of the vSphere API: https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/
@@ -80,7 +80,7 @@ _FAULTS: dict[str, type[exceptions.GlanceStoreException]] = {
     "TaskInProgress": exceptions.InUseByStore,
     "ResourceInUse": exceptions.InUseByStore,
     "NoDiskSpace": exceptions.StorageFull,
-    # Such as a datastore that was unmounted, or all of them when a vCenter was set up again.
+    # For example after a datastore was unmounted, or a vCenter was set up again.
     "ManagedObjectNotFound": ReferenceGone,
     "HostNotConnected": DatastoreUnavailable,
     "HostNotReachable": DatastoreUnavailable,
@@ -98,13 +98,7 @@ _HINTS = {
 def of_fault(
     name: str, message: str, action: str, details: Any = None
 ) -> exceptions.GlanceStoreException:
-    """Return the error for a fault of the vSphere API, ready to raise.
-
-    :param name: of the fault, such as ``FileNotFound``
-    :param message: what the server says of it
-    :param action: what was tried: the beginning of the error's text
-    :param details: of the fault, by name
-    """
+    """Return the error for a fault of the vSphere API; `action` begins its text."""
     hint = str(_HINTS.get(name, ""))
     if hint:
         hint %= {"privilege": (details or {}).get("privilegeId", "")}
@@ -118,11 +112,7 @@ def of_fault(
 
 
 def refusal(response: requests.Response, action: str) -> exceptions.GlanceStoreException:
-    """Return the error for an answer of the file server that is not a success.
-
-    :param response: the answer
-    :param action: what was tried: the beginning of the error's text
-    """
+    """Return the error for an unsuccessful answer of the file server."""
     status = response.status_code
     kinds: dict[int, type[exceptions.GlanceStoreException]] = {
         401: SessionExpired,
@@ -150,25 +140,17 @@ def refusal(response: requests.Response, action: str) -> exceptions.GlanceStoreE
 
 
 def guarded(call: Callable[[], _T], action: str) -> _T:
-    """Call a function that uses the network, and translate its errors.
-
-    :param call: the function
-    :param action: what is tried: the beginning of the error's text
-    """
+    """Call a function that uses the network, and translate its errors."""
     try:
         return call()
     except _NETWORK as exc:
         error = _of_network(exc, action)
-    # Not chained: the original quotes the address, and its traceback would be logged.
+    # Not chained: the original error quotes the address, and its traceback would be logged.
     raise error
 
 
 def soap_guarded(call: Callable[[], _T], action: str) -> _T:
-    """Call a function that uses the vSphere API, and translate its errors.
-
-    :param call: the function
-    :param action: what is tried: the beginning of the error's text
-    """
+    """Call a function that uses the vSphere API, and translate its errors."""
     import suds
     from oslo_vmware import exceptions as vmware
 
@@ -188,16 +170,16 @@ def soap_guarded(call: Callable[[], _T], action: str) -> _T:
 
 
 def _of_cause(exc: Any, action: str) -> exceptions.GlanceStoreException:
-    """Translate what oslo.vmware says of a call that got no answer of the API."""
+    """Translate an oslo.vmware error for a call that the API did not answer."""
     cause = exc.cause
     response = getattr(cause, "response", None)
     if response is not None:
         return refusal(response, action)
     if isinstance(cause, _NETWORK):
         return _of_network(cause, action)
-    # Such as an answer that is no XML, of a proxy or of a server that is starting.
+    # For example an answer that is not XML, from a proxy or a server that is starting.
     return DatastoreUnavailable(
-        _("%(action)s: the answer is not one of the vSphere API (%(cause)s)"),
+        _("%(action)s: the answer does not come from the vSphere API (%(cause)s)"),
         action=action,
         cause=type(cause or exc).__name__,
     )
@@ -210,12 +192,12 @@ def _of_network(exc: BaseException, action: str) -> exceptions.GlanceStoreExcept
     root = _network.root_of(exc)
     cause = _network.in_words(root)
     if cause is None and type(root) is OSError:
-        # A missing file of authorities, from requests.
+        # From requests: the CA file is missing.
         cause = _plain(str(root))
     if isinstance(root, ssl.SSLCertVerificationError):
         cause = _(
-            "TLS failed: %s. Name the file with the certificate of the server's authority in "
-            "vmware_ca_file"
+            "TLS failed: %s. Set vmware_ca_file to the certificate of the CA that signed the "
+            "server's certificate"
         ) % (cause or "")
     return DatastoreUnavailable(
         _("%(action)s: %(cause)s"), action=action, cause=cause or type(root).__name__
@@ -223,5 +205,5 @@ def _of_network(exc: BaseException, action: str) -> exceptions.GlanceStoreExcept
 
 
 def _plain(text: str) -> str:
-    """Return a text of the server as a part of one line."""
+    """Return a text of the server as part of one line."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_LONGEST_REASON]

@@ -30,35 +30,32 @@ _SIZE_REQUESTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("GET", {}),
     ("GET", {"Range": "bytes=0-0"}),
 )
-# Bytes of an answer that are read to keep a connection.
+# Largest answer to read in order to keep the connection.
 _SHORT = 64 * 1024
 
 
 class File(NamedTuple):
     """A file of a datastore."""
 
-    datacenter: str | None  # path in the inventory; None at an ESXi host, which has one
+    datacenter: str | None  # inventory path; None for an ESXi host
     datastore: str
-    path: str  # in the datastore, without a slash at its beginning
+    path: str  # in the datastore, without a leading slash
 
     @property
     def name(self) -> str:
-        """As the vSphere API writes it."""
+        """The name in the vSphere API's notation."""
         return f"[{self.datastore}] {self.path}"
 
     @property
     def target(self) -> str:
-        """Path and query at the server."""
+        """Path and query of its URL."""
         query = {"dcPath": self.datacenter} if self.datacenter else {}
         query["dsName"] = self.datastore
         return f"/folder/{urllib.parse.quote(self.path)}?{urllib.parse.urlencode(query)}"
 
 
 class Files:
-    """Sends requests on behalf of a store, from any thread, with the cookie of its session.
-
-    :param sessions: of the store
-    """
+    """Sends a store's file requests with its session cookie; thread-safe."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
@@ -73,18 +70,10 @@ class Files:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> requests.Response:
-        """Send a request; again, when the session has ended and there is no body.
+        """Send a request and return the successful answer, with its body not yet read.
 
-        :param method: of HTTP
-        :param file: which one
-        :param action: what is tried: the beginning of an error's text
-        :param headers: of the request
-        :param body: a file, which is sent once
-        :returns: the answer, a success, whose body is not yet read
-        :raises NotFound: there is no such file
-        :raises DatastoreDenied: the server refuses a new session as well, or the user may not
-        :raises DatastoreUnavailable: the server cannot be reached, or another try may work
-        :raises MaxRedirectsExceeded: the server redirects too often
+        If the session has ended, it is renewed and the request is sent again, unless it has a body.
+        Raises NotFound, DatastoreDenied, DatastoreUnavailable, or MaxRedirectsExceeded.
         """
         session = self.sessions.current()
         cookie = session.cookie(action)
@@ -118,7 +107,7 @@ class Files:
         body: Any,
         cookie_for: Callable[[str], str],
     ) -> requests.Response:
-        """Send a request, also to where the server redirects it, which gets no cookie."""
+        """Send a request and follow redirects; other servers get no cookie."""
         url = self.settings.base_url + file.target
         origin = _origin(url)
         for _hop in range(MAX_REDIRECTS + 1):
@@ -136,7 +125,10 @@ class Files:
                 url, parts = "", urllib.parse.urlsplit("")
             if method not in _READING or not _origin(url)[0] or parts.username:
                 raise errors.DatastoreError(
-                    _("%(action)s: the server redirects the request to where it may not go"),
+                    _(
+                        "%(action)s: the server redirects the request to a place where it must "
+                        "not go"
+                    ),
                     action=action,
                 )
             if parts.path.endswith("/"):
@@ -155,7 +147,7 @@ class Files:
                 url,
                 headers={"Accept-Encoding": "identity", **headers},
                 data=body,
-                # With each request: otherwise REQUESTS_CA_BUNDLE would have precedence.
+                # On each request: otherwise REQUESTS_CA_BUNDLE would take precedence.
                 verify=self.settings.verify,
                 timeout=self.settings.limits,
                 allow_redirects=False,
@@ -169,20 +161,16 @@ class Files:
         found = self._by_process.get(pid)
         if found is None:
             made = _Connections()
-            # The session's cookie goes with the requests that may have it, and no other one does.
+            # No cookies of its own: `_follow` adds the session's where it belongs.
             made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
             made.mount("https://", PatientAdapter(self.settings.read_timeout))
             found = self._by_process.setdefault(pid, made)
         return found
 
     def size(self, file: File, action: str) -> tuple[int, Mapping[str, str]]:
-        """Return the bytes of a file.
+        """Return the size of a file, and the headers of the answer.
 
-        :param file: which one
-        :param action: what is tried
-        :returns: bytes, and the headers of the answer
-        :raises NotFound: there is no such file
-        :raises NoResult: the server does not say
+        Raises NotFound, and NoResult if the server does not tell the size.
         """
         for method, headers in _SIZE_REQUESTS:
             try:
@@ -192,27 +180,22 @@ class Files:
             length = response.headers.get("Content-Length", "")
             if headers:
                 length = response.headers.get("Content-Range", "").rpartition("/")[2].strip()
-            # That of an image is not read: the connection is closed.
+            # Do not read the image: close the connection.
             read_out(response, action) if method == "HEAD" else response.close()
             if length.isdecimal():
                 return int(length), response.headers
-        raise NoResult(_("%(action)s: the server does not say how large it is"), action=action)
+        raise NoResult(_("%(action)s: the server does not tell its size"), action=action)
 
 
 class _Connections(requests.Session):
-    """Leaves redirects to its caller: the base class looks at their address, and chokes on some."""
+    """A session that leaves redirects to its caller: requests fails on some addresses."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return no address."""
+        """Return None, so that requests follows no redirect."""
 
 
 def _check_content(response: requests.Response, action: str) -> None:
-    """Refuse what is not the content of a file.
-
-    :param response: a success
-    :param action: what was tried
-    :raises NoResult: it is a page, a proxy's or the list of a directory, or is compressed
-    """
+    """Raise NoResult if a successful answer is an HTML page or compressed."""
     reading = response.request.method in _READING
     page = response.headers.get("Content-Type", "").lower().startswith("text/html")
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -221,16 +204,12 @@ def _check_content(response: requests.Response, action: str) -> None:
         raise NoResult(
             _("%(action)s: the answer is not the file but %(content)s"),
             action=action,
-            content=_("a page of HTML") if page else _("a compressed form of it"),
+            content=_("an HTML page") if page else _("a compressed form of it"),
         )
 
 
 def read_out(response: requests.Response, action: str) -> None:
-    """Read the short rest of an answer, so that its connection can be used again.
-
-    :param response: the answer
-    :param action: what was tried
-    """
+    """Read the short rest of an answer, so that its connection can be reused."""
     length = response.headers.get("Content-Length", "")
     if response.request.method == "HEAD" or (length.isdecimal() and int(length) <= _SHORT):
         errors.guarded(lambda: response.content, action)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the directory of images on a datastore holds."""
+"""What the image directory on a datastore holds."""
 
 from __future__ import annotations
 
@@ -29,13 +29,7 @@ _PART = re.compile(r"\.(?P<id>.+)\.[0-9a-f]{32}\.part")
 def images(
     inventory: Inventory, datastore: Datastore, directory: str, uri_of: Callable[[str], str]
 ) -> Iterator[StoredImage]:
-    """Yield everything in the directory of images.
-
-    :param inventory: asks the server
-    :param datastore: which one
-    :param directory: of images
-    :param uri_of: returns the location of an image by the name of its file
-    """
+    """Yield everything in the image directory."""
     for item in inventory.files(datastore.datacenter, datastore.name, directory, "*"):
         name = str(item.path)
         part = _PART.fullmatch(name)
@@ -66,13 +60,7 @@ def _modified(item: Any) -> float | None:
 def leftovers(
     inventory: Inventory, datastore: Datastore, directory: str, older_than: float
 ) -> Iterator[Leftover]:
-    """Yield what uploads have not completed and nobody has written to for a while.
-
-    :param inventory: asks the server
-    :param datastore: which one
-    :param directory: of images
-    :param older_than: seconds for which nothing has been written to it
-    """
+    """Yield unfinished uploads that nobody has written to for `older_than` seconds."""
     for item in inventory.files(datastore.datacenter, datastore.name, directory, ".*.part"):
         name, modified = str(item.path), _modified(item)
         if _PART.fullmatch(name) is None or modified is None:
@@ -89,7 +77,10 @@ def leftovers(
             name=file.name,
             size=_size(item),
             modified=modified,
-            proof=_("the name is one of uploads, and nothing has been written since then"),
+            proof=_(
+                "it has the name of an unfinished upload, and nothing has been written to it "
+                "since then"
+            ),
             remove=take_away,
         )
 
@@ -102,5 +93,5 @@ def _remove(inventory: Inventory, file: File, seen: tuple[Any, ...]) -> None:
     try:
         remove(inventory, file)
     except exceptions.NotFound:
-        # It is an image now, or somebody else has removed it.
+        # It has become an image, or somebody else has removed it.
         return

@@ -16,10 +16,10 @@ _SYNTAX = _uri.UriSyntax(
 
 
 class StoreLocation(location.StoreLocation):
-    """A file of a datastore.
+    """A file in a datastore.
 
-    Attributes: `scheme`, `server_host` (with port, if any), `path`, `query` (as in the URI),
-    `datacenter_path` (None when the URI has none), `datastore_name`.
+    Attributes: `scheme`, `server_host` (with a port, if any), `path`, `query` (as in the URI),
+    `datacenter_path` (None if the URI has none), `datastore_name`.
     """
 
     scheme: str = "vsphere"
@@ -30,10 +30,9 @@ class StoreLocation(location.StoreLocation):
     datastore_name: str | None = None
 
     def process_specs(self) -> None:
-        """Take the values over from the specs.
+        """Set the attributes from the specs.
 
-        `image_dir` and `image_id` become `path`, `datacenter_path` and `datastore_name` become
-        `query`; `scheme` and `server_host` stay as they are.
+        `image_dir` and `image_id` form `path`; `datacenter_path` and `datastore_name` form `query`.
         """
         self.scheme = self.specs.get("scheme") or "vsphere"
         self.server_host = self.specs.get("server_host")
@@ -42,14 +41,14 @@ class StoreLocation(location.StoreLocation):
         self.datacenter_path = self.specs.get("datacenter_path")
         self.datastore_name = self.specs.get("datastore_name")
         query = {"dsName": self.datastore_name}
-        # An ESX(i) host has no datacenter to name.
+        # An ESXi host has no datacenter.
         if self.datacenter_path:
             query["dcPath"] = self.datacenter_path
         self.query = urllib.parse.urlencode(query)
 
     @property
     def https_url(self) -> str:
-        """The address of the file at the server."""
+        """The file's URL on the server."""
         return self._url("https")
 
     def get_uri(self) -> str:
@@ -69,12 +68,12 @@ class StoreLocation(location.StoreLocation):
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 
-        :param uri: the text
-        :raises BadStoreUri: it is malformed
+        :param uri: the location
+        :raises BadStoreUri: the URI is malformed
         """
         split = _SYNTAX.split(uri)
         if not _uri.is_host(split.netloc):
-            raise _SYNTAX.refuse(uri, _("the host is missing or not valid, or has credentials"))
+            raise _SYNTAX.refuse(uri, _("the host is missing or invalid, or has credentials"))
         if split.path.endswith("/") or not split.path:
             raise _SYNTAX.refuse(uri, _("it does not name a file"))
         datacenter, datastore = _parse_query(uri, split.query)
@@ -93,7 +92,7 @@ def _parse_query(uri: str, query: str) -> tuple[str | None, str]:
         values = {}
     datacenters = values.get("dcPath", [None])
     datastores = values.get("dsName", [])
-    # Of two names this library and the server could choose different ones.
+    # Given two names, this library and the server could choose different ones.
     if len(datacenters) != 1 or len(datastores) != 1:
         raise _SYNTAX.refuse(uri, _("its query does not name one datastore and one datacenter"))
     return datacenters[0], datastores[0]

@@ -13,16 +13,16 @@ OPTIONS: list[cfg.Opt] = [
 Name or IP address of the vCenter server or ESX(i) host that manages the
 datastores.
 
-The store needs it together with the user name and the password. It becomes
-part of the location of each new image. Images whose locations name another
-server are looked for at this one, so that it may get another name.
+Required, together with the user name and the password. It becomes part of the
+location of each new image. Images whose locations name another server are
+looked for on this one, so the server may be renamed.
 """,
     ),
     cfg.StrOpt(
         "vmware_server_username",
         sample_default="root",
         help="""
-User to log in as at ``vmware_server_host``.
+User to log in to ``vmware_server_host``.
 
 It needs the privileges ``Datastore.Browse`` and ``Datastore.FileManagement`` on
 the datastores.
@@ -37,7 +37,7 @@ Related options: ``vmware_server_password``.
         help="""
 Password of ``vmware_server_username``.
 
-Keep the configuration file readable for the service only.
+Make the configuration file readable only for the service.
 """,
     ),
     cfg.IntOpt(
@@ -45,8 +45,8 @@ Keep the configuration file readable for the service only.
         default=10,
         min=1,
         help="""
-How often a request to the server is sent again after a passing failure, at
-most. ``vmware_store_retry_timeout`` limits the time.
+Maximum number of retries of a request to the server after a passing failure.
+``vmware_store_retry_timeout`` limits the time.
 """,
     ),
     cfg.IntOpt(
@@ -54,21 +54,21 @@ most. ``vmware_store_retry_timeout`` limits the time.
         default=5,
         min=1,
         help="""
-Seconds between two looks at a task that the server carries out, such as the
-deletion of an image, at most.
+Maximum number of seconds between two checks of a task on the server, such as
+the deletion of an image.
 
-The first looks follow each other sooner, since most tasks end at once.
+The first checks follow more quickly, since most tasks end at once.
 """,
     ),
     cfg.StrOpt(
         "vmware_store_image_dir",
         default="/openstack_glance",
         help="""
-Directory of the datastore in which images are stored.
+Datastore directory in which images are stored.
 
-It should be used for images alone. Changing it affects new images only: the
-location of an image names its directory. Hypervisors that use the images in
-place must be configured with the same directory.
+Use it only for images. Changing it affects new images only: the location of an
+image names its directory. Configure hypervisors that use the images in place
+with the same directory.
 """,
     ),
     cfg.BoolOpt(
@@ -87,12 +87,11 @@ is set.
         "vmware_ca_file",
         sample_default="/etc/ssl/certs/ca-certificates.crt",
         help="""
-Path of a file with the certificates, in PEM form, of the authorities that sign
-the certificate of the server, or of a directory of such files, as ``c_rehash``
-makes it.
+Path of a PEM file with the CA certificates to verify the server's certificate,
+or of a directory of such files as ``c_rehash`` creates it.
 
-When unset, the authorities that this host trusts are used. Needed for a server
-with a private authority; otherwise every connection fails.
+Set it if the server uses a private CA; otherwise every connection fails. When
+unset, the CAs that this host trusts are used.
 
 Related options: ``vmware_insecure``.
 """,
@@ -102,11 +101,12 @@ Related options: ``vmware_insecure``.
         help="""
 Datastores that take images, each as ``datacenter path:datastore name:weight``.
 
-The option may be given many times. A new image goes to the datastore of the
-highest weight that has room for it, among equal weights to the one with the
-most free space. Without ``:weight`` it is 0. The path of the datacenter starts
-below the root folder of the inventory, for example ``folder/datacenter1``. An
-entry that names an unknown datastore disables writing.
+The option may be given more than once. A new image goes to the datastore with
+the highest weight that has room for it, and among equal weights to the one
+with the most free space. Without ``:weight``, the weight is 0. The datacenter
+path starts below the root folder of the inventory, for example
+``folder/datacenter1``. An entry that names an unknown datastore disables
+writing.
 """,
     ),
     cfg.IntOpt(
@@ -114,7 +114,7 @@ entry that names an unknown datastore disables writing.
         default=10,
         min=1,
         help="""
-Seconds to wait until the server accepts a connection.
+Seconds to wait for the server to accept a connection.
 """,
     ),
     cfg.IntOpt(
@@ -122,10 +122,10 @@ Seconds to wait until the server accepts a connection.
         default=60,
         min=1,
         help="""
-Seconds of silence after which a request is given up: the server sends no byte
-of an answer, or takes no byte of an image.
+Seconds of silence after which a request fails: the server sends no byte of an
+answer, or accepts no byte of an image.
 
-It does not limit how long a transfer takes as a whole.
+It does not limit the duration of a whole transfer.
 """,
     ),
     cfg.FloatOpt(
@@ -133,13 +133,13 @@ It does not limit how long a transfer takes as a whole.
         default=30.0,
         min=0,
         help="""
-Seconds for which a request that failed for a passing reason is sent again: a
-lost connection, or an answer such as 503. They count from the failure. At most
-``vmware_api_retry_count`` further requests are sent.
+Seconds, counted from the failure, to retry a request that failed for a passing
+reason, such as a lost connection or a 503 answer. At most
+``vmware_api_retry_count`` retries are sent.
 
-Downloads go on where they stopped. Of an upload only the beginning can be sent
-again; one that breaks off later fails and leaves nothing. With 0 nothing is
-sent again.
+Downloads resume where they stopped. Only the beginning of an upload can be
+retried; one that breaks off later fails and leaves nothing. With 0, nothing is
+retried.
 """,
     ),
     cfg.IntOpt(
@@ -147,11 +147,11 @@ sent again.
         default=600,
         min=1,
         help="""
-Seconds after which a task of the server is given up and cancelled: the move
-that gives an image its name, and deletions.
+Seconds after which a task on the server is cancelled: a move that gives an
+image its name, or a deletion.
 
-On most datastores both take less than a second. Raise it where the server
-queues tasks for long, or where a move copies the data.
+On most datastores, both take less than a second. Raise it if the server queues
+tasks for long, or if a move copies the data.
 """,
     ),
     cfg.IntOpt(
@@ -159,10 +159,10 @@ queues tasks for long, or where a move copies the data.
         default=256,
         min=16,
         help="""
-Mebibytes that the downloads of the store may hold together in each process, to
-fetch several ranges side by side.
+Mebibytes of memory that all downloads of the store share in each process, to
+fetch several ranges at once.
 
-A download for which nothing is left fetches one range after the other.
+A download that finds no memory left fetches one range after the other.
 """,
     ),
 ]

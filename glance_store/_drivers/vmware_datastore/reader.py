@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads one image by ranges, never bytes of two versions of the file."""
+"""Reads one image by ranges, and never mixes two versions of the file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,9 @@ _CONCURRENCY = 4
 
 
 class DatastoreReader(RangeReader):
-    """A file of a datastore; the constructor asks for its size.
+    """A file in a datastore; the constructor asks for its size.
 
-    :param files: sends the requests
-    :param file: which one
-    :param memory: that the downloads of the store share
-    :param patience: for passing failures
-    :raises NotFound: there is no such file
-    :raises DatastoreUnavailable: the server cannot be reached
+    Raises NotFound if there is no such file, and DatastoreUnavailable if the server is unreachable.
     """
 
     def __init__(self, files: Files, file: File, memory: Memory, patience: Patience) -> None:
@@ -39,7 +34,7 @@ class DatastoreReader(RangeReader):
         action = _("Looking for %s") % file.name
         self.size, about = patience.call(lambda: files.size(file, action))
         self._version = _version_of(about)
-        # The other half of it, the time, knows seconds only.
+        # The ETag; the other half, the time, has a resolution of only a second.
         self.version = self._version[0] or None
 
     def _ask(self, offset: int, length: int) -> tuple[_Body, Part]:
@@ -65,8 +60,8 @@ class DatastoreReader(RangeReader):
             if known and found and known != found:
                 raise exceptions.RemoteServiceUnavailable(
                     _(
-                        "The image %(name)s was replaced while it was being read, at byte "
-                        "%(offset)d: what was read so far is of no use, start the download again"
+                        "The image %(name)s was replaced while being read, at byte %(offset)d: "
+                        "discard what was read so far and start the download again"
                     ),
                     name=self._file.name,
                     offset=offset,
@@ -83,7 +78,7 @@ def _version_of(headers: Mapping[str, str]) -> tuple[str, str]:
 
 
 class _Body:
-    """The body of an answer, with errors of this library."""
+    """The body of an answer, with translated errors."""
 
     def __init__(self, response: requests.Response, action: str) -> None:
         self._response = response
@@ -99,5 +94,5 @@ class _Body:
         _network.break_off(self._response.raw)
 
     def close(self) -> None:
-        """Let go of what was not read."""
+        """Drop what was not read."""
         self._response.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session at a vCenter or ESXi host: one in each process, shared by all threads of a store."""
+"""The session with a vCenter or ESXi host: one per process, shared by a store's threads."""
 
 from __future__ import annotations
 
@@ -23,35 +23,31 @@ LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _FIRST_POLL = 0.05
-# An account is locked after a few wrong passwords: one that was refused is not sent again at once.
+# Seconds before retrying a rejected login: a few wrong passwords lock the account.
 _LOGIN_PAUSE = 60.0
-# Seconds that a process waits at its end for the server to take note of it.
+# Seconds to wait for the server when logging out at exit.
 _LOGOUT_TIMEOUT = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options that every request obeys."""
+    """The options that apply to every request."""
 
     host: str
     user: str
     password: str = dataclasses.field(repr=False)
-    # What requests takes: True, False, or the path of a file of authorities.
+    # As for requests: True, False, or the path of a CA file.
     verify: bool | str
     connect_timeout: float  # seconds
     read_timeout: float  # seconds
     patience: float  # seconds
-    attempts: int  # further tries of a request at most
+    attempts: int  # maximum retries of a request
     task_timeout: float  # seconds
     poll_interval: float  # seconds
 
     @classmethod
     def of(cls, conf: Any) -> Settings:
-        """Return the settings of a store.
-
-        :param conf: its options as attributes
-        :raises BadStoreConfiguration: an option is missing
-        """
+        """Return a store's settings. Raises BadStoreConfiguration if an option is missing."""
         for name in ("vmware_server_host", "vmware_server_username", "vmware_server_password"):
             if not getattr(conf, name):
                 raise exceptions.BadStoreConfiguration(_("The option %s is not set") % name)
@@ -70,32 +66,29 @@ class Settings:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The time-outs as requests takes them, seconds."""
+        """The timeouts in seconds, as for requests."""
         return self.connect_timeout, self.read_timeout
 
     @property
     def base_url(self) -> str:
-        """The address of the server."""
+        """The URL of the server."""
         return f"https://[{self.host}]" if ":" in self.host else f"https://{self.host}"
 
     def new_patience(self, in_all: bool = False) -> Patience:
-        """Return the patience for a new transfer, or for a clean-up."""
+        """Return the patience for a new transfer, or for a cleanup."""
         return Patience(self.patience, in_all, self.attempts)
 
 
 class Session:
-    """The session of one process. Its login is renewed once when the server has ended it.
-
-    :param settings: the options
-    """
+    """One process's session, logged in again once if the server has ended it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        # What the server calls what has a name here; see `datastores.Inventory`.
+        # The server's references by our names; see `datastores.Inventory`.
         self.references: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self._vim: Any = None
-        self._cookie: str | None = None  # of the session that the server has opened
+        self._cookie: str | None = None  # of the open session
         self._attempts = 0
         self._failure: exceptions.GlanceStoreException | None = None
         self._refused_until = 0.0  # on the monotonic clock
@@ -103,14 +96,10 @@ class Session:
         _log_out_at_the_end(self)
 
     def call(self, function: Callable[[Any], _T], action: str) -> _T:
-        """Call a function of the vSphere API.
+        """Call a function with the `oslo_vmware.vim.Vim` and return its result.
 
-        :param function: takes the `oslo_vmware.vim.Vim`
-        :param action: what is tried: the beginning of an error's text
-        :returns: what the function returns
-        :raises DatastoreUnavailable: the server cannot be reached, or another try may work
-        :raises DatastoreDenied: the server does not accept a new session either
-        :raises GlanceStoreException: the server refuses, see `errors`
+        `action` begins the text of an error. Raises DatastoreUnavailable if a retry may help,
+        DatastoreDenied if the server rejects even a new session, and otherwise what `errors` says.
         """
         cookie = self.cookie(action)
         try:
@@ -130,12 +119,7 @@ class Session:
             raise
 
     def property(self, target: Any, name: str, action: str) -> Any:
-        """Return a property of a managed object.
-
-        :param target: the object
-        :param name: of the property
-        :param action: what is tried
-        """
+        """Return a property of a managed object."""
         from oslo_vmware import vim_util
 
         return self.call(lambda vim: vim_util.get_object_property(vim, target, name), action)
@@ -143,13 +127,10 @@ class Session:
     def task(
         self, start: Callable[[Any], Any], action: str, patience: Patience | None = None
     ) -> Any:
-        """Run a task of the server and wait for its end.
+        """Run a task on the server, wait for its end and return its result.
 
-        :param start: takes the `Vim` and starts the task
-        :param action: what is tried
-        :param patience: of the transfer that it is a part of
-        :returns: the result of the task
-        :raises DatastoreUnavailable: it is not known whether the task has done its work
+        `start` takes the `Vim` and starts the task. Raises DatastoreUnavailable if it is unknown
+        whether the task did its work.
         """
         patience = patience or self.settings.new_patience()
         task = self.call(start, action)
@@ -166,7 +147,10 @@ class Session:
             if time.monotonic() > deadline or patience.stopped:
                 self._cancel(task, action)
                 raise errors.DatastoreUnavailable(
-                    _("%(action)s: the task has not ended in %(seconds)d s"),
+                    _(
+                        "%(action)s: the task has not ended within %(seconds)d seconds "
+                        "(vmware_store_task_timeout)"
+                    ),
                     action=action,
                     seconds=self.settings.task_timeout,
                 )
@@ -177,30 +161,24 @@ class Session:
         try:
             self.call(lambda vim: vim.CancelTask(task), action)
         except exceptions.GlanceStoreException as exc:
-            # Some tasks cannot be cancelled, and one may have ended meanwhile.
+            # Some tasks cannot be cancelled, and this one may have just ended.
             LOG.debug("%s", exc)
 
     def cookie(self, action: str) -> str:
-        """Return the cookie of the session, made if there is none.
-
-        :param action: what is tried
-        """
+        """Return the session's cookie; log in if there is no session."""
         cookie = self._cookie
         return self.renew(None, action) if cookie is None else cookie
 
     def renew(self, ended: str | None, action: str) -> str:
-        """Log in, unless another thread has done so meanwhile.
-
-        :param ended: the cookie of the session that does not hold any more
-        :param action: what is tried
-        """
+        """Log in, unless another thread has already replaced the cookie `ended`."""
         seen = self._attempts
         with self._lock:
             if self._cookie is not None and self._cookie != ended:
                 return self._cookie
             waited_in_vain = self._attempts != seen or time.monotonic() < self._refused_until
             if self._failure is not None and waited_in_vain:
-                # Another thread has just tried: not once more as long, and no wrong password again.
+                # Another thread has just tried: do not wait as long again, or send a wrong password
+                # again.
                 raise type(self._failure)(self._failure.msg)
             try:
                 self._cookie = errors.soap_guarded(self._log_in, action)
@@ -221,7 +199,7 @@ class Session:
         vim = self._vim
         if self._cookie is not None:
             self._end(vim)
-        # With the cookie of another session the server refuses the login.
+        # The server refuses a login that carries another session's cookie.
         vim.client.cookiejar.clear()
         vim.Login(
             vim.service_content.sessionManager,
@@ -229,16 +207,16 @@ class Session:
             password=self.settings.password,
             locale="en",
         )
-        LOG.debug("Logged in at %s", self.settings.host)
+        LOG.debug("Logged in to %s", self.settings.host)
         return vim.get_http_cookie() or ""
 
     def _end(self, vim: Any) -> None:
-        """End the session at the server, which keeps a limited number of them."""
-        action = _("Logging out at %s") % self.settings.host
+        """Log out, as the server keeps only a limited number of sessions."""
+        action = _("Logging out of %s") % self.settings.host
         try:
             errors.soap_guarded(lambda: vim.Logout(vim.service_content.sessionManager), action)
         except exceptions.GlanceStoreException as exc:
-            LOG.debug("%s; the server ends the session after a while, or has done so", exc)
+            LOG.debug("%s; the server ends the session after a while, or already has", exc)
 
     def log_out(self) -> None:
         """End the session, at the end of a process."""
@@ -249,10 +227,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of a store. A forked child makes its own and leaves alone what it inherits.
-
-    :param settings: the options
-    """
+    """A store's sessions. A forked child opens its own and leaves its parent's alone."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -260,7 +235,7 @@ class Sessions:
 
     def current(self) -> Session:
         """Return the session of this process."""
-        # No lock: held by another thread while this one forks it would stay locked in the child.
+        # Not a lock: one held during a fork by another thread would stay locked in the child.
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, Session(self.settings))
 
@@ -272,7 +247,7 @@ class Sessions:
 
 
 def _log_out_at_the_end(session: Session) -> None:
-    # Not when the object goes: the garbage collector would wait for the server.
+    # Not from a finalizer: the garbage collector would wait for the server.
     reference = weakref.ref(session)
 
     def log_out() -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vSphere API, spoken by oslo.vmware.
+"""The vSphere API, through oslo.vmware.
 
-Its `VMwareAPISession` is not used. That class pauses ten seconds after an expired session, has no
-time limit for loading the service description and for tasks, asks whether a session is active,
-which takes a privilege of its own, and needs oslo.service, which chooses a threading model for the
-whole process when it is imported.
+Its `VMwareAPISession` is not used. That class waits ten seconds after a session has expired, sets
+no time limit on loading the service description or on tasks, and checks whether a session is
+active, which requires an extra privilege. It also needs oslo.service, which chooses a threading
+model for the whole process on import.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class _Quiet(logging.Filter):
-    """Drops what suds logs at the level DEBUG: it quotes the password."""
+    """Drops suds's DEBUG records, which quote the password."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a record pass, or not."""
+        """Return whether to keep a record."""
         return record.levelno > logging.DEBUG
 
 
@@ -36,10 +36,7 @@ _QUIET = _Quiet()
 
 
 def check_library() -> None:
-    """Look whether oslo.vmware is installed.
-
-    :raises BadStoreConfiguration: it is not
-    """
+    """Raise BadStoreConfiguration if oslo.vmware is not installed."""
     try:
         from oslo_vmware import vim  # noqa: F401 - only whether it is there
     except ImportError as exc:
@@ -49,7 +46,7 @@ def check_library() -> None:
 
 
 def connect(settings: Settings) -> Any:
-    """Return a `Vim` whose requests all end in time; it loads the description of the service."""
+    """Load the service description, and return a `Vim` whose requests all have a time limit."""
     from oslo_vmware import service, vim
     from suds import transport
 
@@ -58,7 +55,7 @@ def connect(settings: Settings) -> Any:
             logging.getLogger(name).addFilter(_QUIET)
 
     class Transport(service.RequestsTransport):  # type: ignore[misc]
-        """Sends SOAP requests, to the configured server alone and never without a time limit."""
+        """Sends SOAP requests, only to the configured server and always with a time limit."""
 
         limits = settings.limits
 
@@ -78,7 +75,7 @@ def connect(settings: Settings) -> Any:
             return io.BytesIO(response.content)
 
         def send(self, request: Any) -> Any:
-            """Send a message; a redirect would take the password elsewhere."""
+            """Send a message, without following redirects: they would leak the password."""
             response = self.session.post(
                 request.url,
                 data=request.message,
@@ -88,7 +85,7 @@ def connect(settings: Settings) -> Any:
                 allow_redirects=False,
             )
             if response.status_code == 500 and b"Envelope" in response.content:
-                # So suds wants to hear of faults.
+                # This is how suds expects faults.
                 fault = io.BytesIO(response.content)
                 raise transport.TransportError(response.reason, response.status_code, fault)
             _check(response, (200,))
@@ -116,7 +113,7 @@ def connect(settings: Settings) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _descriptions() -> Any:
-    """Return the descriptions of services that this process has loaded; that takes seconds."""
+    """Return the service descriptions this process has loaded, as loading takes seconds."""
     from oslo_vmware import service
 
     return service.MemoryCache()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VMware store: images are files of datastores, behind a vCenter or an ESXi host."""
+"""The VMware store: images are files in datastores of a vCenter or an ESXi host."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ __all__ = ["Store", "StoreLocation"]
 LOG = logging.getLogger(__name__)
 
 _FOLDER = "/folder/"
-# What means the same in a location, in a request and in the vSphere API; and no hidden file.
+# Names that mean the same in a location, a request and the vSphere API, and are not hidden.
 _IDS = re.compile(r"[\w~-][\w.~-]*", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Store(driver.Store):
-    """Images as files of VMware datastores, each ``<image directory>/<id>``."""
+    """Stores images as files in VMware datastores, each as ``<image directory>/<id>``."""
 
     _CAPABILITIES: int = (
         capabilities.BitMasks.READ_RANDOM
@@ -74,7 +74,7 @@ class Store(driver.Store):
         """Check the options, log in, and look for the datastores.
 
         :raises BadStoreConfiguration: oslo.vmware is missing, an option is missing or wrong, the
-            server does not accept the user, or a datastore does not exist
+            server rejects the user, or a datastore does not exist
         :raises DatastoreUnavailable: the server cannot be reached
         """
         try:
@@ -99,8 +99,8 @@ class Store(driver.Store):
         _check_authorities(options.vmware_ca_file)
         if options.vmware_insecure and not options.vmware_ca_file:
             LOG.warning(
-                "Store %s: the certificate of %s is not verified, so that the password can be read "
-                "on the way. Name the server's authority in vmware_ca_file",
+                "Store %s: the certificate of %s is not verified, so the password can be "
+                "intercepted. Set vmware_ca_file to the certificate of the server's CA",
                 self.name,
                 settings.host,
             )
@@ -128,17 +128,17 @@ class Store(driver.Store):
             ) from None
 
     def storage_ids(self) -> set[str]:
-        """Return the directory of each datastore."""
+        """Return the image directory of each datastore."""
         if self._files is None:
             return set()
         host = self._files.settings.host
         return {f"{host} {datastore} {self._directory}" for datastore in self._datastores}
 
     def check_health(self) -> str:
-        """Look whether the server answers and which datastores take images.
+        """Check that the server answers, and which datastores take images.
 
         :returns: how many do, and their free space
-        :raises GlanceStoreException: the server cannot be reached, or none takes images
+        :raises GlanceStoreException: the server cannot be reached, or no datastore takes images
         """
         inventory = self._inventory()
         states = {store: datastores.state_of(inventory, store) for store in self._datastores}
@@ -153,7 +153,7 @@ class Store(driver.Store):
         return "; ".join([text, *problems])
 
     def images(self) -> Iterator[StoredImage]:
-        """Yield everything in the directory of images, one datastore after the other."""
+        """Yield everything in the image directory, one datastore after the other."""
         inventory = self._inventory()
         for datastore in self._datastores:
 
@@ -163,18 +163,18 @@ class Store(driver.Store):
             yield from holdings.images(inventory, datastore, self._directory, uri_of)
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield what uploads have not completed.
+        """Yield unfinished uploads.
 
-        :param older_than: seconds for which nothing has been written to it. The server cannot tell
-            whether an upload is alive: one that waits for its source for longer looks dead
+        :param older_than: seconds without a write. The server cannot tell whether an upload is
+            alive: one that waits longer than this for its source looks dead
         """
         for datastore in self._datastores:
             yield from holdings.leftovers(self._inventory(), datastore, self._directory, older_than)
 
     def capacity(self) -> Capacity:
-        """Return the room of the datastores that can be reached."""
+        """Return the space of the reachable datastores."""
         states = [datastores.state_of(self._inventory(), one) for one in self._datastores]
-        # One storage may be there in two datacenters.
+        # Count a storage that is visible in two datacenters once.
         states = list({state.url or number: state for number, state in enumerate(states)}.values())
         total = sum(state.capacity for state in states)
         free = sum(state.free for state in states)
@@ -182,7 +182,7 @@ class Store(driver.Store):
 
     def _get_files(self) -> Files:
         if self._files is None:
-            # A store that cannot write because of an option may still read.
+            # A store that is read-only because of an option can still read.
             check_library()
             self._files = Files(Sessions(Settings.of(self.store_conf)))
         return self._files
@@ -198,11 +198,11 @@ class Store(driver.Store):
     def open_writer(self, image_id: str, size: int, context: Any = None) -> DatastoreWriter:
         """Begin to store an image.
 
-        :param image_id: id of the image, which becomes the name of the file
-        :param size: bytes, 0 when unknown
-        :param context: of no use here
-        :returns: the writer, which has sent no image data yet
-        :raises Duplicate: there is a file of this name, in whatever datastore
+        :param image_id: the image's id, used as the name of the file
+        :param size: bytes, 0 if unknown
+        :param context: not used
+        :returns: the writer, which has not sent image data yet
+        :raises Duplicate: a file of this name exists in any of the datastores
         :raises StorageFull: no datastore has room for the image
         """
         files = self._get_files()
@@ -223,7 +223,7 @@ class Store(driver.Store):
         others = [
             file
             for one, file in free_in.items()
-            # Not the same storage in another datacenter, where the image will be seen as well.
+            # Skip the same storage in another datacenter, where the image will be visible too.
             if one != datastore and not (url and url == states[one].url)
         ]
         location = self._location_of(image_id, datastore)
@@ -232,7 +232,7 @@ class Store(driver.Store):
         )
 
     def _choose(self, inventory: Inventory, states: dict[Datastore, State], size: int) -> Datastore:
-        """Return the datastore for an image; have the figures renewed where none has room."""
+        """Return the datastore for an image; if none has space, refresh the figures and retry."""
         try:
             return datastores.choose(states, size)
         except exceptions.StorageFull:
@@ -243,9 +243,9 @@ class Store(driver.Store):
         return datastores.choose(states, size)
 
     def _is_free(self, files: Files, datastore: Datastore, image_id: str, state: State) -> bool:
-        """Refuse an id that has an image; return False where nobody can look.
+        """Raise Duplicate if the datastore has this image; return False if nobody can look.
 
-        A datastore that is out of use keeps images from none of the others.
+        A datastore that is out of use must not keep images out of the others.
         """
         file = self._file_in(datastore, image_id)
         action = _("Looking for %s") % file.name
@@ -258,7 +258,7 @@ class Store(driver.Store):
             if not state.problem:
                 raise
             LOG.warning(
-                "Store %s: whether the datastore %s has an image %s is not known: %s",
+                "Store %s: cannot tell whether datastore %s has an image %s: %s",
                 self.name,
                 datastore,
                 image_id,
@@ -285,9 +285,10 @@ class Store(driver.Store):
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image.
 
-        :param location: where it is; requests go to the server of the options, whatever its host
-        :param context: of no use here
-        :returns: the reader, which resumes what breaks off
+        :param location: the image's location; requests go to the configured server, whatever host
+            it names
+        :param context: not used
+        :returns: the reader, which resumes interrupted reads
         :raises NotFound: there is no such file
         :raises Forbidden: the server refuses
         :raises BackendUnavailable: the server cannot be reached
@@ -300,30 +301,30 @@ class Store(driver.Store):
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Remove an image.
+        """Delete an image.
 
-        :param location: where it is
-        :param context: of no use here
+        :param location: the image's location
+        :param context: not used
         :raises NotFound: there is no such file
         :raises Forbidden: it is not an image of this store, or the user may not delete it
         :raises InUseByStore: the server keeps it locked
         """
         file = self._file(location)
         directory, name = posixpath.split(file.path)
-        # The option may have named another directory before, in which images have the ids of the
-        # image service.
+        # vmware_store_image_dir may have changed. In the former directory, images are named by
+        # UUIDs.
         if name.startswith(".") or not (directory == self._directory or _UUID.fullmatch(name)):
             raise exceptions.Forbidden(
                 _(
-                    "%(file)s is not deleted: images of this store are files of the directory "
-                    "%(directory)s (vmware_store_image_dir), or are called like an image, by a UUID"
+                    "%(file)s is not deleted: this store's images are files in the directory "
+                    "%(directory)s (vmware_store_image_dir), or are named by a UUID"
                 ),
                 file=file.name,
                 directory=self._directory,
             )
         inventory = self._inventory()
         try:
-            # The server deletes a directory with all that is in it.
+            # The server would delete a directory with everything in it.
             if inventory.is_directory(file.datacenter, file.datastore, file.path):
                 raise exceptions.Forbidden(
                     _("%(file)s is not deleted: it is a directory"), file=file.name
@@ -340,8 +341,8 @@ class Store(driver.Store):
         if not path.startswith(_FOLDER) or {".", ".."} & set(path.split("/")):
             raise exceptions.BadStoreUri(
                 _(
-                    "The location %(uri)s does not name a file of a datastore: its path has to "
-                    "begin with %(folder)s, and '.' and '..' cannot be components of it"
+                    "The location %(uri)s does not name a file in a datastore: its path must "
+                    "start with %(folder)s and must not contain '.' or '..'"
                 ),
                 uri=place.get_uri(),
                 folder=_FOLDER,
@@ -351,13 +352,13 @@ class Store(driver.Store):
         )
 
     def _note_host(self, host: str) -> None:
-        """Say once that a location names another server than the options."""
+        """Warn once about each location host that is not the configured server."""
         configured = str(self.store_conf.vmware_server_host)
         name = urllib.parse.urlsplit(f"//{host}").hostname or ""
         if name.lower() != configured.lower() and name not in self._foreign_hosts:
             self._foreign_hosts.add(name)
             LOG.warning(
-                "Store %s: images whose locations name the server %s are looked for at %s "
+                "Store %s: images whose locations name the server %s are looked for on %s "
                 "(vmware_server_host)",
                 self.name,
                 name,
@@ -366,10 +367,9 @@ class Store(driver.Store):
 
 
 def _check_authorities(path: str | None) -> None:
-    """Look whether there are certificates.
+    """Check that ``vmware_ca_file`` holds certificates; a directory is taken as it is.
 
-    :param path: ``vmware_ca_file``: a file, or a directory as ``c_rehash`` makes it
-    :raises BadStoreConfiguration: there are none
+    Raises BadStoreConfiguration if it does not.
     """
     if not path or os.path.isdir(path):
         return
@@ -377,16 +377,15 @@ def _check_authorities(path: str | None) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except OSError as exc:
         raise exceptions.BadStoreConfiguration(
-            _("vmware_ca_file names the file %(path)s, which cannot be used: %(problem)s")
+            _("vmware_ca_file = %(path)s cannot be used: %(problem)s")
             % {"path": path, "problem": _network.in_words(exc) or exc}
         ) from exc
 
 
 def _directory(option: str) -> str:
-    """Return the directory of images, without slashes at its ends.
+    """Return ``vmware_store_image_dir`` without slashes at its ends.
 
-    :param option: ``vmware_store_image_dir``
-    :raises BadStoreConfiguration: it cannot be a part of a location
+    Raises BadStoreConfiguration if it cannot be part of a location.
     """
     parts = [part for part in option.split("/") if part]
     odd = any(part in (".", "..") or part != part.strip() for part in parts)

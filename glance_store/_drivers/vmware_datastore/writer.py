@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes one image: all of it under a hidden name, then its own name, or nothing.
+"""Writes one image: under a hidden name until it is complete, then under its own.
 
-The file server overwrites what has the name, cuts what is longer than announced, and keeps what it
-has when the connection breaks. So an image is sent under a name that nobody else gives, its size is
-looked at, and a move that refuses to overwrite gives it its name.
+The file server overwrites an existing file, truncates what is longer than announced, and keeps what
+it has when the connection breaks. So an image is sent under a unique name, its size is checked, and
+a move that refuses to overwrite gives it its name.
 """
 
 from __future__ import annotations
@@ -36,27 +36,18 @@ _BLOCK_SIZE = 4 * MIB
 
 
 def part_name(image_id: str) -> str:
-    """Return a name for an image that is not complete, which no other upload has.
-
-    :param image_id: id of the image
-    """
+    """Return a unique name for an incomplete image."""
     return f".{image_id}.{uuid.uuid4().hex}.part"
 
 
 class _Contested(errors.DatastoreUnavailable):
-    """Another upload has stored the image elsewhere, and may be about to withdraw it."""
+    """Another upload stored the image in another datastore, and may yet withdraw it."""
 
 
 class DatastoreWriter:
-    """One image on its way.
+    """One image on its way to a datastore.
 
-    :param files: sends the requests for files
-    :param inventory: of the session that moves and deletes
-    :param datastore: where the image will be
-    :param file: what it will be there
-    :param size: bytes, 0 when unknown
-    :param uri: location of the image
-    :param others: files that would be the same image in other datastores
+    `others` are the files that would be the same image in other datastores.
     """
 
     concurrency = 1
@@ -83,23 +74,22 @@ class DatastoreWriter:
         self._size = size
         self._file = file
         self._others = sorted(others, key=_rank)
-        # Each request that carries the data has a name of its own: the server may still be busy
-        # with one that broke off.
+        # Each data request uses a new name: the server may still be busy with an interrupted one.
         self._parts: list[File] = []
         self._action = _("Storing image %s") % self._image_id
         self._patience = self._session.settings.new_patience()
         self._renewed = False
-        self._no_directory = ""  # why it could not be made
+        self._no_directory = ""  # why it could not be created
         self._pipe: Pipe[requests.Response] | None = None
         self._sent = 0  # bytes, at least
-        # Whether the image has its name, as far as is known.
+        # Whether the image is known to have its name.
         self._published = False
         self._unclear = False
 
     # -- the data
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Send a block. The first one is sent again where its request has failed with it."""
+        """Send a block. If the request of the first block fails, that block is sent again."""
         self._sent = offset
         if offset == 0:
             self._patience.call(lambda: self._send_first(block), self._is_curable)
@@ -111,13 +101,13 @@ class DatastoreWriter:
         if self._pipe is None or not self._pipe.feed(block):
             raise self._ended_early()
         if len(block) == self._size:
-            # All of a small image: it is here as long as this call lasts.
+            # A small image is complete, and its data exists only during this call.
             self._finish(self._size)
 
     def _begin(self) -> None:
-        """Begin the one request that carries the data."""
-        # The session is renewed by this, where it has ended. An answer 401 to the data would come
-        # when some of it has been sent, and cannot be read again.
+        """Start the one request that carries the data."""
+        # This also renews an expired session. A 401 answer to the data would come after some of it
+        # was sent, and that cannot be read again.
         self._ensure_directory()
         path = posixpath.join(self._directory, part_name(self._image_id))
         part = self._file._replace(path=path)
@@ -143,18 +133,18 @@ class DatastoreWriter:
                     datacenter=datacenter,
                     createParentDirectories=True,
                 ),
-                _("Creating the directory %s") % name,
+                _("Creating directory %s") % name,
             )
         except exceptions.Duplicate:
-            LOG.debug("The directory %s is there", name)
+            LOG.debug("The directory %s exists", name)
         except exceptions.GlanceStoreException as exc:
             if isinstance(exc, exceptions.BackendUnavailable | exceptions.StorageFull):
                 raise
-            # Perhaps somebody else has to make it, as on vSAN. If it is missing the upload fails.
+            # Somebody else may have to create it, as on vSAN. If it is missing, the upload fails.
             self._no_directory = str(exc.msg)
 
     def _ended_early(self) -> Exception:
-        """Return why the request has ended before it had all of the data."""
+        """Return why the request ended before it had all of the data."""
         pipe, self._pipe = self._pipe, None
         assert pipe is not None
         try:
@@ -168,20 +158,20 @@ class DatastoreWriter:
     def _is_curable(self, error: Exception) -> bool:
         """Tell whether sending the first block again may help."""
         if isinstance(error, errors.SessionExpired):
-            # There is a new one by now.
+            # There is a new session by now.
             self._renewed = True
             return True
         return isinstance(error, exceptions.BackendUnavailable)
 
     def _explained(self, error: Exception) -> Exception:
-        """Return the error with what the file server does not say: full, or no such directory."""
+        """Add what the file server does not say: datastore full, or no such directory."""
         if isinstance(error, errors.SessionExpired) and self._renewed:
             return errors.DatastoreDenied(str(error.msg))
         if isinstance(error, exceptions.NotFound):
             return errors.DatastoreError(
                 _(
-                    "%(error)s: there is no directory %(directory)s in the datastore %(name)s, or "
-                    "the user of vmware_server_username may not write to it%(cause)s"
+                    "%(error)s: there is no directory %(directory)s in the datastore %(name)s, "
+                    "or the user of vmware_server_username may not write to it%(cause)s"
                 ),
                 error=error.msg,
                 directory=self._directory,
@@ -193,12 +183,12 @@ class DatastoreWriter:
         try:
             free = self._inventory.state(self._datastore).free
         except exceptions.GlanceStoreException as exc:
-            LOG.debug("The free space of %s is not known: %s", self._datastore, exc)
+            LOG.debug("Cannot get the free space of %s: %s", self._datastore, exc)
             return error
         if free >= max(self._size - self._sent, MIB):
             return error
         return exceptions.StorageFull(
-            _("%(action)s: the datastore %(name)s is full, %(free)d bytes are free"),
+            _("%(action)s: the datastore %(name)s is full, with %(free)d bytes free"),
             action=self._action,
             name=self._datastore,
             free=free,
@@ -225,15 +215,15 @@ class DatastoreWriter:
         try:
             read_out(pipe.finish(), self._action)
         except errors.DatastoreUnavailable as exc:
-            # The answer alone may have been lost.
+            # Perhaps only the answer was lost.
             if exc.status or not self._has(self._parts[-1], size):
                 raise self._explained(exc) from None
-            LOG.info("%s; all of the data has arrived", exc)
+            LOG.info("%s; all of the data has arrived nevertheless", exc)
         except (errors.DatastoreError, exceptions.NotFound) as exc:
             raise self._explained(exc) from None
 
     def _has(self, file: File, size: int) -> bool:
-        """Tell whether a file is there with a size."""
+        """Tell whether a file exists with this size."""
         action = _("Looking for %s") % file.name
         try:
             return self._patience.call(lambda: self._files.size(file, action))[0] == size
@@ -246,17 +236,17 @@ class DatastoreWriter:
             found, _about = self._files.size(part, self._action)
         if found != size:
             raise errors.DatastoreError(
-                _("%(action)s: the server has stored %(found)d bytes of %(size)d"),
+                _("%(action)s: the server has stored %(found)d of %(size)d bytes"),
                 action=self._action,
                 found=found or 0,
                 size=size,
             )
 
     def _publish(self, part: File, size: int) -> None:
-        """Move a part to the name of the image; where it is not clear what came of it, look.
+        """Move a part to the image's name; if the outcome is unclear, look.
 
-        Nobody else knows the name of the part: when it has gone it has been moved, by this request
-        or by an earlier one whose answer was lost.
+        Nobody else knows the part's name. If the part is gone, it was moved, by this request or by
+        an earlier one whose answer was lost.
         """
         try:
             self._move(part)
@@ -265,7 +255,7 @@ class DatastoreWriter:
             taken = isinstance(exc, exceptions.Duplicate)
             there = self._is_there(part)
             if there and taken and not self._is_there(self._file):
-                # On NFS a host knows a name for a while that another one has removed.
+                # On NFS, a host may still see a name that another host has removed.
                 raise errors.DatastoreUnavailable(str(exc.msg)) from None
             if there or not self._has(self._file, size):
                 if taken:
@@ -273,7 +263,7 @@ class DatastoreWriter:
                 if isinstance(exc, exceptions.NotFound):
                     raise errors.DatastoreError(str(exc.msg)) from None
                 raise
-            LOG.info("%s; the image has its name all the same", exc)
+            LOG.info("%s; the image has its name nevertheless", exc)
 
     def _move(self, part: File) -> None:
         datacenter = self._inventory.datacenter(self._datastore.datacenter)
@@ -291,11 +281,11 @@ class DatastoreWriter:
         )
 
     def _look_elsewhere(self) -> None:
-        """Withdraw the image where another upload stores it in another datastore meanwhile.
+        """Withdraw the image if another upload has stored it in another datastore meanwhile.
 
-        Of two, that of the later rank withdraws when it sees the other one. That of the earlier
-        rank waits for this; if the other image stays, it was complete before, and this one
-        withdraws. Each looks after it has moved its own, so two never stay. None stays only if the
+        If two uploads see each other, the one with the later rank withdraws. The one with the
+        earlier rank waits for that; if the other image stays, it was complete first, and this one
+        withdraws. Each looks after moving its own image, so two never stay. None stays only if the
         other upload takes longer to withdraw than this one waits.
         """
         try:
@@ -308,17 +298,17 @@ class DatastoreWriter:
             if self._may_be_there(file):
                 if _rank(file) < _rank(self._file):
                     raise exceptions.Duplicate(image=self._image_id)
-                raise _Contested(_("%s is there as well") % file.name)
+                raise _Contested(_("%s exists as well") % file.name)
 
     def _may_be_there(self, file: File) -> bool:
-        """Tell whether a file is there; nobody can look in a datastore that is out of use."""
+        """Tell whether a file exists; no, if its datastore is out of use."""
         try:
             return self._is_there(file)
         except errors.DatastoreUnavailable as exc:
             datastore = Datastore(file.datacenter or "", file.datastore, 0)
             if not state_of(self._inventory, datastore).problem:
                 raise
-            LOG.warning("%s: whether %s is there is not known: %s", self._action, file.name, exc)
+            LOG.warning("%s: cannot tell whether %s exists: %s", self._action, file.name, exc)
             return False
 
     def _is_there(self, file: File) -> bool:
@@ -330,11 +320,11 @@ class DatastoreWriter:
         return True
 
     def interrupt(self) -> None:
-        """End pauses."""
+        """End waits between retries."""
         self._patience.stop()
 
     def abort(self) -> None:
-        """Break off what is being sent, and delete what has arrived."""
+        """Break off the request, and delete what has arrived."""
         self._patience.stop()
         if self._no_directory:
             LOG.warning("%s: %s", self._action, self._no_directory)
@@ -356,11 +346,11 @@ class DatastoreWriter:
         except exceptions.NotFound:
             if part is not self._parts[-1]:
                 return
-            # It may have been moved, although that is not what the server said.
+            # It may have been moved, whatever the server said.
             if self._published or (self._unclear and self._has(self._file, self._size)):
                 remove(self._inventory, self._file)
 
 
 def _rank(file: File) -> tuple[str, str]:
-    """Return what orders the datastores alike in all processes."""
+    """Return a sort key that orders the datastores alike in all processes."""
     return file.datacenter or "", file.datastore

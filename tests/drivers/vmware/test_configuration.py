@@ -30,7 +30,10 @@ MISTAKES = {
     "no-weight": ({"vmware_datastores": ["DC0:ds1:"]}, "the weight ''"),
     "r238-weight": ({"vmware_datastores": ["DC0:ds1:heavy"]}, "the weight 'heavy'"),
     "datastore": ({"vmware_datastores": ["DC0:ds9"]}, "vmware_datastores = DC0:ds9: There is"),
-    "datastores": ({"vmware_datastores": ["DC0:ds9"]}, "DC0, whose datastores are: ds two, ds1"),
+    "datastores": (
+        {"vmware_datastores": ["DC0:ds9"]},
+        "DC0, which has these datastores: ds two, ds1",
+    ),
     "datacenter": ({"vmware_datastores": ["DC9:ds1"]}, "= DC9:ds1: There is no datacenter DC9"),
     "directory": ({"vmware_store_image_dir": "/a/../b"}, "vmware_store_image_dir = /a/../b"),
 }

@@ -312,7 +312,7 @@ def test_full_datastore(images: Images, server: VCenter) -> None:
             return DATA[:length] if self.sent < 6 else b""
 
     server.trouble("fault", method="PUT", cut=7 * MIB)
-    with pytest.raises(exceptions.StorageFull, match="is full, 0 bytes are free"):
+    with pytest.raises(exceptions.StorageFull, match="is full, with 0 bytes free"):
         images.store.add("image", Source(), 0, "sha256")
     assert server.files() == []
     with pytest.raises(exceptions.StorageFull, match="No datastore takes an image"):
@@ -443,7 +443,7 @@ def test_paths_that_lead_elsewhere(images: Images, server: VCenter, path: str) -
     """Also where a slash is encoded."""
     uri = f"vsphere://{server.host}/folder/openstack_glance/{path}?dcPath=DC0&dsName=ds1"
     for call in (images.read, images.delete):
-        with pytest.raises(exceptions.BadStoreUri, match="components"):
+        with pytest.raises(exceptions.BadStoreUri, match="must not contain"):
             call(uri)
 
 
