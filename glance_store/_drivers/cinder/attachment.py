@@ -13,11 +13,11 @@ import time
 from typing import Any
 
 from glance_store._drivers.cinder import errors
-from glance_store._drivers.cinder.brick import Host
 from glance_store._drivers.cinder.client import Api
 from glance_store._drivers.cinder.connector import Connector, ScaleIOConnector
 from glance_store._drivers.cinder.device import Device
-from glance_store._drivers.cinder.hoststate import holds_a_lock
+from glance_store._drivers.cinder.host import Host
+from glance_store._drivers.cinder.locks import holds_a_lock
 from glance_store._drivers.cinder.nfs import NFSConnector
 from glance_store.i18n import _
 from glance_store.transfer.threads import Workers
@@ -58,7 +58,7 @@ class Attachment:
         self._detached = False
         self.device: Device
         # The total wait of that many attempts with growing pauses.
-        self._patience = sum(min(2.0**number, _LONGEST_PAUSE) for number in range(attempts - 1))
+        self._busy_timeout = sum(min(2.0**number, _LONGEST_PAUSE) for number in range(attempts - 1))
         self._deadline: float | None = None
         # Whether nobody held a reservation at the last look.
         self._was_free = volume.status in _FREE
@@ -182,7 +182,7 @@ class Attachment:
         """Wait until the volume looks free; return False when time is up."""
         now = time.monotonic()
         if self._deadline is None:
-            self._deadline = now + self._patience
+            self._deadline = now + self._busy_timeout
         if now >= self._deadline:
             return False
         action = _("Looking up volume %s") % self.volume.id

@@ -22,9 +22,9 @@ LOG = logging.getLogger(__name__)
 # Seconds to retry passing failures, and the limit if the operator has set a retry count, which
 # usually runs out first.
 _PATIENCE = 30.0
-_LONGEST = 600.0
+_MAX_SECONDS = 600.0
 # Retry-After of the last answer to this thread, in seconds.
-_ASKED = threading.local()
+_RETRY_AFTER = threading.local()
 
 _T = TypeVar("_T")
 
@@ -47,7 +47,7 @@ class Settings:
         """How long to retry a request that keeps failing for a passing reason."""
         if self.retries is None:
             return Patience(_PATIENCE)
-        return Patience(_LONGEST, most=self.retries)
+        return Patience(_MAX_SECONDS, most=self.retries)
 
     @classmethod
     def of(cls, store_conf: Any, counted: bool) -> Settings:
@@ -270,7 +270,7 @@ class Clients:
 def _note_answer(response: Any) -> None:
     """Remember the server's Retry-After, which its clients' errors do not carry."""
     headers = {} if response is None else response.headers
-    _ASKED.seconds = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
+    _RETRY_AFTER.seconds = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
 
 
 class Api:
@@ -316,7 +316,7 @@ def guarded(settings: Settings, action: str, function: Callable[[], _T], again: 
         except errors.GARBLED as exc:
             raise errors.translate(exc, action, settings.request_timeout) from exc
         except Exception as exc:
-            if seconds := getattr(_ASKED, "seconds", 0.0):
+            if seconds := getattr(_RETRY_AFTER, "seconds", 0.0):
                 exc.retry_after = seconds  # type: ignore[attr-defined]
             raise
 

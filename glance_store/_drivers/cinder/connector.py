@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from glance_store._drivers.cinder import errors
-from glance_store._drivers.cinder.brick import Host
 from glance_store._drivers.cinder.device import Device, FileDevice, of_handle
-from glance_store._drivers.cinder.hoststate import Users, locked
+from glance_store._drivers.cinder.host import Host
+from glance_store._drivers.cinder.locks import Users, locked
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
 GiB = 1024**3
 
-_SCALEIO_PATIENCE = 20.0
+_SCALEIO_TIMEOUT = 20.0
 _SCALEIO_POLL = 0.2
 
 
@@ -105,7 +105,7 @@ class Connector:
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
         path = os.path.join(self._host.lock_path, f"glance_store-volume-{self._volume.id}")
-        return locked(path, self._host.patience)
+        return locked(path, self._host.lock_timeout)
 
     def _users(self) -> Users:
         folder = os.path.join(self._host.lock_path, "glance_store-attachments")
@@ -147,9 +147,9 @@ class Connector:
             if not isinstance(found["path"], (str, bytes)):
                 self._brick().disconnect_volume(self._info, found)
             elif left == 0:
-                self._take_away(found)
+                self._disconnect_device(found)
 
-    def _take_away(self, found: dict[str, Any]) -> None:
+    def _disconnect_device(self, found: dict[str, Any]) -> None:
         """Disconnect a device that no process here uses, unless Cinder lists another user."""
         others = self._others()
         if others:
@@ -169,7 +169,7 @@ class ScaleIOConnector(Connector):
 
     def _check(self, device: Device) -> None:
         wanted = int(self._volume.size) * GiB
-        deadline = time.monotonic() + _SCALEIO_PATIENCE
+        deadline = time.monotonic() + _SCALEIO_TIMEOUT
         while (found := device.size()) < wanted:
             if time.monotonic() > deadline:
                 raise errors.CinderError(
@@ -181,6 +181,6 @@ class ScaleIOConnector(Connector):
                     found=found,
                     wanted=wanted,
                     volume=self._volume.id,
-                    seconds=_SCALEIO_PATIENCE,
+                    seconds=_SCALEIO_TIMEOUT,
                 )
             time.sleep(_SCALEIO_POLL)

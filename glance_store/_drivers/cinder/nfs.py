@@ -11,7 +11,7 @@ import re
 from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.connector import Connector
 from glance_store._drivers.cinder.device import Device, FileDevice
-from glance_store._drivers.cinder.hoststate import Users, locked
+from glance_store._drivers.cinder.locks import Users, locked
 from glance_store.i18n import _
 
 _RAW = (None, "", "raw")
@@ -44,7 +44,7 @@ class NFSConnector(Connector):
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
         folder = os.path.join(self._host.mount_base, "_state")
-        return locked(os.path.join(folder, f"mount_{self._hash}.lock"), self._host.patience)
+        return locked(os.path.join(folder, f"mount_{self._hash}.lock"), self._host.lock_timeout)
 
     def _users(self) -> Users:
         folder = os.path.join(self._host.mount_base, "_state")

@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 from glance_store._drivers.cinder.attachment import Attachment
-from glance_store._drivers.cinder.brick import Host
 from glance_store._drivers.cinder.client import Api
+from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.volumes import Volumes
 
 

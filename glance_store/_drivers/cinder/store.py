@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers.cinder import brick, errors, holdings, volumes
+from glance_store._drivers.cinder import errors, holdings, host, volumes
 from glance_store._drivers.cinder.client import ATTACHMENTS, Api, Clients, library
 from glance_store._drivers.cinder.location import StoreLocation
 from glance_store._drivers.cinder.operation import Operation
@@ -48,7 +48,7 @@ class Store(driver.Store):
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._own_clients: Clients | None = None
-        self._own_host: brick.Host | None = None
+        self._own_host: host.Host | None = None
 
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
@@ -87,8 +87,8 @@ class Store(driver.Store):
                 reason=_("cinderclient is missing: pip install 'glance_store[cinder]'"),
             )
 
-    def _prepare_host(self) -> brick.Host:
-        return brick.prepare(self.conf, self.store_conf, self.name)
+    def _prepare_host(self) -> host.Host:
+        return host.prepare(self.conf, self.store_conf, self.name)
 
     def _look_for_type(self) -> None:
         """Warn early that uploads will fail. Cinder may be down now and come back."""
@@ -118,7 +118,7 @@ class Store(driver.Store):
         return self._own_clients
 
     @property
-    def _host(self) -> brick.Host:
+    def _host(self) -> host.Host:
         if self._own_host is None:
             self._own_host = self._prepare_host()
         return self._own_host

@@ -22,7 +22,7 @@ _DOUBLED_UP_TO = 16
 _LARGEST_STEP = 64
 
 # Seconds that a rival upload may take for its last steps.
-_COMMIT_PATIENCE = 30.0
+_COMMIT_TIMEOUT = 30.0
 _COMMIT_POLL = 0.1
 
 
@@ -215,17 +215,17 @@ class CinderWriter:
         self._detach()
         marks = {volumes.IMAGE_SIZE: str(size), volumes.STATE: volumes.COMMITTING}
         self._volumes.set_metadata(self._volume.id, marks)
-        self._be_the_first()
+        self._require_first()
         self._volumes.set_read_only(self._volume.id)
         self._volumes.set_metadata(self._volume.id, {volumes.STATE: volumes.COMPLETE})
 
-    def _be_the_first(self) -> None:
+    def _require_first(self) -> None:
         """Raise Duplicate unless this upload of the image is the first to get here.
 
         If two see each other, the one with the higher volume id gives way. The other waits, since
         its rival may have looked before this one was visible.
         """
-        deadline = time.monotonic() + _COMMIT_PATIENCE
+        deadline = time.monotonic() + _COMMIT_TIMEOUT
         while True:
             found = self._volumes.named(self._image_id)
             kind = self._volume.volume_type

@@ -16,10 +16,10 @@ from glance_store._drivers.rbd.connection import Connection, Lease, Settings, wa
 from glance_store.i18n import _
 
 # Seconds to wait at exit for connections to shut down.
-_LAST_WAIT = 5.0
+_EXIT_WAIT = 5.0
 # Set when the process exits: other threads must not open new connections while the library is being
 # torn down.
-_LAST = threading.Event()
+_EXITING = threading.Event()
 
 
 class _Slot:
@@ -81,7 +81,7 @@ class Cluster:
         return self._connected()
 
     def _connected(self) -> Connection:
-        if _LAST.is_set() and threading.current_thread() is not threading.main_thread():
+        if _EXITING.is_set() and threading.current_thread() is not threading.main_thread():
             raise errors.NotAvailable(_("The process is exiting"))
         slot = self._slots.setdefault(os.getpid(), _Slot())
         settings = self._settings()
@@ -114,7 +114,7 @@ class Cluster:
         """Drop the parent's connections, in a forked child."""
         self._slots = {}
 
-    def end(self, seconds: float = _LAST_WAIT) -> None:
+    def end(self, seconds: float = _EXIT_WAIT) -> None:
         """Shut down this process's connection and wait for that, at most for `seconds`."""
         slot = self._slots.get(os.getpid())
         if slot is not None and slot.connection is not None:
@@ -163,9 +163,9 @@ os.register_at_fork(after_in_child=_after_fork)
 def _at_exit() -> None:
     # Otherwise the interpreter closes the connections, when waiting can no longer be bounded and
     # their threads find the library half torn down.
-    _LAST.set()
+    _EXITING.set()
     for cluster in list(_CLUSTERS):
         cluster.end(0)
-    wait_for_ends(_LAST_WAIT)
+    wait_for_ends(_EXIT_WAIT)
     # The interpreter must not close what is still in use.
     bindings.OBJECTS.forget()

@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 # Results to keep alive: far more than can be at risk at any one moment.
 _KEPT = 1000
 # Seconds for other threads' operations to notice that they must stop, and between two checks.
-_UNDER_WAY, _LOOK = 0.5, 0.01
+_DRAIN, _POLL = 0.5, 0.01
 # Monitor answers to wait for before using a new connection: a millisecond or two.
 _ANSWERS = 3
 # Threads that are shutting connections down.
@@ -211,11 +211,11 @@ class Connection:
 
     def _close_all(self) -> None:
         """Close what is open, and what is opened meanwhile, once no call uses it."""
-        deadline = time.monotonic() + _UNDER_WAY
+        deadline = time.monotonic() + _DRAIN
         while self._opened or (self._users and time.monotonic() < deadline):
             for opened in list(self._opened):
                 opened.close_quietly()
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
 
 
 def _start_to_end(work: Callable[[], object]) -> bool:
@@ -242,7 +242,7 @@ def wait_for_ends(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     # Not with join(): a thread may be about to start, and another may follow it.
     while _ENDING and time.monotonic() < deadline:
-        time.sleep(_LOOK)
+        time.sleep(_POLL)
 
 
 class Lease:
@@ -261,7 +261,7 @@ class Lease:
         self._closed = False
 
     @property
-    def place(self) -> str:
+    def pool_spec(self) -> str:
         """The pool, with its namespace if any, as the `rbd` command takes it."""
         return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
 

@@ -109,10 +109,10 @@ def _protect(lease: Lease, name: str, snapshot: str) -> None:
         LOG.warning(
             "Could not delete RBD image %s/%s, and could not protect its snapshot again (%s). "
             "It can be read but not cloned; to protect it: rbd snap protect %s/%s@%s",
-            lease.place,
+            lease.pool_spec,
             name,
             exc,
-            lease.place,
+            lease.pool_spec,
             name,
             snapshot,
         )

@@ -39,7 +39,9 @@ def images(lease: Lease, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
 
 
 def _names(lease: Lease) -> list[str]:
-    with errors.translated(_("Listing pool %s") % lease.place, lease.connection, lease.place):
+    with errors.translated(
+        _("Listing pool %s") % lease.pool_spec, lease.connection, lease.pool_spec
+    ):
         return list(bindings.rbd().RBD().list(lease.access))
 
 
@@ -92,7 +94,7 @@ def _leftover(lease: Lease, name: str, older_than: float) -> Leftover | None:
     if alive or created is None or created > time.time() - older_than:
         return None
     return Leftover(
-        name=f"RBD image {lease.place}/{name}",
+        name=f"RBD image {lease.pool_spec}/{name}",
         size=size,
         modified=created,
         proof=_("it has the name of an unfinished upload, and no client has it open"),
@@ -115,6 +117,8 @@ def _remove(lease: Lease, image_id: str) -> None:
 
 def capacity(lease: Lease) -> Capacity:
     """Return the cluster's space, before replication."""
-    with errors.translated(_("Asking for the cluster's free space"), lease.connection, lease.place):
+    with errors.translated(
+        _("Asking for the cluster's free space"), lease.connection, lease.pool_spec
+    ):
         stats = lease.connection.native.get_cluster_stats()
     return Capacity(*(int(stats[key]) * _KIB for key in ("kb", "kb_avail", "kb_used")))

@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 UPLOAD_PREFIX = "glance_store.upload."
 # The object in which RBD lists a pool's images, and the prefix of its keys.
 _DIRECTORY, _NAME = "rbd_directory", "name_"
-_MOST = 100
+_MAX_KEYS = 100
 
 
 def new_name(name: str) -> str:
@@ -40,7 +40,7 @@ def _uploads(lease: Lease, name: str) -> list[str]:
     keys: list[str] = []
     # A pool without images has no such object.
     with bindings.rados().ReadOpCtx() as operation, errors.expected(errno.ENOENT):
-        found, _code = lease.access.get_omap_vals(operation, "", prefix, _MOST)
+        found, _code = lease.access.get_omap_vals(operation, "", prefix, _MAX_KEYS)
         lease.access.operate_read_op(operation, _DIRECTORY)
         keys = [key for key, _value in found]
     # Skip uploads of images whose names continue after a full stop.
@@ -95,10 +95,10 @@ def remove_leftovers(lease: Lease, name: str, claim: Claim) -> list[str]:
                 "clients, give it the monitor capability 'profile rbd'. Otherwise the cluster "
                 "still lists the dead client ('rbd status'). Remove the image later: rbd remove "
                 "%s/%s",
-                lease.place,
+                lease.pool_spec,
                 left,
                 exc,
-                lease.place,
+                lease.pool_spec,
                 left,
             )
             continue

@@ -37,12 +37,12 @@ class RBDReader:
         self.concurrency = depth
         try:
             self._image = self._opened(snapshot)
-            self._look(snapshot)
+            self._inspect(snapshot)
         finally:
             # The open image itself holds the connection.
             lease.close()
 
-    def _look(self, snapshot: str | None) -> None:
+    def _inspect(self, snapshot: str | None) -> None:
         """Find out what reading needs to know; close the image on failure."""
         try:
             with self._translated():

@@ -59,7 +59,7 @@ class Store(driver.Store):
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._fsid: str | None = None
-        self._strangers: set[str] = set()  # other clusters named by locations
+        self._other_clusters: set[str] = set()  # named by locations; logged once
         self._cluster = Cluster(self._settings, self._unreachable)
 
     def get_schemes(self) -> tuple[str, ...]:
@@ -141,10 +141,10 @@ class Store(driver.Store):
         # Older bindings return it as bytes.
         self._fsid = fsid.decode() if isinstance(fsid, bytes) else str(fsid)
         if self.backend_group is not None:
-            self._url_prefix = f"rbd://{self._fsid}/{self._place}/"
+            self._url_prefix = f"rbd://{self._fsid}/{self._pool_spec}/"
 
     @property
-    def _place(self) -> str:
+    def _pool_spec(self) -> str:
         return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
 
     def storage_ids(self) -> set[str]:
@@ -154,7 +154,7 @@ class Store(driver.Store):
         # Also by file: a cluster that is out of reach has not told its id.
         file = self._settings().conf_file or "ceph.conf"
         clusters = [f"of {file}"] + ([self._fsid] if self._fsid else [])
-        return {f"pool {self._place} of Ceph cluster {cluster}{data}" for cluster in clusters}
+        return {f"pool {self._pool_spec} of Ceph cluster {cluster}{data}" for cluster in clusters}
 
     def check_health(self) -> str:
         """Check that the cluster and the pools can be used.
@@ -165,8 +165,8 @@ class Store(driver.Store):
         """
         self._check_bindings()
         with self._lease() as lease:
-            self._check_places(lease)
-            action = _("Checking pool %s") % self._place
+            self._check_pools(lease)
+            action = _("Checking pool %s") % self._pool_spec
             with (
                 errors.translated(action, lease.connection, self.pool),
                 # The list of images: absent in an empty pool, otherwise it must be readable.
@@ -174,7 +174,7 @@ class Store(driver.Store):
             ):
                 lease.access.stat("rbd_directory")
         data = f", data in pool {self.data_pool}" if self.data_pool else ""
-        return f"ok, pool {self._place} of Ceph cluster {self._fsid}{data}"
+        return f"ok, pool {self._pool_spec} of Ceph cluster {self._fsid}{data}"
 
     def images(self) -> Iterator[StoredImage]:
         """Yield all images of the pool; those without an image's snapshot are foreign."""
@@ -224,20 +224,20 @@ class Store(driver.Store):
         finally:
             connection.give_back()
 
-    def _lease(self, place: StoreLocation | None = None, latest: bool = False) -> Lease:
+    def _lease(self, target: StoreLocation | None = None, latest: bool = False) -> Lease:
         """Return a lease on a location's pool, or on the pool for new images."""
         if bindings.rados() is None or bindings.rbd() is None:
             self._check_bindings()
-        if place is None or place.pool is None:
+        if target is None or target.pool is None:
             lease = self._cluster.lease(self.pool, self.namespace, latest)
         else:
-            lease = self._cluster.lease(place.pool, place.namespace or "", latest)
+            lease = self._cluster.lease(target.pool, target.namespace or "", latest)
         if self._fsid is None:
             # The cluster was out of reach during configuration, or this is single-store mode.
             self._learn_fsid(lease.connection.native)
         return lease
 
-    def _once_more(self, use: Callable[[], _T]) -> _T:
+    def _retry_once(self, use: Callable[[], _T]) -> _T:
         """Run an operation, and run it again if its connection turned out to be dead."""
         try:
             return use()
@@ -245,14 +245,14 @@ class Store(driver.Store):
             LOG.warning("Store %s: %s; reconnecting", self.name, exc)
         return use()
 
-    def _check_places(self, lease: Lease) -> None:
+    def _check_pools(self, lease: Lease) -> None:
         """Check that the namespace and the data pool for new images exist."""
         with errors.translated(_("Looking for the data pool"), lease.connection, self.pool):
             known = not self.data_pool or lease.connection.native.pool_exists(self.data_pool)
             if self.namespace and not self._has_namespace(lease):
                 raise self._misconfigured(
                     f"pool {self.pool} has no namespace {self.namespace}: create it with 'rbd "
-                    f"namespace create {self._place}', or correct rbd_store_namespace"
+                    f"namespace create {self._pool_spec}', or correct rbd_store_namespace"
                 )
         if not known:
             raise self._misconfigured(
@@ -291,7 +291,7 @@ class Store(driver.Store):
             raise exceptions.Invalid(
                 _("The image id %(image)r cannot be the name of an RBD image"), image=name[:100]
             )
-        return self._once_more(lambda: self._writer(name, size))
+        return self._retry_once(lambda: self._writer(name, size))
 
     def _writer(self, name: str, size: int) -> RBDWriter:
         try:
@@ -299,8 +299,8 @@ class Store(driver.Store):
         except UnknownPool as exc:
             raise self._misconfigured(str(exc.msg)) from exc
         try:
-            self._check_places(lease)
-            place = self._location_of(name)
+            self._check_pools(lease)
+            target = self._location_of(name)
         except BaseException:
             lease.close()
             raise
@@ -311,7 +311,7 @@ class Store(driver.Store):
             thin=self.thin_provisioning,
             data_pool=self.data_pool,
         )
-        return RBDWriter(lease, place, size, settings)
+        return RBDWriter(lease, target, size, settings)
 
     def _location_of(self, name: str) -> StoreLocation:
         specs = {
@@ -332,11 +332,11 @@ class Store(driver.Store):
         :raises Forbidden: the Ceph user may not read it
         :raises TimeoutError: the cluster does not answer
         """
-        place = self._placed(location)
+        target = self._target(location)
 
         def read(latest: bool) -> RBDReader:
-            lease = self._lease(place, latest)
-            return RBDReader(lease, str(place.image), place.snapshot, self.io_depth)
+            lease = self._lease(target, latest)
+            return RBDReader(lease, str(target.image), target.snapshot, self.io_depth)
 
         def opened() -> RBDReader:
             try:
@@ -345,7 +345,7 @@ class Store(driver.Store):
                 # Its pool may have been recreated since the last operation.
                 return read(latest=True)
 
-        return self._once_more(opened)
+        return self._retry_once(opened)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -358,37 +358,37 @@ class Store(driver.Store):
         :raises Forbidden: the Ceph user may not remove it
         :raises TimeoutError: the cluster does not answer
         """
-        place = self._placed(location)
+        target = self._target(location)
 
         def remove() -> None:
-            with self._lease(place, latest=True) as lease:
-                remove_image(lease, str(place.image), place.snapshot)
+            with self._lease(target, latest=True) as lease:
+                remove_image(lease, str(target.image), target.snapshot)
 
-        self._once_more(remove)
+        self._retry_once(remove)
 
-    def _placed(self, location: Location) -> StoreLocation:
+    def _target(self, location: Location) -> StoreLocation:
         """Return the store location, checked; warn once about each other cluster named."""
-        place = _checked(location)
-        stranger = place.fsid
-        if stranger and self._fsid and stranger != self._fsid and stranger not in self._strangers:
-            self._strangers.add(stranger)
+        target = _checked(location)
+        cluster = target.fsid
+        if cluster and self._fsid and cluster != self._fsid and cluster not in self._other_clusters:
+            self._other_clusters.add(cluster)
             LOG.warning(
                 "Store %s: some locations name the Ceph cluster %s, but the store uses cluster "
                 "%s and looks for their images there. If it should use the other cluster, "
                 "correct rbd_store_ceph_conf",
                 self.name,
-                stranger,
+                cluster,
                 self._fsid,
             )
-        return place
+        return target
 
 
 def _checked(location: Location) -> StoreLocation:
-    place = cast("StoreLocation", location.store_location)
-    for text in (place.pool, place.namespace, place.image, place.snapshot):
+    target = cast("StoreLocation", location.store_location)
+    for text in (target.pool, target.namespace, target.image, target.snapshot):
         if text is not None and not is_possible_name(text):
             raise exceptions.BadStoreUri(
                 _("The Store URI was malformed: %(uri)s: not a valid RBD image name"),
                 uri=f"rbd://...{text[:50]!r}",
             )
-    return place
+    return target

@@ -48,7 +48,7 @@ def purge(lease: Lease, image_id: str, snapshot: str = SNAPSHOT) -> None:
             "Could not remove the data of a deleted image (%s); to free the space: rbd trash "
             "remove %s/%s",
             exc,
-            lease.place,
+            lease.pool_spec,
             image_id,
         )
 
@@ -65,19 +65,19 @@ def _purge(lease: Lease, image_id: str, snapshot: str) -> None:
         LOG.info(
             "The image with id %s stays in the trash of pool %s: it has other snapshots or clones",
             image_id,
-            lease.place,
+            lease.pool_spec,
         )
         return
     rbd = bindings.rbd().RBD()
     try:
         rbd.trash_remove(lease.access, image_id)
     except Exception as exc:
-        if errors.number_of(exc) != errno.EBUSY or not _rid_of_watchers(lease, image_id):
+        if errors.number_of(exc) != errno.EBUSY or not _drop_dead_watchers(lease, image_id):
             raise
         rbd.trash_remove(lease.access, image_id)
 
 
-def _rid_of_watchers(lease: Lease, image_id: str) -> bool:
+def _drop_dead_watchers(lease: Lease, image_id: str) -> bool:
     """Remove the image's data and header, and with it watchers that the cluster never drops.
 
     Returns False if living clients have the image open, or it has snapshots or a parent.
@@ -91,6 +91,6 @@ def _rid_of_watchers(lease: Lease, image_id: str) -> bool:
         "Removed the RBD image with id %s from the trash of pool %s despite a watcher: its "
         "client has died, which Ceph never noticed (Ceph issue 58120)",
         image_id,
-        lease.place,
+        lease.pool_spec,
     )
     return True

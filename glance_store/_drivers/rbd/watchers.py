@@ -20,7 +20,7 @@ HEADER = "rbd_header."
 # Prefix of the cookie of a lock that RBD takes itself; the watcher's cookie follows.
 _LOCK = "auto "
 # Milliseconds a client has to answer a notification. A late one counts as alive.
-_PATIENCE = 1000
+_ANSWER_TIMEOUT = 1000
 # Seconds of head start for Ceph's own timeout.
 _GRACE = 10.0
 
@@ -64,8 +64,8 @@ def _answered(lease: Lease, header: str) -> set[tuple[int, int]] | None:
 
     # An empty message tells RBD clients to reread the header, which is harmless. The library may
     # write to the returned object even after the answer has arrived.
-    lease.connection.keep(notify(header, finish, "", _PATIENCE))
-    if not done.wait(_PATIENCE / 1000 + _GRACE):
+    lease.connection.keep(notify(header, finish, "", _ANSWER_TIMEOUT))
+    if not done.wait(_ANSWER_TIMEOUT / 1000 + _GRACE):
         return None
     code, answers, late = results[0]
     if code or answers is None or late:

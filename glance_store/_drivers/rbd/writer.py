@@ -87,14 +87,14 @@ class RBDWriter:
     def __init__(
         self,
         lease: Lease,
-        place: StoreLocation,
+        location: StoreLocation,
         size: int,
         settings: WriteSettings,
     ) -> None:
         self._lease = lease
         self._settings = settings
-        self._place = place
-        self._name = str(place.image)
+        self._location = location
+        self._name = str(location.image)
         self._hidden = new_name(self._name)
         self._growing = threading.Lock()
         self._allocated = size
@@ -116,7 +116,7 @@ class RBDWriter:
     @property
     def uri(self) -> str:
         """The location of the image."""
-        return self._place.get_uri()
+        return self._location.get_uri()
 
     def _translated(self, action: str) -> AbstractContextManager[None]:
         return errors.translated(
@@ -142,7 +142,7 @@ class RBDWriter:
                 "not an image of this store (see 'rbd snap list'), rename or remove it"
             ),
             image=self._name,
-            place=self._lease.place,
+            place=self._lease.pool_spec,
         )
 
     def _created(self, size: int) -> OpenImage:
@@ -155,7 +155,7 @@ class RBDWriter:
             for leftover in leftovers:
                 LOG.info(
                     "Removing what an interrupted upload of RBD image %s/%s has left",
-                    self._lease.place,
+                    self._lease.pool_spec,
                     self._name,
                 )
                 purge(self._lease, leftover)
@@ -304,10 +304,10 @@ class RBDWriter:
                 LOG.warning(
                     "The Ceph cluster is out of reach: a failed upload leaves RBD image %s/%s. "
                     "The next upload of image %s removes it, or run: rbd remove %s/%s",
-                    self._lease.place,
+                    self._lease.pool_spec,
                     self._hidden,
                     self._name,
-                    self._lease.place,
+                    self._lease.pool_spec,
                     self._hidden,
                 )
             self._image.close_quietly()

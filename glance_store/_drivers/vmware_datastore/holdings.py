@@ -70,7 +70,7 @@ def leftovers(
         path = posixpath.join(directory, name)
         file = File(datastore.datacenter, datastore.name, path)
 
-        def take_away(file: File = file, seen: tuple[Any, ...] = (_size(item), modified)) -> None:
+        def remove_file(file: File = file, seen: tuple[Any, ...] = (_size(item), modified)) -> None:
             _remove(inventory, file, seen)
 
         yield Leftover(
@@ -81,7 +81,7 @@ def leftovers(
                 "it has the name of an unfinished upload, and nothing has been written to it "
                 "since then"
             ),
-            remove=take_away,
+            remove=remove_file,
         )
 
 

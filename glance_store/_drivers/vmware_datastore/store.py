@@ -335,20 +335,20 @@ class Store(driver.Store):
         LOG.debug("Store %s: deleted %s", self.name, file.name)
 
     def _file(self, location: Location) -> File:
-        place = cast("StoreLocation", location.store_location)
-        self._note_host(str(place.server_host))
-        path = urllib.parse.unquote(place.path or "")
+        target = cast("StoreLocation", location.store_location)
+        self._note_host(str(target.server_host))
+        path = urllib.parse.unquote(target.path or "")
         if not path.startswith(_FOLDER) or {".", ".."} & set(path.split("/")):
             raise exceptions.BadStoreUri(
                 _(
                     "The location %(uri)s does not name a file in a datastore: its path must "
                     "start with %(folder)s and must not contain '.' or '..'"
                 ),
-                uri=place.get_uri(),
+                uri=target.get_uri(),
                 folder=_FOLDER,
             )
         return File(
-            place.datacenter_path, str(place.datastore_name), path[len(_FOLDER) :].strip("/")
+            target.datacenter_path, str(target.datastore_name), path[len(_FOLDER) :].strip("/")
         )
 
     def _note_host(self, host: str) -> None:

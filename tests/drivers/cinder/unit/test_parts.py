@@ -20,10 +20,10 @@ from glance_store import exceptions
 from glance_store._drivers import cinder
 from glance_store._drivers.cinder import (
     attachment,
-    brick,
     client,
     connector,
     errors,
+    host,
     nfs,
     volumes,
     writer,
@@ -171,12 +171,12 @@ def test_r176_address(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(family, 1, 6, "", (known[family], 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert brick.address_of("here") == "fd00::1"
+    assert host.address_of("here") == "fd00::1"
     del known[socket.AF_INET6]
-    assert brick.address_of("here") == "192.0.2.1"
+    assert host.address_of("here") == "192.0.2.1"
     known.clear()
     with pytest.raises(exceptions.BackendException, match="/etc/hosts"):
-        brick.address_of("here")
+        host.address_of("here")
 
 
 def test_r164_multipath_to_properties_and_connector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_r164_multipath_to_properties_and_connector(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(of_brick, "get_connector_properties", properties)
     monkeypatch.setattr(of_brick.InitiatorConnector, "factory", factory)
-    here = dataclasses.replace(host("/nowhere"), use_multipath=True, enforce_multipath=True)
+    here = dataclasses.replace(make_host("/nowhere"), use_multipath=True, enforce_multipath=True)
     # r163
     assert here.properties()["mountpoint"] == "glance_store"
     connector.Connector(here, {"driver_volume_type": "iscsi"}, volume(), "a")._brick()
@@ -204,16 +204,16 @@ def test_r186_lock_path(tmp_path: Path) -> None:
     store = cinder.Store(cfg.ConfigOpts(), "fast")
     store.configure()
     store.conf.set_override("lock_path", str(tmp_path / "general"), group="oslo_concurrency")
-    assert brick.prepare(store.conf, store.store_conf, "fast").lock_path == f"{tmp_path}/general"
+    assert host.prepare(store.conf, store.store_conf, "fast").lock_path == f"{tmp_path}/general"
     store.conf.set_override("lock_path", str(tmp_path / "own"), group="os_brick")
-    assert brick.prepare(store.conf, store.store_conf, "fast").lock_path == f"{tmp_path}/own"
+    assert host.prepare(store.conf, store.store_conf, "fast").lock_path == f"{tmp_path}/own"
 
 
 # -- devices
 
 
-def host(folder: Path | str) -> brick.Host:
-    return brick.Host("", False, False, str(folder), str(folder), 5.0)
+def make_host(folder: Path | str) -> host.Host:
+    return host.Host("", False, False, str(folder), str(folder), 5.0)
 
 
 def volume(size: int = 1) -> Any:
@@ -246,7 +246,7 @@ def brick_of_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brick:
 def test_r169_device_stays_for_the_last_attachment(tmp_path: Path, brick_of_test: Brick) -> None:
     """r181: and goes by force."""
     info = {"driver_volume_type": "iscsi"}
-    two = [connector.Connector(host(tmp_path), info, volume(), name) for name in "ab"]
+    two = [connector.Connector(make_host(tmp_path), info, volume(), name) for name in "ab"]
     devices = [one.connect(writable=True) for one in two]
     devices[0].write_at(3, memoryview(b"data"))
     devices[0].flush()
@@ -268,7 +268,7 @@ def test_device_that_cinder_knows_another_user_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its process may share no folder with this one: the device stays, or goes without force."""
-    one = connector.Connector(host(tmp_path), {}, volume(), "a", lambda: others)
+    one = connector.Connector(make_host(tmp_path), {}, volume(), "a", lambda: others)
     one.disconnect(one.connect(writable=True))
     assert brick_of_test.calls == calls
     assert ("stays at this host" in caplog.text) == bool(others)
@@ -276,7 +276,7 @@ def test_device_that_cinder_knows_another_user_of(
 
 def test_detached_in_the_middle_of_another_connect(tmp_path: Path, brick_of_test: Brick) -> None:
     """As the collector does it, in a thread that holds the lock of the volume."""
-    one = connector.Connector(host(tmp_path), {}, volume(), "a")
+    one = connector.Connector(make_host(tmp_path), {}, volume(), "a")
     found = object.__new__(attachment.Attachment)
     found.volume, found.device = volume(), one.connect(writable=True)
     found._api = types.SimpleNamespace(call=lambda *_arguments: None)  # type: ignore[assignment]
@@ -291,7 +291,7 @@ def test_detached_in_the_middle_of_another_connect(tmp_path: Path, brick_of_test
 def test_use_that_cannot_be_counted(tmp_path: Path, brick_of_test: Brick) -> None:
     """Nothing is connected, and so nothing is disconnected from others."""
     (tmp_path / "glance_store-attachments").write_text("no directory")
-    one = connector.Connector(host(tmp_path), {}, volume(), "a")
+    one = connector.Connector(make_host(tmp_path), {}, volume(), "a")
     with pytest.raises(exceptions.BackendException):
         one.connect(writable=True)
     assert not brick_of_test.path.exists()
@@ -299,7 +299,7 @@ def test_use_that_cannot_be_counted(tmp_path: Path, brick_of_test: Brick) -> Non
 
 
 def test_r197_device_that_stays_is_reported(tmp_path: Path, brick_of_test: Brick) -> None:
-    one = connector.Connector(host(tmp_path), {}, volume(), "a")
+    one = connector.Connector(make_host(tmp_path), {}, volume(), "a")
     device = one.connect(writable=False)
     os.unlink(brick_of_test.path)
     with pytest.raises(exceptions.BackendException, match=str(brick_of_test.path)):
@@ -317,10 +317,10 @@ def test_r177_scaleio_waits_for_the_size(
 
     monkeypatch.setattr(FileDevice, "size", size)
     monkeypatch.setattr(connector, "_SCALEIO_POLL", 0.01)
-    one = connector.ScaleIOConnector(host(tmp_path), {}, volume(2), "a")
+    one = connector.ScaleIOConnector(make_host(tmp_path), {}, volume(2), "a")
     one.disconnect(one.connect(writable=True))
     assert len(seen) == 3
-    monkeypatch.setattr(connector, "_SCALEIO_PATIENCE", 0.0)
+    monkeypatch.setattr(connector, "_SCALEIO_TIMEOUT", 0.0)
     monkeypatch.setattr(FileDevice, "size", lambda _device: GiB)
     with pytest.raises(exceptions.BackendException, match="did not get"):
         one.connect(writable=True)
@@ -337,7 +337,7 @@ def test_nfs_volumes_that_would_damage_images(
 ) -> None:
     """They are refused before anything is mounted."""
     share = {"driver_volume_type": "nfs", "export": "10.0.0.1:/x", "name": "volume", **info}
-    one = nfs.NFSConnector(host(tmp_path), share, volume(), "a")
+    one = nfs.NFSConnector(make_host(tmp_path), share, volume(), "a")
     with pytest.raises(exceptions.BackendException, match=words):
         one.connect(writable=True)
     assert not os.path.exists(one.mount_point)
@@ -350,8 +350,8 @@ def test_nfs_name_that_leads_elsewhere(
     """Who may write to the share must not get at other files of this host."""
     share = {"driver_volume_type": "nfs", "export": "10.0.0.1:/x", "name": name}
     monkeypatch.setattr(nfs, "is_mounted", lambda _path: True)
-    monkeypatch.setattr(brick.Host, "execute", lambda *_arguments: None)
-    one = nfs.NFSConnector(host(tmp_path), share, volume(), "a")
+    monkeypatch.setattr(host.Host, "execute", lambda *_arguments: None)
+    one = nfs.NFSConnector(make_host(tmp_path), share, volume(), "a")
     os.makedirs(one.mount_point)
     (tmp_path / "secret").write_text("secret")
     os.symlink(tmp_path / "secret", os.path.join(one.mount_point, "link"))
@@ -363,10 +363,10 @@ def test_nfs_name_that_leads_elsewhere(
 def test_owner_of_a_link_on_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The link may get another owner for a while, and what it leads to never does."""
     run: list[tuple[str, ...]] = []
-    monkeypatch.setattr(brick.Host, "execute", lambda _self, *command: run.append(command))
+    monkeypatch.setattr(host.Host, "execute", lambda _self, *command: run.append(command))
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     os.symlink("/etc/passwd", tmp_path / "link")
-    with host(tmp_path).owning(str(tmp_path / "link"), follow=False):
+    with make_host(tmp_path).owning(str(tmp_path / "link"), follow=False):
         pass
     assert [command[:2] for command in run] == [("chown", "-h")] * 2
 

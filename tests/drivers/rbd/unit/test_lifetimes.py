@@ -122,8 +122,8 @@ def test_threads_that_go_on_when_the_process_ends(
 ) -> None:
     """They connect no more; what the main thread has to do at the end is done."""
     cluster = Cluster(lambda: Settings("", None, -1), lambda *_reason: RuntimeError())
-    monkeypatch.setattr(cluster_module, "_LAST", threading.Event())
-    cluster_module._LAST.set()
+    monkeypatch.setattr(cluster_module, "_EXITING", threading.Event())
+    cluster_module._EXITING.set()
     cluster.borrow().give_back()
     (refused,) = together(cluster.borrow)
     assert isinstance(refused, exceptions.BackendUnavailable)

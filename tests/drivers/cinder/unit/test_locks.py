@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.cinder.hoststate import Users, holds_a_lock, locked
+from glance_store._drivers.cinder.locks import Users, holds_a_lock, locked
 from tests.waiting import until
 
 
@@ -31,7 +31,7 @@ def test_r170_processes_that_were_killed_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "volume"
     code = (
         "import sys, time\n"
-        "from glance_store._drivers.cinder.hoststate import Users\n"
+        "from glance_store._drivers.cinder.locks import Users\n"
         f"Users({str(path)!r}).add('theirs')\n"
         "print('noted', flush=True)\n"
         "time.sleep(600)\n"
@@ -55,7 +55,7 @@ def test_process_of_another_container(tmp_path: Path) -> None:
     path = tmp_path / "volume"
     code = (
         "import sys\n"
-        "from glance_store._drivers.cinder.hoststate import Users\n"
+        "from glance_store._drivers.cinder.locks import Users\n"
         f"Users({str(path)!r}).add('theirs')\n"
         "print('noted', flush=True)\n"
         "sys.stdin.read()\n"
@@ -79,7 +79,7 @@ def test_fork_does_not_prolong_the_use(tmp_path: Path) -> None:
     path = tmp_path / "volume"
     code = (
         "import os, sys\n"
-        "from glance_store._drivers.cinder.hoststate import Users\n"
+        "from glance_store._drivers.cinder.locks import Users\n"
         f"Users({str(path)!r}).add('theirs')\n"
         "if os.fork():\n"
         "    print('noted', flush=True)\n"

@@ -23,14 +23,14 @@ _LONGEST_POLL = 0.5
 
 _held = threading.local()
 # Open files of this process, by path.
-_mine: dict[str, int] = {}
+_open_files: dict[str, int] = {}
 
 
 def _forget() -> None:
     """Close the parent's files in a forked child, which would otherwise keep them locked."""
-    for file in _mine.values():
+    for file in _open_files.values():
         os.close(file)
-    _mine.clear()
+    _open_files.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -103,12 +103,12 @@ class Users:
         except BaseException:
             os.close(file)
             raise
-        _mine[path] = file
+        _open_files[path] = file
 
     def remove(self, attachment_id: str) -> int:
         """Forget an attachment, and return how many are left."""
         path = self._path(attachment_id)
-        file = _mine.pop(path, None)
+        file = _open_files.pop(path, None)
         if file is not None:
             # close() is not enough: a child forked meanwhile has the file open as well.
             fcntl.flock(file, fcntl.LOCK_UN)

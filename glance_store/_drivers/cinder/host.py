@@ -33,7 +33,7 @@ _PROPERTIES_LAST = 60.0
 # os-brick's privsep contexts; not every release has both.
 _PRIVILEGED = ("default", "brick_privsep_hide_output")
 # oslo.privsep's default command prefix.
-_NOT_SAID = ["sudo"]
+_DEFAULT_PREFIX = ["sudo"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Host:
     enforce_multipath: bool  # refuse to attach over a single path
     mount_base: str  # directory for mounted shares
     lock_path: str  # directory for locks and lists of attachments
-    patience: float  # seconds to wait for another process of this host
+    lock_timeout: float  # seconds to wait for another process of this host
 
     @property
     def name(self) -> str:
@@ -168,14 +168,16 @@ def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
     for group, opts in [*concurrency_opts.list_opts(), *brick_opts.list_opts()]:
         if group in ("oslo_concurrency", "os_brick"):
             register_each(conf, opts, group)
-    lock_path = conf.os_brick.lock_path or conf.oslo_concurrency.lock_path or _own_folder(name)
+    lock_path = (
+        conf.os_brick.lock_path or conf.oslo_concurrency.lock_path or _private_lock_path(name)
+    )
     # os-brick reads the process-wide configuration, not the store's.
     os_brick.setup(cfg.CONF)
     cfg.CONF.set_default("lock_path", lock_path, "os_brick")
     root = os.geteuid() == 0
     helper = "" if root else f"sudo glance-rootwrap {store_conf.rootwrap_config}"
     # Keep the process's own choice of how to become root.
-    if getattr(priv_context, "_HELPER_COMMAND_PREFIX", _NOT_SAID) == _NOT_SAID:
+    if getattr(priv_context, "_HELPER_COMMAND_PREFIX", _DEFAULT_PREFIX) == _DEFAULT_PREFIX:
         if not root:
             priv_context.init(root_helper=shlex.split(helper))
         for rights in _PRIVILEGED if root else ():
@@ -189,7 +191,7 @@ def prepare(conf: cfg.ConfigOpts, store_conf: Any, name: str) -> Host:
         enforce_multipath=store_conf.cinder_enforce_multipath,
         mount_base=store_conf.cinder_mount_point_base,
         lock_path=lock_path,
-        patience=store_conf.cinder_state_transition_timeout,
+        lock_timeout=store_conf.cinder_state_transition_timeout,
     )
 
 
@@ -211,7 +213,7 @@ def _prefer_native_threads() -> None:
         backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 
-def _own_folder(name: str) -> str:
+def _private_lock_path(name: str) -> str:
     """Return a directory for locks, private to this user, if none is configured."""
     path = os.path.join(tempfile.gettempdir(), f"glance_store-locks-{os.geteuid()}")
     try:
