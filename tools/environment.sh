@@ -46,3 +46,14 @@ set_up() {
         fi
     ) 9>"$cache/.environment.lock"
 }
+
+# build_docs VENV: the documentation, into doc/build; a warning is an error.
+build_docs() {
+    local builder
+    for builder in html man; do
+        say "documentation: $builder"
+        "$1/bin/python" -m sphinx -q -W --keep-going -b "$builder" -d "doc/build/doctrees-$builder" \
+            doc/source "doc/build/$builder"
+    done
+    "$1/bin/reno" lint
+}

@@ -4,8 +4,8 @@
 #
 #   tools/test.sh              everything: gates, unit tests, real servers, a real Glance, docs
 #   tools/test.sh NAME...      the tests of these alone, with the servers that they need:
-#                              file http rbd s3 swift cinder vmware, engine facade cli glance kit
-#                              faults services
+#                              file http rbd s3 swift cinder vmware, engine facade cli docs glance
+#                              kit faults services
 #   tools/test.sh --quick      lint and unit tests alone, in under a minute
 #   tools/test.sh --all        everything, and the whole kit on every configuration of each driver
 #   tools/test.sh -- ARGS      everything is set up, then pytest runs with ARGS alone
@@ -106,12 +106,6 @@ unit_tests() {
     processes=$(($(nproc) + 1)) run_tests -q "${unit_tests[@]}"
 }
 
-docs() {
-    say "documentation, warnings are errors"
-    "$venv/bin/python" -m sphinx -q -W --keep-going -b html doc/source doc/build/html
-    "$venv/bin/reno" lint
-}
-
 coverage_gate() {
     say "branch coverage"
     "$venv/bin/coverage" report --skip-empty
@@ -146,7 +140,7 @@ case $mode in
         say "tests"
         run_tests --cov --cov-report= tests
         coverage_gate
-        docs
+        build_docs "$venv"
         say "other Pythons"
         wait "$others" || { cat "$cache/pythons.log"; fail "a test has failed under another Python"; }
         sed -n '/== Pythons and releases/,$p' "$cache/pythons.log"

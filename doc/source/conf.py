@@ -21,7 +21,9 @@ extensions = [
     "release_notes_of_tree",
 ]
 html_theme = "alabaster"
-man_pages = [("cli/index", "glance-store", "look after the stores of an image service", [author], 1)]
+man_pages = [
+    ("cli/glance-store", "glance-store", "look after the stores of an image service", [author], 1),
+]
 nitpicky = False
 autodoc_typehints = "description"
 

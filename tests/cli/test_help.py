@@ -15,7 +15,7 @@ from glance_store.cli.main import build_parser
 
 from .command import BASE, Command
 
-PAGE = Path(__file__).parents[2] / "doc" / "source" / "cli" / "index.rst"
+PAGE = Path(__file__).parents[2] / "doc" / "source" / "cli" / "glance-store.rst"
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
