@@ -289,7 +289,7 @@ class Store(driver.Store):
                 action = _("Looking for the default volume type")
                 default = api.call(action, lambda client: client.volume_types.default())
                 wanted = default.name if default else None
-        except Exception as exc:  # noqa: BLE001 - whatever it is, see above
+        except Exception as exc:  # noqa: BLE001 - see the docstring
             LOG.warning("Store %s: %s", self.name, errors.text_of(exc))
             return False
         return bool(wanted and volume.volume_type == wanted)

@@ -210,7 +210,7 @@ class Connection:
         self._end_unless_used()
 
     def _close_all(self) -> None:
-        """Close what is open, and what is opened meanwhile, once no call uses it."""
+        """Close everything open once no call uses it, including what is opened in the meantime."""
         deadline = time.monotonic() + _DRAIN
         while self._opened or (self._users and time.monotonic() < deadline):
             for opened in list(self._opened):

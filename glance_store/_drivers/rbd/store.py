@@ -107,7 +107,7 @@ class Store(driver.Store):
                 with self.get_connection() as connection:
                     self._learn_fsid(connection)
             except errors.ClusterUnreachable as exc:
-                LOG.warning("%s. It is tried again when the store is used", exc.msg)
+                LOG.warning("%s. The store tries again when it is used", exc.msg)
 
     def _check_bindings(self) -> None:
         missing = [

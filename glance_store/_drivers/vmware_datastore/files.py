@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests for the files of datastores, over HTTPS.
+"""Requests for files in datastores, over HTTPS.
 
-``https://SERVER/folder/PATH?dcPath=DATACENTER&dsName=DATASTORE``: "HTTP Access to vSphere Server
-Files" in the vSphere Web Services SDK Programming Guide.
+``https://SERVER/folder/PATH?dcPath=DATACENTER&dsName=DATASTORE``: see "HTTP Access to vSphere
+Server Files" in the vSphere Web Services SDK Programming Guide.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def read_out(response: requests.Response, action: str) -> None:
 
 
 def _origin(url: str) -> tuple[str, int]:
-    """Return host and port of an https address; no host where it is not one."""
+    """Return host and port of an https URL; the host is empty for any other URL."""
     try:
         parts = urllib.parse.urlsplit(url)
         return (parts.hostname or "") if parts.scheme == "https" else "", parts.port or 443

@@ -94,5 +94,7 @@ def _parse_query(uri: str, query: str) -> tuple[str | None, str]:
     datastores = values.get("dsName", [])
     # Given two names, this library and the server could choose different ones.
     if len(datacenters) != 1 or len(datastores) != 1:
-        raise _SYNTAX.refuse(uri, _("its query does not name one datastore and one datacenter"))
+        raise _SYNTAX.refuse(
+            uri, _("its query must name one datastore, and at most one datacenter")
+        )
     return datacenters[0], datastores[0]

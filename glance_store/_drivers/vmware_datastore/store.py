@@ -391,6 +391,10 @@ def _directory(option: str) -> str:
     odd = any(part in (".", "..") or part != part.strip() for part in parts)
     if odd or not option.isprintable() or set(option) & set('%?#[]\\"'):
         raise exceptions.BadStoreConfiguration(
-            _("vmware_store_image_dir = %s cannot be a directory of images") % option
+            _(
+                "vmware_store_image_dir = %s cannot be used: avoid '.' and '..', spaces around "
+                "names, and special characters"
+            )
+            % option
         )
     return "/".join(parts)

@@ -133,7 +133,7 @@ def test_cluster_that_is_down_when_the_service_starts(mocked, conf, caplog, numb
     store.configure(re_raise_bsc=True)
     assert store.is_capable(capabilities.BitMasks.WRITE_ACCESS)
     assert (store.configuration_error, store.url_prefix) == (None, "rbd://")
-    assert "It is tried again when the store is used" in caplog.text
+    assert "The store tries again when it is used" in caplog.text
     # Told from other stores all the same.
     assert store.storage_ids() == {"pool images of Ceph cluster of ceph.conf"}
     with pytest.raises(exceptions.BackendUnavailable), store.get_connection():
