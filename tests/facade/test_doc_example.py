@@ -6,7 +6,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import os
 import random
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -21,7 +23,8 @@ import glance_store
 from glance_store import exceptions, location
 from tests.conftest import build_wheel
 
-EXAMPLES = Path(__file__).parents[2] / "doc" / "source" / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "doc" / "source" / "examples"
 MIB = 1024 * 1024
 
 
@@ -205,3 +208,17 @@ def test_installed_as_a_distribution(
             glance_store.get(uri, "scratch")
     finally:
         sys.modules.pop("memory_store", None)
+
+
+def test_used_as_the_tutorial_does(tmp_path: Path) -> None:
+    with zipfile.ZipFile(build_wheel(EXAMPLES, tmp_path)) as wheel:
+        wheel.extractall(tmp_path / "site")
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / "use_memory_store.py"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"},
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == ("memory://scratch/first 21 {'store': 'scratch'}\nb'bytes' 5\n")
