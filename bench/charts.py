@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import html
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 MIB = 1024 * 1024
 RESULTS = Path(__file__).with_name("results.json")
 CHARTS = Path(__file__).parents[1] / "doc" / "source" / "admin" / "charts"
+README = Path(__file__).parents[1] / "README.rst"
 REFERENCE, CURRENT = "reference", "current"
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -104,6 +106,7 @@ ALL = (
             Row("S3, 1 GiB", "s3", "get"),
             Row("S3, 20 ms away", "s3", "get-far"),
             Row("Swift, 1000 MiB in segments", "swift", "get"),
+            Row("Swift, 1000 MiB, 5.7.0 in one object", "swift", "get-default"),
             Row("Swift, 20 ms away", "swift", "get-far"),
             Row("Cinder, 1 GiB", "cinder", "get"),
             Row("VMware, 1 GiB", "vmware", "get"),
@@ -126,6 +129,29 @@ ALL = (
         ),
     ),
 )
+
+# The chart of the README, which is text.
+_IN_TEXT = (
+    Row("file    add 512 MiB", "file", "add"),
+    Row("        add, 94 % zeros, thin", "file", "add-thin"),
+    Row("        get 512 MiB", "file", "get"),
+    Row("        add 64 KiB images", "file", "add-small"),
+    Row("rbd     add 1 GiB", "rbd", "add"),
+    Row("        get 1 GiB", "rbd", "get"),
+    Row("        add, 94 % zeros, thin", "rbd", "add-thin"),
+    Row("        get, 94 % holes", "rbd", "get-thin"),
+    Row("s3      add 1 GiB", "s3", "add"),
+    Row("        get 1 GiB", "s3", "get"),
+    Row("        get, 20 ms away", "s3", "get-far"),
+    Row("swift   add 1000 MiB", "swift", "add-default"),
+    Row("        get 1000 MiB", "swift", "get-default"),
+    Row("        get, 20 ms away", "swift", "get-far"),
+    Row("cinder  add 1 GiB", "cinder", "add"),
+    Row("        get 1 GiB", "cinder", "get"),
+    Row("vmware  add 1 GiB", "vmware", "add"),
+    Row("        get 1 GiB", "vmware", "get"),
+)
+_A_LINE = re.compile(r"(?:^    .*\|=+\n)+", re.MULTILINE)
 
 
 def take(results: dict[str, Any], record: dict[str, Any], date: str) -> None:
@@ -264,24 +290,22 @@ def page(chart: Chart, results: dict[str, Any]) -> str:
 
 def _head(chart: Chart) -> tuple[str, ...]:
     if chart.kind == "memory":
-        return "", "This release", "5.7.0", "Date"
-    return "", "Ratio", "Least to most", "MiB/s", "5.7.0: MiB/s", "Turns", "Date"
+        return "", "5.7.0", "This release", "Measured"
+    return "", "Ratio (least to most)", "MiB/s, 5.7.0 and this", "Measured"
 
 
 def _cells(chart: Chart, row: Row, results: dict[str, Any]) -> tuple[str, ...]:
     found = figures_of(results, row)
     own, other = found.get(CURRENT, {}), found.get(REFERENCE, {})
     if chart.kind == "memory":
-        return row.label, f"{own['peak']} MiB", f"{other['peak']} MiB", found["date"]
+        return row.label, f"{other['peak']} MiB", f"{own['peak']} MiB", found["date"]
     ratio, least, most = found["ratio"]
-    rates = (str(side["rate"]) if "rate" in side else "-" for side in (own, other))
+    one = found["turns"] == 1
     return (
         row.label,
-        f"{ratio:.2f}",
-        f"{least:.2f} to {most:.2f}" if found["turns"] > 1 else "-",
-        *rates,
-        str(found["turns"]),
-        found["date"],
+        f"{ratio:.2f}" if one else f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+        f"{other['rate']}, {own['rate']}" if own else "-",
+        f"{found['date']}, {found['turns']} turn{'' if one else 's'}",
     )
 
 
@@ -291,9 +315,18 @@ def _table(*rows: tuple[str, ...]) -> Iterator[str]:
             yield f"   {'*' if number == 0 else ' '} - {cell}".rstrip()
 
 
+def readme(text: str, results: dict[str, Any]) -> str:
+    """Return the README with the chart of the figures in the place of the one it has."""
+    lines = []
+    for row in _IN_TEXT:
+        ratio = figures_of(results, row)["ratio"][0]
+        lines.append(f"    {row.label:<31} {ratio:.2f}x  |{'=' * round(5 * ratio)}\n")
+    return _A_LINE.sub("".join(lines), text, count=1)
+
+
 def files(results: dict[str, Any]) -> dict[Path, str]:
     """Return the content of all files that are made."""
-    made = {}
+    made = {README: readme(README.read_text(), results)}
     for chart in ALL:
         made[CHARTS / f"{chart.name}.svg"] = picture(chart, results)
         made[CHARTS / f"{chart.name}.inc"] = page(chart, results)

@@ -12,7 +12,7 @@ from glance_store.cli.main import build_parser
 
 # What ends a command: a pipe, a redirection, the next one.
 _ENDS = re.compile(r"^[|;&<>()]+$")
-_BEGIN = re.compile(r"(?<![\w/.=-])glance-store(?= )")
+_BEGIN = re.compile(r"(?:^|(?<=[|;&(]))\s*(?:sudo (?:-u \w+ )?)?(glance-store) ")
 # In a synopsis there are brackets and choices.
 _SYNOPSIS = re.compile(r"\[[-A-Z]|\.\.\.(?: |$)|[A-Z] \|")
 
@@ -31,7 +31,7 @@ def command_lines(text: str) -> Iterator[str]:
         if _SYNOPSIS.search(code):
             continue
         for found in _BEGIN.finditer(code):
-            yield code[found.start() :]
+            yield code[found.start(1) :]
 
 
 def words_of(line: str) -> list[str]:
