@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores and serves virtual-machine images on whatever an operator runs.
+"""Store and serve virtual-machine images on whatever an operator runs.
 
-The functions of both modes, the base class of drivers and all exceptions are names of this package.
+The package exports the functions of both modes, the base class of drivers, and all exceptions.
 """
 
 from glance_store import (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The functions of single-store mode: one store for each scheme.
 
-Image services of today use the functions of `glance_store.multi_backend`; these stay for those that
-do not name their stores in ``enabled_backends``.
+They serve image services that do not set ``enabled_backends``. Those that do use
+`glance_store.multi_backend`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Indexable:
-    """An iterator of chunks that looks like a sequence read once, from start to end.
+    """An iterator of chunks that looks like a sequence, but can be read only once, in order.
 
     :param wrapped: the iterator
-    :param size: bytes in all; when it is 0, the attribute ``len`` of `wrapped` counts, if any
+    :param size: total bytes; if 0, the attribute ``len`` of `wrapped` is used, if it has one
     """
 
     def __init__(self, wrapped: Any, size: Any) -> None:
@@ -59,7 +59,7 @@ class Indexable:
         yield from self.wrapped
 
     def __getitem__(self, i: int | slice) -> Any:
-        """Return what is left of the present chunk, or the next chunk.
+        """Return the rest of the current chunk, or the next chunk.
 
         :param i: a position, or a slice without an end
         """
@@ -75,11 +75,11 @@ class Indexable:
         return self.chunk
 
     def another(self) -> Any:
-        """Return the next chunk, empty at the end."""
+        """Return the next chunk; empty at the end."""
         raise NotImplementedError("A subclass of Indexable must implement another")
 
     def getvalue(self) -> Any:
-        """Return all data, as the wrapped object does."""
+        """Return what ``getvalue()`` of the wrapped object returns."""
         return self.wrapped.getvalue()
 
     def __len__(self) -> int:
@@ -99,43 +99,43 @@ def _list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register all options of single-store mode; calling it again does no harm.
+    """Register all options of single-store mode. Safe to call again.
 
-    :param conf: where to
+    :param conf: the configuration
     """
     for group, opts in _list_opts():
         store_options.register_each(conf, opts, group)
 
 
 def _load_store(conf: cfg.ConfigOpts, store_entry: str, invoke_load: bool = True) -> Any:
-    """Load one driver outside of the registry; None when it cannot be loaded."""
+    """Load a driver without registering it; None if it cannot be loaded."""
     return loading.load_store(conf, store_entry, invoke_load)
 
 
 def create_stores(conf: cfg.ConfigOpts = CONF) -> int:
-    """Create the stores that ``[glance_store] stores`` names.
+    """Create the stores listed in ``[glance_store] stores``.
 
-    A store whose configuration is wrong is left read-only, or skipped when it cannot be used at
-    all; the log says why, and the others stay in use.
+    A misconfigured store becomes read-only, or is skipped if it cannot be used at all. The log says
+    why. The other stores are not affected.
 
     :param conf: the configuration
-    :returns: how many entries of the option were loaded
-    :raises BackendException: a driver names no scheme
+    :returns: number of entries of the option that were loaded
+    :raises BackendException: a driver has no scheme
     """
     return registry.create_stores(conf)
 
 
 def verify_default_store() -> None:
-    """Check that the store for new images is there.
+    """Check that the default store is loaded.
 
-    :raises RuntimeError: ``[glance_store] default_store`` is not served by a loaded store
+    :raises RuntimeError: no loaded store serves ``[glance_store] default_store``
     """
     scheme = registry.active_conf().glance_store.default_store
     if scheme not in location.SCHEME_TO_CLS_MAP:
         raise RuntimeError(
             _(
-                "The default store '%s' is not served by any store that is loaded; check "
-                "[glance_store] stores and default_store"
+                "No loaded store serves the default store '%s'; check stores and default_store in "
+                "[glance_store]"
             )
             % scheme
         )
@@ -147,17 +147,17 @@ def get_known_schemes() -> KeysView[str]:
 
 
 def get_store_from_scheme(scheme: str) -> Any:
-    """Return the store of a scheme.
+    """Return the store that serves a scheme.
 
     :param scheme: such as ``file``
-    :returns: the store; a new one at each call where its driver is not reusable
+    :returns: the store; a new one on each call if its driver is not reusable
     :raises UnknownScheme: no loaded store serves it
     """
     return registry.store_of_scheme(scheme)
 
 
 def get_store_from_uri(uri: str) -> Any:
-    """Return the store of a location.
+    """Return the store that serves a location.
 
     :param uri: the location
     :raises UnknownScheme: no loaded store serves its scheme
@@ -168,13 +168,13 @@ def get_store_from_uri(uri: str) -> Any:
 def get_from_backend(
     uri: str, offset: int = 0, chunk_size: int | None = None, context: Any = None
 ) -> tuple[Any, int]:
-    """Read an image or a range of it.
+    """Read an image, or a range of it.
 
     :param uri: its location
     :param offset: first byte
-    :param chunk_size: how many bytes in all, None for all that follow
+    :param chunk_size: length of the range; None for the rest of the image
     :param context: the request's context
-    :returns: an iterator of bytes, and how many it delivers (0: unknown)
+    :returns: an iterator of bytes, and the number of bytes it yields (0 if unknown)
     :raises NotFound: there is no such image
     :raises UnknownScheme: no loaded store serves the scheme
     :raises BadStoreUri: the location is malformed
@@ -186,11 +186,11 @@ def get_from_backend(
 
 
 def get_size_from_backend(uri: str, context: Any = None) -> int:
-    """Return the bytes of an image.
+    """Return the size of an image in bytes.
 
     :param uri: its location
     :param context: the request's context
-    :returns: bytes, 0 when the backend does not say
+    :returns: bytes; 0 if the backend does not tell
     """
     store, loc = registry.located(uri)
     size: int = store.get_size(loc, context=context)
@@ -198,7 +198,7 @@ def get_size_from_backend(uri: str, context: Any = None) -> int:
 
 
 def delete_from_backend(uri: str, context: Any = None) -> Any:
-    """Remove an image.
+    """Delete an image.
 
     :param uri: its location
     :param context: the request's context
@@ -221,16 +221,13 @@ def get_store_from_location(uri: str) -> str:
 
 
 def _checked(result: tuple[Any, ...], store: Any) -> tuple[Any, ...]:
-    """Return the result of a store's `add` if its metadata can be kept by the image service.
-
-    :raises BackendException: it cannot
-    """
+    """Return the result of `add`, or raise BackendException if its metadata cannot be stored."""
     metadata = result[-1]
     if metadata is not None:
         if not isinstance(metadata, dict):
             raise exceptions.BackendException(
-                f"The driver of the store {store} returned location metadata of type "
-                f"{type(metadata).__name__} instead of a dictionary"
+                f"The driver of store {store} returned location metadata of type "
+                f"{type(metadata).__name__}, not a dictionary"
             )
         check_location_metadata(metadata)
     return result
@@ -248,12 +245,12 @@ def store_add_to_backend(
 
     :param image_id: id of the image
     :param data: an object with ``read(n)``, or an iterable of bytes
-    :param size: bytes, 0 when unknown
+    :param size: bytes; 0 if unknown
     :param store: the store
     :param context: the request's context
     :param verifier: object whose ``update(data)`` takes all bytes in order
     :returns: location, size, md5, location metadata
-    :raises BackendException: the driver returned metadata that cannot be kept
+    :raises BackendException: the driver returned metadata that cannot be stored
     """
     result = store.add(image_id, data, size, context=context, verifier=verifier)
     return _checked(result, store)
@@ -268,18 +265,18 @@ def store_add_to_backend_with_multihash(
     context: Any = None,
     verifier: Any = None,
 ) -> tuple[Any, ...]:
-    """Store an image in a given store, with a hash of the caller's choice.
+    """Store an image in a given store, and compute a hash of the caller's choice.
 
     :param image_id: id of the image
     :param data: an object with ``read(n)``, or an iterable of bytes
-    :param size: bytes, 0 when unknown
-    :param hashing_algo: name of the hash
+    :param size: bytes; 0 if unknown
+    :param hashing_algo: name of the hash, such as ``sha512``
     :param store: the store
     :param context: the request's context
     :param verifier: object whose ``update(data)`` takes all bytes in order
     :returns: location, size, md5, multihash, location metadata
     :raises UnknownHashingAlgo: there is no such hash; nothing was read
-    :raises BackendException: the driver returned metadata that cannot be kept
+    :raises BackendException: the driver returned metadata that cannot be stored
     """
     if not isinstance(hashing_algo, str) or hashing_algo not in hashlib.algorithms_available:
         raise exceptions.UnknownHashingAlgo(algo=hashing_algo)
@@ -300,12 +297,12 @@ def add_to_backend(
     context: Any = None,
     verifier: Any = None,
 ) -> tuple[Any, ...]:
-    """Store an image in the store of a scheme.
+    """Store an image in the store that serves a scheme.
 
     :param conf: the configuration
     :param image_id: id of the image
     :param data: an object with ``read(n)``, or an iterable of bytes
-    :param size: bytes, 0 when unknown
+    :param size: bytes; 0 if unknown
     :param scheme: None for the default store
     :param context: the request's context
     :param verifier: object whose ``update(data)`` takes all bytes in order
@@ -326,13 +323,13 @@ def add_to_backend_with_multihash(
     context: Any = None,
     verifier: Any = None,
 ) -> tuple[Any, ...]:
-    """Store an image in the store of a scheme, with a hash of the caller's choice.
+    """Store an image in the store that serves a scheme, and compute a hash of the caller's choice.
 
     :param conf: the configuration
     :param image_id: id of the image
     :param data: an object with ``read(n)``, or an iterable of bytes
-    :param size: bytes, 0 when unknown
-    :param hashing_algo: name of the hash
+    :param size: bytes; 0 if unknown
+    :param hashing_algo: name of the hash, such as ``sha512``
     :param scheme: None for the default store
     :param context: the request's context
     :param verifier: object whose ``update(data)`` takes all bytes in order
@@ -350,10 +347,10 @@ def set_acls(
     write_tenants: list[str] | None = None,
     context: Any = None,
 ) -> None:
-    """Say in the backend who may read and write an image, where the store has such a thing.
+    """Set the access control lists of an image. Does nothing if the store has none.
 
     :param location_uri: location of the image
-    :param public: everybody may read
+    :param public: whether everybody may read
     :param read_tenants: projects that may read
     :param write_tenants: projects that may write
     :param context: the request's context
@@ -370,7 +367,7 @@ def set_acls_of(
     write_tenants: Sequence[str] | None,
     context: Any,
 ) -> None:
-    """Say who may read and write an image, once its store is known; see `set_acls`."""
+    """Set the access control lists of an image whose store is known; see `set_acls`."""
     try:
         store.set_acls(
             loc,

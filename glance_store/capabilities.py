@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a store can do, as a bit mask, and the check in front of its operations."""
+"""What a store can do, as a bit mask, and the decorator that checks it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class BitMasks(enum.IntEnum):
-    """Capabilities; a wider one contains the bits of those that it needs."""
+    """Capabilities; each contains the bits of those it depends on."""
 
     NONE = 0b00000000
     ALL = 0b11111111
@@ -38,7 +38,7 @@ class BitMasks(enum.IntEnum):
     DRIVER_REUSABLE = 0b01000000
 
 
-# Offset and chunk bits mean nothing without the access bit that they build on.
+# Offset and chunk bits mean nothing without their access bit.
 _CASCADES = (
     (BitMasks.READ_ACCESS, BitMasks.READ_RANDOM),
     (BitMasks.WRITE_ACCESS, BitMasks.WRITE_RANDOM),
@@ -46,7 +46,7 @@ _CASCADES = (
 
 
 class StoreCapability:
-    """Base of every store: holds the capabilities it has right now."""
+    """Base of every store: holds its current capabilities."""
 
     _CAPABILITIES: int
 
@@ -55,7 +55,7 @@ class StoreCapability:
 
     @property
     def capabilities(self) -> int:
-        """The present capabilities as a bit mask."""
+        """The current capabilities as a bit mask."""
         return self._capabilities
 
     @staticmethod
@@ -64,7 +64,7 @@ class StoreCapability:
         return x & y == y
 
     def update_capabilities(self) -> None:
-        """Adapt the capabilities to the backend; called once after `configure`, must not raise."""
+        """Adapt the capabilities to the backend. Called after `configure`; must not raise."""
 
     def is_capable(self, *capabilities: int) -> bool:
         """Tell whether the store has all of `capabilities`.
@@ -81,7 +81,7 @@ class StoreCapability:
         self._capabilities |= _union(dynamic_capabilities)
 
     def unset_capabilities(self, *dynamic_capabilities: int) -> None:
-        """Take capabilities away, with those that cannot be without them.
+        """Remove capabilities, and those that depend on them.
 
         :param dynamic_capabilities: values of `BitMasks`
         """
@@ -111,9 +111,9 @@ def _check_get(store: StoreCapability, offset: Any, chunk_size: Any) -> None:
         raise exceptions.StoreRandomGetNotSupported(offset=offset, chunk_size=chunk_size)
     reason = getattr(store, "configuration_error", None)
     raise exceptions.StoreGetNotSupported(
-        _("The store %(name)s reads no images: %(reason)s"),
+        _("Store %(name)s cannot read images: %(reason)s"),
         name=_name(store),
-        reason=reason or _("its driver cannot"),
+        reason=reason or _("its driver does not support it"),
     )
 
 
@@ -124,22 +124,22 @@ def _name(store: StoreCapability) -> str:
 def _read_only(store: StoreCapability) -> str:
     reason = getattr(store, "configuration_error", None)
     if reason is None:
-        text = _("The store %(name)s is read-only: images can be neither added nor deleted")
+        text = _("Store %(name)s is read-only: images can be neither added nor deleted")
     else:
-        text = _("The store %(name)s adds and deletes no images: %(reason)s")
+        text = _("Store %(name)s cannot add or delete images: %(reason)s")
     return str(text % {"name": _name(store), "reason": reason})
 
 
 def check(store_op_fun: _F) -> _F:
     """Decorate an operation of a store: refuse what the store is not capable of.
 
-    `get` needs READ_ACCESS, with an offset READ_OFFSET, with a chunk size READ_CHUNK; `add`,
-    `copy_from` and `delete` need WRITE_ACCESS. How the arguments are passed makes no difference.
-    Functions of another name are let through with a log line.
+    `get` needs READ_ACCESS, with an offset READ_OFFSET, with a chunk size READ_CHUNK. `add`,
+    `copy_from` and `delete` need WRITE_ACCESS. Arguments may be positional or keywords. A function
+    of any other name is not checked; the log says so.
 
     :param store_op_fun: the method; its name decides what is checked
-    :returns: the method with the check in front, raising StoreGetNotSupported,
-        StoreRandomGetNotSupported, StoreAddDisabled or StoreDeleteNotSupported
+    :returns: the checked method; it raises StoreGetNotSupported, StoreRandomGetNotSupported,
+        StoreAddDisabled or StoreDeleteNotSupported
     """
     name = store_op_fun.__name__
     parameters = list(inspect.signature(store_op_fun).parameters)
@@ -147,7 +147,7 @@ def check(store_op_fun: _F) -> _F:
     def argument(key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if key in kwargs:
             return kwargs[key]
-        # `args` excludes self, `parameters` has it first.
+        # `parameters` includes self, `args` does not.
         position = parameters.index(key) - 1 if key in parameters else len(args)
         return args[position] if position < len(args) else None
 
@@ -164,7 +164,7 @@ def check(store_op_fun: _F) -> _F:
             if not store.is_capable(BitMasks.WRITE_ACCESS):
                 raise exceptions.StoreDeleteNotSupported(_read_only(store))
         else:
-            LOG.warning("The capabilities of the store operation %s are not checked", name)
+            LOG.warning("Capabilities are not checked for the store operation %s", name)
         return store_op_fun(store, *args, **kwargs)
 
     return cast("_F", op_checker)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base of every driver.
 
-A driver subclasses `Store`, names its options and capabilities, and implements `open_writer`,
-`open_reader` and `delete`; everything else (hashing, size checks, ranges, clean-up) is done once,
-by the engine in `glance_store.transfer`. A driver may instead override `add`, `get` and `get_size`
-themselves, as drivers have always done.
+A driver subclasses `Store`, declares its options and capabilities, and implements `open_writer`,
+`open_reader` and `delete`. The engine in `glance_store.transfer` does the rest: hashing, size
+checks, ranges, clean-up. A driver may instead override `add`, `get` and `get_size`, as drivers
+have always done.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 
 class StoreWriter(ImageWriter, Protocol):
-    """An `ImageWriter` that knows where the image will be; what `Store.open_writer` returns."""
+    """What `Store.open_writer` returns: an `ImageWriter` that knows the image's location."""
 
     @property
     def uri(self) -> str:
@@ -63,7 +63,7 @@ class StoreWriter(ImageWriter, Protocol):
 
 
 class UnfinishedCopy(Unfinished, Protocol):
-    """An image that a backend copies by itself; what `Store.copy_from` begins."""
+    """A copy within the backend, begun by `Store.copy_from`."""
 
     @property
     def uri(self) -> str:
@@ -72,12 +72,12 @@ class UnfinishedCopy(Unfinished, Protocol):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Location metadata, as that of a `StoreWriter`."""
+        """Location metadata: strings, or lists and dicts of strings."""
         ...
 
 
 def _number(value: Any) -> int | None:
-    """Return a number of bytes, 0 for nothing at all; None for what is no such number."""
+    """Return a number of bytes, 0 for an empty value; None if it is not a number of bytes."""
     try:
         number = int(value or 0)
         exact = isinstance(value, str) or number == (value or 0)
@@ -88,27 +88,27 @@ def _number(value: Any) -> int | None:
 
 def _declared_size(image_size: Any) -> int:
     size = _number(image_size)
-    # No backend counts further, and nor does the kernel.
+    # Neither the kernel nor any backend counts further.
     if size is None or size >= 1 << 63:
         raise exceptions.Invalid(
-            _("The image size must be a number of bytes, or 0 when it is unknown, not %(size).80r"),
+            _("The image size must be a number of bytes, or 0 if unknown, not %(size).80r"),
             size=image_size,
         )
     return size
 
 
 def back_compat_add(store_add_fun: _F) -> _F:
-    """Decorate `add` so that it can be called as before the multihash existed.
+    """Decorate `add` so that callers from before the multihash still work.
 
-    Without a hashing algorithm in the call the algorithm is md5 and the result has four members:
-    location, size, checksum, metadata. Otherwise it has five, the multihash at index 3.
+    A call without a hashing algorithm uses md5 and returns four values: location, size, checksum,
+    metadata. Any other call returns five, with the multihash at index 3.
 
     :param store_add_fun: the method ``add`` of a store
     """
 
     @functools.wraps(store_add_fun)
     def add_adapter(*args: Any, **kwargs: Any) -> Any:
-        # args[0] is the store, args[4] the algorithm when it is given by position.
+        # args[0] is the store; args[4] the algorithm, if positional.
         everything_given = len(args) + len(kwargs) >= 7
         if "hashing_algo" in kwargs or everything_given or isinstance(_item(args, 4), str):
             return store_add_fun(*args, **kwargs)
@@ -127,30 +127,30 @@ def _item(values: tuple[Any, ...], index: int) -> Any:
 
 
 class _assignable(Generic[_T]):  # noqa: N801 - used like property
-    """A property that an instance may replace by a value of its own."""
+    """A property that an instance may override by assignment."""
 
     def __init__(self, function: Callable[[Any], _T]) -> None:
         self._function = function
         self.__doc__ = function.__doc__
 
-    # Without __set__: what is assigned goes into the instance, and is found there first.
+    # No __set__: an assigned value goes into the instance's dict, which is looked up first.
     def __get__(self, instance: Any, owner: type | None = None) -> _T:
         return self if instance is None else self._function(instance)  # type: ignore[return-value]
 
 
 class Store(capabilities.StoreCapability):
-    """A place for images.
+    """A place to keep images.
 
-    :param conf: the configuration, any `oslo_config.cfg.ConfigOpts`
-    :param backend: identifier of the store in multi-store mode, which is also the name of its
-        group of options; None in single-store mode, where that group is ``[glance_store]``
+    :param conf: the configuration
+    :param backend: in multi-store mode, the identifier of the store and name of its option group;
+        None in single-store mode, where the group is ``[glance_store]``
     """
 
     OPTIONS: list[cfg.Opt] | None = None
     MULTI_BACKEND_OPTIONS: list[cfg.Opt] = MULTI_BACKEND_OPTIONS
     READ_CHUNKSIZE: int = 4 * 1024 * 1024
     WRITE_CHUNKSIZE: int = READ_CHUNKSIZE
-    # Name of the entry point that it was made by; empty when it was made directly.
+    # Name of the entry point that loaded it; empty if the class was called directly.
     driver_entry: str = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -163,7 +163,7 @@ class Store(capabilities.StoreCapability):
         self.backend_group = backend
         self.store_location_class: type[StoreLocation] | None = None
         self._url_prefix: str | None = None
-        # Why the store was made read-only at configuration, for those who look later.
+        # Why configuration made the store read-only; shown by health checks and errors.
         self.configuration_error: str | None = None
         self._register_options()
 
@@ -174,21 +174,21 @@ class Store(capabilities.StoreCapability):
             register_each(self.conf, self.OPTIONS, self.backend_group or DEFAULT_GROUP)
             register_each(self.conf, self.OPTIONS, SHARED_CONF_GROUP)
 
-    # Drivers of earlier years assign this one, `name` and `read_size`.
+    # Drivers written for 5.x assign this one, `name` and `read_size`.
     @functools.cached_property
     def store_conf(self) -> Any:
-        """The options of this store as attributes, with their fallbacks."""
+        """The options of this store as attributes, with fallback to ``[backend_defaults]``."""
         if self.backend_group is None:
             return self.conf[DEFAULT_GROUP]
         return BackendGroupConfiguration(self.OPTIONS or [], self.backend_group, self.conf)
 
     @functools.cached_property
     def shared_reads(self) -> SharedReads | None:
-        """What downloads share with the other processes of the host; None: nothing."""
+        """The reads shared with other processes of this host; None if nothing is shared."""
         return sharing.of_store(self.conf, self.backend_group)
 
     def _is_set(self, name: str) -> bool:
-        """Tell whether the operator has given an option a value."""
+        """Tell whether the operator has set an option."""
         if self.backend_group and self.conf[self.backend_group][name] is not None:
             return True
         found = self.conf.get_location(
@@ -198,24 +198,24 @@ class Store(capabilities.StoreCapability):
 
     @_assignable
     def name(self) -> str:
-        """How log lines and errors call this store: its identifier, else its module."""
+        """How log lines and errors name this store: its identifier, else the driver's module."""
         return self.backend_group or type(self).__module__.rpartition("_drivers.")[2].split(".")[0]
 
     @property
     def weight(self) -> int:
-        """Preference of the store among several; 0 in single-store mode."""
+        """Preference among several stores; 0 in single-store mode."""
         if self.backend_group is None:
             return 0
         return int(self.conf[self.backend_group].weight)
 
     @property
     def url_prefix(self) -> str | None:
-        """Beginning of all locations of this store; None as long as it is unknown."""
+        """Prefix of all locations of this store; None while unknown."""
         return self._url_prefix
 
     @_assignable
     def read_size(self) -> int:
-        """Bytes of the chunks that `get` delivers, and of a read from the backend."""
+        """Size in bytes of the chunks that `get` yields, and of a read from the backend."""
         return self.READ_CHUNKSIZE
 
     def get_store_location_class(self) -> type[StoreLocation]:
@@ -226,13 +226,13 @@ class Store(capabilities.StoreCapability):
         return self.store_location_class
 
     def configure(self, re_raise_bsc: bool = False) -> None:
-        """Make the store ready for use. A store that cannot write is left read-only.
+        """Make the store ready for use. A store that cannot write becomes read-only.
 
-        An outage is no reason for that: it is raised, and the store is configured again later.
+        An outage does not make it read-only: it is raised, and configuration is tried again later.
 
         :param re_raise_bsc: also raise the error
         :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
-        :raises BackendUnavailable: the backend is out of reach
+        :raises BackendUnavailable: the backend cannot be reached
         """
         try:
             self.configure_add()
@@ -256,51 +256,53 @@ class Store(capabilities.StoreCapability):
         LOG.warning("Store %s: images can be neither added nor deleted: %s", self.name, reason)
 
     def configure_add(self) -> None:
-        """Check what writing needs.
+        """Check that the store can write.
 
-        :raises BadStoreConfiguration: writing is impossible
+        :raises BadStoreConfiguration: it cannot
         """
 
     def get_schemes(self) -> tuple[str, ...]:
-        """Return the URI schemes that the store serves."""
+        """Return the URI schemes the store serves."""
         raise NotImplementedError("A driver must implement get_schemes")
 
     def storage_ids(self) -> set[str]:
-        """Return what this store alone may write to, in words that an operator understands.
+        """Return what only this store may write to, in words an operator understands.
 
-        Two stores of one configuration with an entry in common would delete each other's images;
-        the second of them is made read-only.
+        Two stores that share an entry would delete each other's images, so the second one of a
+        configuration is made read-only.
         """
         return set()
 
     def check_health(self) -> str:
-        """Look whether the backend is ready.
+        """Check that the backend is ready.
 
         :returns: a few words for an operator
-        :raises GlanceStoreException: it is not; the text says what is wrong
+        :raises GlanceStoreException: it is not ready; the text says why
         """
         return "ok"
 
-    # -- optional: what operators' tools ask for
+    # -- optional: for the glance-store command
 
     def images(self) -> Iterator[StoredImage]:
-        """Yield everything that is in the store, page by page, so that memory is bounded.
+        """Yield everything in the store, fetched page by page to bound memory.
 
-        :raises UnsupportedBackend: the driver cannot tell
+        :raises UnsupportedBackend: the driver cannot list images
         """
         raise exceptions.UnsupportedBackend(f"Store {self.name} cannot list its images")
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield what interrupted uploads have left, and nobody is writing.
+        """Yield what interrupted uploads left behind and nobody is writing.
 
-        :param older_than: seconds for which nothing has happened to it. Some backends cannot tell
-            whether an upload is alive: for them this is the only proof
-        :raises UnsupportedBackend: the driver cannot tell
+        :param older_than: seconds since it last changed. For a backend that cannot tell whether an
+            upload is still running, this is the only proof
+        :raises UnsupportedBackend: the driver cannot find leftovers
         """
-        raise exceptions.UnsupportedBackend(f"Store {self.name} cannot find what uploads have left")
+        raise exceptions.UnsupportedBackend(
+            f"Store {self.name} cannot find what interrupted uploads left behind"
+        )
 
     def capacity(self) -> Capacity | None:
-        """Return the room that there is; None when the backend does not say."""
+        """Return the backend's capacity; None if it does not tell."""
         return None
 
     def copy_from(
@@ -310,18 +312,18 @@ class Store(capabilities.StoreCapability):
         image_id: str,
         progress: Callable[[int], None],
     ) -> tuple[str, int, dict[str, Any]] | None:
-        """Have the backend copy an image of another store by itself, all of it or nothing.
+        """Let the backend copy an image from another store: all of it or nothing.
 
-        Optional. The copy is begun, marked and published as by `add`; its bytes are not read here.
-        A driver that overrides it decorates it with `capabilities.check`.
+        Optional. The copy is begun, marked and published as in `add`, but its bytes never pass
+        through this process. Decorate an override with `capabilities.check`.
 
         :param source: the store that has the image, of any driver
-        :param location: where the image is in it
+        :param location: where the image is in that store
         :param image_id: id of the copy
-        :param progress: called with the bytes of each step; what it raises ends the copy
-        :returns: location, bytes and location metadata of the copy; None: the backend cannot copy
-            this image by itself, and nothing of it is left
-        :raises Duplicate: there is an image of this id
+        :param progress: called with the number of bytes of each step; an exception ends the copy
+        :returns: location, size and location metadata of the copy; None if the backend cannot copy
+            this image itself, and nothing is left of the attempt
+        :raises Duplicate: an image with this id exists
         :raises NotFound: there is no image at the location
         :raises StorageFull: it does not fit
         :raises StoreAddDisabled: this store is read-only
@@ -329,13 +331,13 @@ class Store(capabilities.StoreCapability):
         return None
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
-        """Begin to store an image.
+        """Start storing an image.
 
         :param image_id: id of the image
-        :param size: bytes, 0 when unknown
+        :param size: bytes; 0 if unknown
         :param context: the request's context, if the caller has one
         :returns: the writer, which the engine commits or aborts
-        :raises Duplicate: there is an image of this id
+        :raises Duplicate: an image with this id exists
         """
         raise NotImplementedError("A driver that stores images must implement open_writer")
 
@@ -352,13 +354,13 @@ class Store(capabilities.StoreCapability):
     def open_range(
         self, location: Location, offset: int, length: int | None, context: Any = None
     ) -> ImageReader:
-        """Open a stored image of which only a range will be read.
+        """Open a stored image to read only a range of it.
 
-        For drivers whose first request has to name the range; the others need not implement it.
+        Override it only if the driver's first request must name the range.
 
         :param location: where it is
         :param offset: first byte that will be read
-        :param length: bytes that will be read at most; None for all that follow
+        :param length: maximum bytes that will be read; None for the rest of the image
         :param context: the request's context, if the caller has one
         :returns: the reader of the whole image, which the engine closes
         :raises NotFound: it is not there
@@ -377,20 +379,20 @@ class Store(capabilities.StoreCapability):
         context: Any = None,
         verifier: Any = None,
     ) -> tuple[str, int, str, str, dict[str, Any]]:
-        """Store an image, all of it or nothing.
+        """Store an image: all of it or nothing.
 
         :param image_id: id of the image
         :param image_file: an object with ``read(n)``, or an iterable of bytes
-        :param image_size: bytes, 0 when unknown
+        :param image_size: bytes; 0 if unknown
         :param hashing_algo: name of the multihash, such as ``sha512``
         :param context: the request's context
-        :param verifier: object whose ``update(data)`` takes all bytes once, in order; if it has
-            ``approve(size, checksum, multihash)``, what that raises refuses the image before
-            anybody can see it
+        :param verifier: object whose ``update(data)`` takes all bytes once, in order. If it has
+            ``approve(size, checksum, multihash)``, that is called before anybody can see the image,
+            and may raise to refuse it
         :returns: location, bytes stored, md5 and multihash in hexadecimal, location metadata;
-            without the multihash when the call names no algorithm
-        :raises Duplicate: there is an image of this id
-        :raises Invalid: the data has not as many bytes as announced, or is no data
+            without the multihash if the call names no algorithm
+        :raises Duplicate: an image with this id exists
+        :raises Invalid: the data is not bytes, or more or fewer than `image_size`
         :raises StorageFull: it does not fit
         :raises StoreAddDisabled: the store is read-only
         """
@@ -411,7 +413,7 @@ class Store(capabilities.StoreCapability):
     def _fill(
         self, writer: UnfinishedCopy, copy: Callable[[], bool], size: int
     ) -> tuple[str, int, dict[str, Any]] | None:
-        """Do what `copy_from` does, with a function that has the backend copy all bytes."""
+        """Run a copy within the backend and return the result of `copy_from`."""
         if not fill(writer, copy, size):
             return None
         return writer.uri, size, self._metadata_of(writer)
@@ -424,16 +426,16 @@ class Store(capabilities.StoreCapability):
         chunk_size: int | None = None,
         context: Any = None,
     ) -> tuple[Any, int]:
-        """Read an image or a range of it.
+        """Read an image, or a range of it.
 
         :param location: where it is
         :param offset: first byte to read
-        :param chunk_size: how many bytes to read in all, None for all that follow
+        :param chunk_size: length of the range; None for the rest of the image
         :param context: the request's context
-        :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver (0 when
-            the backend does not say)
+        :returns: an iterator of bytes with ``close()``, and the number of bytes it yields (0 if the
+            backend does not tell)
         :raises NotFound: there is no such image
-        :raises Invalid: `offset` or `chunk_size` is no number of bytes
+        :raises Invalid: `offset` or `chunk_size` is not a number of bytes
         :raises StoreRandomGetNotSupported: the store cannot read ranges
         """
         first, length = _number(offset), _number(chunk_size)
@@ -460,11 +462,11 @@ class Store(capabilities.StoreCapability):
         return download, download.length or 0
 
     def get_size(self, location: Location, context: Any = None) -> int:
-        """Return the bytes of an image.
+        """Return the size of an image in bytes.
 
         :param location: where it is
         :param context: the request's context
-        :returns: bytes, 0 when the backend does not say
+        :returns: bytes; 0 if the backend does not tell
         :raises NotFound: there is no such image
         """
         reader = self.open_reader(location, context)
@@ -475,7 +477,7 @@ class Store(capabilities.StoreCapability):
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Remove an image.
+        """Delete an image.
 
         :param location: where it is
         :param context: the request's context
@@ -495,10 +497,10 @@ class Store(capabilities.StoreCapability):
         write_tenants: list[str] | None = None,
         context: Any = None,
     ) -> None:
-        """Say in the backend who may read and write an image.
+        """Set the access control lists of an image.
 
         :param location: where it is
-        :param public: everybody may read
+        :param public: whether everybody may read
         :param read_tenants: projects that may read
         :param write_tenants: projects that may write
         :param context: the request's context
@@ -506,5 +508,5 @@ class Store(capabilities.StoreCapability):
         raise NotImplementedError("This store has no access control lists")
 
 
-# Those that it defines itself; those of a subclass when there is one.
+# Its own methods; __init_subclass__ instruments those of subclasses.
 observers.instrument(Store)

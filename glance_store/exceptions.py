@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that this library raises on purpose.
 
-`GlanceStoreException` is the base of all but two classes: `BackendException`, which callers have
-always caught by its own name, and `RedirectException`, a signal and no error.
+`GlanceStoreException` is the base of all classes but `BackendException`, which callers have always
+caught by its own name, its subclass, and `RedirectException`, which is a signal and not an error.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class UnsupportedBackend(BackendException):
 
 
 class RedirectException(Exception):  # noqa: N818 - a public name
-    """The image is to be fetched from somewhere else.
+    """The image must be fetched from another URL.
 
-    :param url: where; kept as the attribute `url`, parsed by `urllib.parse.urlparse`
+    :param url: the URL; the attribute `url` holds it parsed by `urllib.parse.urlparse`
     """
 
     def __init__(self, url: str) -> None:
@@ -35,11 +35,11 @@ class RedirectException(Exception):  # noqa: N818 - a public name
 class GlanceStoreException(Exception):  # noqa: N818 - a public name
     """Base class of the library's exceptions.
 
-    :param message: text of the error; None for the class's own text (`message`)
-    :param kwargs: values for the ``%(name)s`` places of the text; a text that cannot be formatted
-        with them stays as it is, so that reporting one error never raises another
+    The text is available as `msg` and from `str()`.
 
-    The finished text is the attribute `msg` and the result of `str()`.
+    :param message: text of the error; None for the default text of the class (`message`)
+    :param kwargs: values for the ``%(name)s`` placeholders of the text. If formatting fails, the
+        text is kept unformatted: reporting one error must not raise another
     """
 
     message: Any = _("An unknown exception occurred")
@@ -50,20 +50,19 @@ class GlanceStoreException(Exception):  # noqa: N818 - a public name
             try:
                 text = text % kwargs
             except (KeyError, TypeError, ValueError):
-                # The raw text is still the best thing to show.
                 text = str(text)
         self.msg = text
         super().__init__(text)
 
 
 class MissingCredentialError(GlanceStoreException):
-    """A value that authentication needs is not there."""
+    """A value required for authentication is missing."""
 
     message = _("Missing required credential: %(required)s")
 
 
 class BadAuthStrategy(GlanceStoreException):
-    """The authentication strategy is not the one that the server wants."""
+    """The server expects another authentication strategy."""
 
     message = _('Incorrect auth strategy, expected "%(expected)s" but received "%(received)s"')
 
@@ -81,7 +80,7 @@ class NotFound(GlanceStoreException):
 
 
 class UnknownHashingAlgo(GlanceStoreException):
-    """The name of the hash is not one that this Python can compute."""
+    """Python's hashlib cannot compute the hash."""
 
     message = _("Unknown hashing algorithm identifier: %(algo)s")
 
@@ -93,13 +92,13 @@ class UnknownScheme(GlanceStoreException):
 
 
 class BadStoreUri(GlanceStoreException):
-    """The location cannot be understood by the store that it names."""
+    """The location is malformed."""
 
     message = _("The Store URI was malformed: %(uri)s")
 
 
 class Duplicate(GlanceStoreException):
-    """An image of this id is already stored, or another upload of it finished first."""
+    """An image with this id exists, or another upload of it finished first."""
 
     message = _("Image %(image)s already exists")
 
@@ -147,13 +146,13 @@ class Forbidden(GlanceStoreException):
 
 
 class Invalid(GlanceStoreException):
-    """The data or an argument is not what was announced; nothing was stored."""
+    """The data or an argument is not valid; nothing was stored."""
 
     message = _("Data supplied was not valid.")
 
 
 class BadStoreConfiguration(GlanceStoreException):
-    """The options of a store do not allow it to work."""
+    """The store is misconfigured."""
 
     message = _("Store %(store_name)s could not be configured correctly. Reason: %(reason)s")
 
@@ -165,7 +164,7 @@ class DriverLoadFailure(GlanceStoreException):
 
 
 class StoreDeleteNotSupported(GlanceStoreException):
-    """The store cannot delete (read only, or disabled by its configuration)."""
+    """The store cannot delete images: it is read-only, or its configuration is wrong."""
 
     message = _("Deleting images from this store is not supported.")
 
@@ -177,7 +176,7 @@ class StoreGetNotSupported(GlanceStoreException):
 
 
 class StoreRandomGetNotSupported(StoreGetNotSupported):
-    """The store can read images from start to end only."""
+    """The store can read an image only from start to end."""
 
     message = _(
         "Getting images randomly from this store is not supported. "
@@ -186,13 +185,13 @@ class StoreRandomGetNotSupported(StoreGetNotSupported):
 
 
 class StoreAddDisabled(GlanceStoreException):
-    """The store takes no images (read only, or disabled by its configuration)."""
+    """The store cannot add images: it is read-only, or its configuration is wrong."""
 
     message = _("Configuration for store failed. Adding images to this store is disabled.")
 
 
 class MaxRedirectsExceeded(GlanceStoreException):
-    """The server sent from one address to the next for too long."""
+    """The server redirected too many times."""
 
     message = _("Maximum redirects (%(redirects)s) was exceeded.")
 
@@ -204,7 +203,7 @@ class NoServiceEndpoint(GlanceStoreException):
 
 
 class RegionAmbiguity(GlanceStoreException):
-    """The service catalogue has several addresses and no rule to choose."""
+    """The service catalogue has several addresses and nothing to choose by."""
 
     message = _(
         "Multiple 'image' service matches for region %(region)s. This generally means that a "
@@ -213,7 +212,7 @@ class RegionAmbiguity(GlanceStoreException):
 
 
 class RemoteServiceUnavailable(GlanceStoreException):
-    """The backend cannot be reached, or broke off; another try may work."""
+    """The backend cannot be reached, or closed the connection. Another attempt may work."""
 
     message = _("Remote server where the image is present is unavailable.")
 
@@ -243,13 +242,13 @@ class TimeoutError(GlanceStoreException):  # noqa: A001 - a public name
 
 
 class BackendUnavailable(RemoteServiceUnavailable, TimeoutError):  # noqa: N818 - as the others
-    """The backend of a store is out of reach, or broke off; another try may work.
+    """The backend cannot be reached, or closed the connection. Another attempt may work.
 
-    Image services know two words for that, and answer both with 503 "Service Unavailable": one when
-    they read an image, the other when they write or delete one.
+    It has two bases because image services catch one of them when they read an image and the other
+    when they write or delete one. They answer both with 503 "Service Unavailable".
 
-    :ivar retry_after: seconds for which the backend wants to be left alone
-    :ivar patience: seconds for which this kind of failure is worth bearing; None: as any other
+    :ivar retry_after: seconds the backend asked to wait before the next attempt
+    :ivar patience: seconds to keep retrying this kind of failure; None for the default
     """
 
     retry_after: float = 0.0
@@ -257,7 +256,7 @@ class BackendUnavailable(RemoteServiceUnavailable, TimeoutError):  # noqa: N818 
 
 
 class TruncatedImage(GlanceStoreException):
-    """The backend ended before the length that it had promised; what it delivered is a part."""
+    """The backend delivered fewer bytes than it announced."""
 
     message = _(
         "The stored image is incomplete: the backend ended at byte %(position)s of %(expected)s."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How stores are. They are asked in threads, all at the same time: one may never answer."""
+"""Health checks of stores. Each runs on its own thread, because a store may never answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXPECTED = (exceptions.GlanceStoreException, exceptions.BackendException, OSErr
 
 
 class Health(NamedTuple):
-    """How a store is: whether well, what to say of it, and the seconds that it took to find out."""
+    """Result of a health check; `latency` is in seconds, None if the store did not answer."""
 
     healthy: bool
     text: str
@@ -32,13 +32,13 @@ class Health(NamedTuple):
 
 
 def reason(exc: BaseException) -> str:
-    """Return what an operator should read about an error of a store: one line, without secrets."""
+    """Describe an error of a store for an operator: one line, without secrets."""
     text = one_line(str(exc))
     return text if text and isinstance(exc, _EXPECTED) else f"{type(exc).__name__}: {text}"
 
 
 def _ask(find: Callable[[], Any], describe: Callable[[BaseException], str]) -> Health:
-    """Ask a store how it is, and wait for the answer, which may never come."""
+    """Check the health of a store. May never return."""
     begun = time.monotonic()
     try:
         store = find()
@@ -57,16 +57,12 @@ def _room_of(store: Any) -> Capacity:
     try:
         return store.capacity() or _UNKNOWN
     except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
-        LOG.debug("The room of a store is not known: %s", reason(exc))
+        LOG.debug("Cannot find out the capacity of a store: %s", reason(exc))
         return _UNKNOWN
 
 
 class Probe:
-    """Asks a store once how it is and what room it has.
-
-    :param store: the store
-    :param describe: says what is wrong
-    """
+    """One check of the health and the capacity of a store; `describe` words its errors."""
 
     def __init__(self, store: Any, describe: Callable[[BaseException], str] = reason) -> None:
         workers = Workers(1, "glance_store-health")
@@ -75,10 +71,9 @@ class Probe:
         workers.close()
 
     def result(self, deadline: float, limit: float) -> tuple[Health, Capacity]:
-        """Return how the store is, as far as it has answered.
+        """Return what the store has answered by `deadline` (monotonic clock).
 
-        :param deadline: until when it may take, on the monotonic clock
-        :param limit: seconds that it has had, for the text
+        `limit`, the seconds it had, is for the text alone.
         """
         asked: list[concurrent.futures.Future[Any]] = [self._health, self._room]
         concurrent.futures.wait(asked, max(0.0, deadline - time.monotonic()))
@@ -93,7 +88,7 @@ def _silent(seconds: float) -> Health:
 
 
 class _Question(NamedTuple):
-    """A probe of a `Watch`, when it began, and when the answer came, once it has."""
+    """A check by `Watch`: when it began, and when the answer came (empty until then)."""
 
     answer: concurrent.futures.Future[Health]
     begun: float
@@ -101,14 +96,14 @@ class _Question(NamedTuple):
 
 
 class Watch:
-    """Knows how a store is, and asks it again when the answer is old.
+    """Caches the health of a store, and checks it again when the answer is old.
 
-    A store that does not answer makes those who ask wait once, until the limit has passed since it
-    was asked. From then on it is not well, at once, until it does answer.
+    A store that does not answer delays callers only until `limit` has passed since the check began.
+    After that it counts as unhealthy, without delay, until it answers.
 
-    :param find: returns the store; called in the thread that asks it
-    :param limit: seconds that it may take
-    :param keep: seconds for which an answer is good
+    :param find: returns the store; called on the thread that checks it
+    :param limit: seconds a check may take
+    :param keep: seconds an answer stays valid
     """
 
     def __init__(self, find: Callable[[], Any], limit: float, keep: float) -> None:
@@ -116,11 +111,11 @@ class Watch:
         self._limit = limit
         self._keep = keep
         self._workers = Workers(1, "glance_store-health")
-        # A forked child does not hear what its parent has asked.
+        # By process: a forked child never gets the answers to its parent's checks.
         self._states: dict[int, _WatchState] = {}
 
     def ask(self) -> _Question:
-        """Ask the store, unless there is a good answer or one is on its way. Does not wait."""
+        """Start a check unless one is running or its answer is still valid. Does not wait."""
         pid = os.getpid()
         state = self._states.get(pid) or self._states.setdefault(pid, _WatchState())
         with state.lock:
@@ -138,10 +133,7 @@ class Watch:
             came.append(time.monotonic())
 
     def health(self, question: _Question) -> Health:
-        """Return how the store is.
-
-        :param question: what `ask` returned
-        """
+        """Wait for the answer to a question from `ask`, up to the limit."""
         rest = question.begun + self._limit - time.monotonic()
         concurrent.futures.wait([question.answer], max(0.0, rest))
         if question.answer.done():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores in the health check of a service: a plug-in of oslo.middleware.
+"""The stores in the health check of a service: a plug-in for oslo.middleware.
 
-It is loaded where ``[healthcheck] backends`` names ``glance_store``; oslo.middleware comes with the
-extra ``healthcheck``.
+To load it, add ``glance_store`` to ``[healthcheck] backends``. The extra ``healthcheck`` installs
+oslo.middleware.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OPTS: list[cfg.Opt] = [
         "glance_store_stores",
         default=[],
         help=_(
-            "Stores that must be well for the service to be: identifiers, or drivers without "
-            "``enabled_backends``. Default: all. Name those without which the service is of no "
-            "use, since a load balancer sends nothing to a service that is not well."
+            "Stores that must be healthy for the service to be healthy: identifiers, or driver "
+            "names if ``enabled_backends`` is not set. Default: all. List only stores the service "
+            "cannot do without, because a load balancer sends nothing to an unhealthy service."
         ),
     ),
     cfg.FloatOpt(
@@ -38,8 +38,8 @@ OPTS: list[cfg.Opt] = [
         default=5.0,
         min=0.1,
         help=_(
-            "Seconds that a store may take to say how it is. No request of the health check waits "
-            "longer. Keep it below the time-out of what asks."
+            "Seconds a store may take to answer. No health check request waits longer. Keep it "
+            "below the timeout of whatever sends these requests."
         ),
     ),
     cfg.FloatOpt(
@@ -47,18 +47,18 @@ OPTS: list[cfg.Opt] = [
         default=10.0,
         min=0.0,
         help=_(
-            "Seconds for which the answer of a store is good. It is asked again by the first "
-            "request after that."
+            "Seconds the answer of a store is cached. The first request after that checks the "
+            "store again."
         ),
     ),
 ]
 
 
 class StoresHealthcheck(pluginbase.HealthcheckBaseExtension):
-    """Tells whether the stores of this process are well.
+    """Tells whether the stores of this process are healthy.
 
     :param oslo_conf: the configuration
-    :param conf: options from the service's api-paste.ini, which win
+    :param conf: options from the service's api-paste.ini, which take precedence
     """
 
     def __init__(self, oslo_conf: Any, conf: dict[str, Any]) -> None:
@@ -71,10 +71,10 @@ class StoresHealthcheck(pluginbase.HealthcheckBaseExtension):
             keep=self._conf_get("glance_store_cache"),
         )
         self._watches: dict[str, Watch] = {}
-        self._sick: dict[str, str] = {}  # stores that are not well, and why
+        self._sick: dict[str, str] = {}  # unhealthy stores, and why
 
     def healthcheck(self, server_port: int) -> Any:
-        """Return whether all stores that count are well.
+        """Return whether all required stores are healthy.
 
         :param server_port: port of the request
         """
@@ -82,7 +82,7 @@ class StoresHealthcheck(pluginbase.HealthcheckBaseExtension):
         known = [*registry.loaded_stores(), *failures]
         found: dict[str, Health] = {}
         questions = {}
-        # All are asked before one is waited for.
+        # Ask all before waiting for the first.
         for name in self._names or known:
             if name in failures:
                 found[name] = Health(False, f"not loaded: {failures[name]}", None)
@@ -99,22 +99,22 @@ class StoresHealthcheck(pluginbase.HealthcheckBaseExtension):
         return _result(found)
 
     def _log(self, name: str, health: Health) -> None:
-        """Tell of a store that has become well or not, once."""
+        """Log once when a store becomes unhealthy or recovers."""
         if not health.healthy and name not in self._sick:
             self._sick[name] = health.text
-            LOG.error("Store %s is not well: %s", name, health.text)
+            LOG.error("Store %s is unhealthy: %s", name, health.text)
         elif health.healthy and self._sick.pop(name, None) is not None:
-            LOG.info("Store %s is well again: %s", name, health.text)
+            LOG.info("Store %s is healthy again: %s", name, health.text)
 
 
 def _result(found: dict[str, Health]) -> Any:
     details = "; ".join(f"{name}: {one.text}" for name, one in found.items())
     sick = [name for name, one in found.items() if not one.healthy]
     if sick:
-        reason = f"stores that are not well: {', '.join(sick)}"
+        reason = f"unhealthy stores: {', '.join(sick)}"
     else:
         reason = "OK" if found else "no store is loaded"
-    # What is wrong is for those alone who may see details.
+    # `reason` is public; what is wrong goes only into `details`.
     return pluginbase.HealthcheckResult(
         available=bool(found) and not sick, reason=reason, details=details
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation of messages that an operator reads.
+"""Translation of messages.
 
-Drivers of earlier years import ``_LI``, ``_LW``, ``_LE`` and ``_LC`` for what they log; log lines
-are not translated any more, and the four return their text as it is.
+Log lines are no longer translated. ``_LI``, ``_LW``, ``_LE`` and ``_LC`` return their text
+unchanged; they exist for drivers that still import them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a store says of the things that it holds: images, leftovers of uploads, and room."""
+"""What a store reports about its contents: images, leftovers of uploads, and capacity."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import NamedTuple
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"
 FOREIGN = "foreign"
-# An image, what an upload has not completed (yet), and what this library has not made.
+# An image; an upload that is not complete (yet); something this library did not write.
 STATES = (COMPLETE, INCOMPLETE, FOREIGN)
 
 
 class StoredImage(NamedTuple):
-    """One thing in a store.
+    """One entry of a store.
 
-    ``image_id`` is the id that it has or would have as an image; ``uri`` its location, None for
-    what cannot be read as an image. ``size`` is in bytes, ``used`` the bytes that it takes in the
-    backend; ``modified`` are seconds since 1970. They are None when the backend does not say.
+    ``image_id`` is the id it has, or would have, as an image. ``uri`` is its location; None if it
+    cannot be read as an image. ``size`` and ``used`` (space taken in the backend) are bytes,
+    ``modified`` is seconds since 1970; None if the backend does not tell.
     """
 
     image_id: str
@@ -30,10 +30,11 @@ class StoredImage(NamedTuple):
 
 
 class Leftover(NamedTuple):
-    """What an interrupted upload has left.
+    """What an interrupted upload left behind.
 
-    ``name`` says what and where it is, ``proof`` why it is an upload's and nobody is writing it.
-    ``remove`` looks once more and removes it: it raises `InUseByStore` when somebody writes it.
+    ``name`` says what and where it is; ``proof``, how we know that an upload left it and nobody is
+    writing it. ``remove`` checks again, then removes it; it raises `InUseByStore` if somebody is
+    writing it.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Leftover(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """Room of a backend, which others may share, in bytes; None for what it does not say."""
+    """Space of a backend, perhaps shared with others, in bytes; None if it does not tell."""
 
     total: int | None
     free: int | None

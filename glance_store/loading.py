@@ -22,30 +22,26 @@ LOG = logging.getLogger(__name__)
 NAMESPACE = "glance_store.drivers"
 OBSERVERS = "glance_store.observers"
 
-# Those that configurations have named, by name; they are made once.
+# Observers that a configuration has named, by name; each is created once.
 _OBSERVERS: dict[str, Any] = {}
 
 
 def drivers() -> list[tuple[str, Any]]:
-    """Return the installed drivers.
-
-    :returns: pairs (entry point name, what it names), sorted by name; a driver that cannot be
-        imported is left out, with a warning in the log
-    """
+    """Return (entry point name, driver) pairs, sorted; skip drivers that cannot be imported."""
 
     def on_failure(_manager: Any, entry_point: Any, error: BaseException) -> None:
         LOG.warning(
-            "Driver %s cannot be imported, its options are unknown: %s", entry_point.name, error
+            "Driver %s cannot be imported; its options are unknown: %s", entry_point.name, error
         )
 
     manager = stevedore.extension.ExtensionManager(NAMESPACE, on_load_failure_callback=on_failure)
-    # A name that two distributions declare is listed once; it cannot be loaded.
+    # A name declared by two distributions is listed once here, but cannot be loaded.
     plugins = {extension.name: extension.plugin for extension in manager}
     return sorted(plugins.items())
 
 
 def drivers_once() -> list[tuple[str, Any]]:
-    """Return the installed drivers without the further names that some of them have."""
+    """Return the installed drivers, each under its first name only."""
     seen: list[Any] = []
     result = []
     for name, plugin in drivers():
@@ -56,10 +52,7 @@ def drivers_once() -> list[tuple[str, Any]]:
 
 
 def options_of(plugin: Any) -> list[cfg.Opt]:
-    """Return the options of a driver, be it a class or a function.
-
-    What else a driver from outside may have under this name is for itself to know.
-    """
+    """Return the options of a driver, which may be a class or a function."""
     options = getattr(plugin, "OPTIONS", None)
     if not isinstance(options, Iterable):
         return []
@@ -67,12 +60,10 @@ def options_of(plugin: Any) -> list[cfg.Opt]:
 
 
 def reserved_opts(identifier: str) -> list[cfg.Opt]:
-    """Return the options of a reserved store: those of the file driver, with a place of its own.
+    """Return the options of a reserved store such as ``os_glance_staging_store``.
 
-    They are separate definitions on purpose: a reserved store takes nothing from
-    ``[backend_defaults]``, which is meant for stores of images.
-
-    :param identifier: name of the store, such as ``os_glance_staging_store``
+    They are the file driver's, with a directory of its own. They are defined separately because a
+    reserved store takes nothing from ``[backend_defaults]``, which is meant for stores of images.
     """
     from glance_store._drivers.filesystem import options
 
@@ -82,14 +73,9 @@ def reserved_opts(identifier: str) -> list[cfg.Opt]:
 def load_store(
     conf: cfg.ConfigOpts, store_entry: str, invoke_load: bool = True, backend: str | None = None
 ) -> Any:
-    """Load a driver and make a store of it, not yet configured.
+    """Load a driver and create a store, not yet configured; None if the driver cannot be loaded.
 
-    :param conf: the configuration to hand to it
-    :param store_entry: entry point name of the driver
-    :param invoke_load: False to get the driver itself instead of a store
-    :param backend: identifier of the store in multi-store mode
-    :returns: the store; None when the driver cannot be loaded (there is a warning in the log)
-    :raises BadStoreConfiguration: from the constructor of the driver
+    With `invoke_load` False, return the driver instead of a store.
     """
     try:
         plugin = load_driver(store_entry, backend)
@@ -97,31 +83,25 @@ def load_store(
     except exceptions.DriverLoadFailure as exc:
         name = backend or store_entry
         LOG.warning(
-            "Store %s: driver %s cannot be loaded and is skipped: %s", name, store_entry, exc.msg
+            "Store %s is skipped: driver %s cannot be loaded: %s", name, store_entry, exc.msg
         )
         return None
 
 
 def load_driver(store_entry: str, identifier: str | None) -> Any:
-    """Return a driver.
-
-    :raises DriverLoadFailure: it cannot be loaded
-    """
+    """Return a driver, or raise DriverLoadFailure."""
     try:
         return stevedore.driver.DriverManager(NAMESPACE, store_entry, invoke_on_load=False).driver
     except stevedore.exception.NoMatches as exc:
         reason = _unknown_driver(store_entry, identifier) or one_line(exc)
     except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
-        # when it is loaded; the other stores of the configuration must not go down with it.
+        # It must not take the other stores down with it.
         reason = one_line(exc)
     raise exceptions.DriverLoadFailure(f"driver {store_entry} cannot be loaded: {reason}")
 
 
 def make_store(plugin: Any, conf: cfg.ConfigOpts, store_entry: str, identifier: str | None) -> Any:
-    """Return a store of a driver, not yet configured.
-
-    :raises DriverLoadFailure: its constructor fails in a way that is none of this library's
-    """
+    """Create a store, not yet configured; DriverLoadFailure if its constructor fails."""
     try:
         store = plugin(conf) if identifier is None else plugin(conf, identifier)
     except exceptions.GlanceStoreException:
@@ -136,7 +116,7 @@ def make_store(plugin: Any, conf: cfg.ConfigOpts, store_entry: str, identifier: 
 
 
 def _unknown_driver(store_entry: str, identifier: str | None) -> str | None:
-    """Return which option names a driver that is not installed; None for one that is."""
+    """Say which option names a driver that is not installed; None if it is installed."""
     names = {point.name for point in importlib.metadata.entry_points(group=NAMESPACE)}
     if store_entry in names:
         return None
@@ -144,19 +124,13 @@ def _unknown_driver(store_entry: str, identifier: str | None) -> str | None:
     if identifier is not None:
         option, value = "[DEFAULT] enabled_backends", f"{identifier}:{store_entry}"
     known = ", ".join(sorted(name for name in names if not name.startswith("glance.store.")))
-    return f"{option} has {value}, and there is no such driver; installed are {known}"
+    return f"{option} names {value}, but there is no such driver; installed drivers: {known}"
 
 
 def register_backend_opts(
     conf: cfg.ConfigOpts, identifier: str, store_entry: str, reserved: bool
 ) -> None:
-    """Register the options of one store of multi-store mode in its group.
-
-    :param conf: where to
-    :param identifier: name of the store and of the group
-    :param store_entry: entry point name of the driver, matched exactly
-    :param reserved: whether it is a reserved store
-    """
+    """Register the options of one store of multi-store mode in the group named after it."""
     if reserved:
         opts = reserved_opts(identifier)
         store_options.register_each(conf, [*opts, *store_options.MULTI_BACKEND_OPTIONS], identifier)
@@ -164,25 +138,24 @@ def register_backend_opts(
     try:
         plugin = load_driver(store_entry, identifier)
     except exceptions.DriverLoadFailure as exc:
-        # The log says so when the store is created.
-        LOG.debug("Store %s has no options: %s", identifier, exc.msg)
+        # Creating the store logs it as a warning.
+        LOG.debug("Store %s: no options registered: %s", identifier, exc.msg)
         return
     store_options.register_each(conf, [*options_of(plugin), *sharing.OPTIONS], identifier)
 
 
 def enable_observers(names: Iterable[str]) -> None:
-    """Have these of the installed observers told of operations, and none that was enabled before.
+    """Enable the installed observers with these entry point names, and disable all others.
 
-    :param names: entry point names in the namespace ``glance_store.observers``; one that cannot be
-        loaded is left out, with an error in the log
+    One that cannot be loaded is skipped, with an error in the log.
     """
     wanted = set(names)
     for name in sorted(wanted - _OBSERVERS.keys()):
         try:
             found: Any = stevedore.driver.DriverManager(OBSERVERS, name, invoke_on_load=True)
             _OBSERVERS[name] = found.driver
-        except Exception as exc:  # noqa: BLE001 - one from outside may fail in any way, and the
-            # stores work without it.
+        except Exception as exc:  # noqa: BLE001 - it may fail in any way
+            # The stores work without it.
             LOG.error(
                 "[glance_store] store_observers: %s cannot be loaded: %s", name, one_line(exc)
             )

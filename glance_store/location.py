@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an image is: its URI, parsed by the class of the store that the URI names.
+"""Where an image is: its URI, parsed by the location class of its store.
 
-The two maps are what the running configuration knows. They are module globals that callers rebind:
-look them up on this module at the time of the call, never import the names.
+The two maps hold the loaded stores. Callers rebind these globals, so look them up on this module
+at the time of the call; never import the names.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from glance_store.i18n import _
 
 CONF = cfg.CONF
 
-# Enough to recognise a location in a log line, and no way to flood the log with one.
+# Enough to recognise a location in the log, not enough to flood it.
 _LONGEST_SHOWN = 200
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-# A host without or with a port; "user:password" without the rest is neither.
+# A host with or without a port; "user:password" is neither.
 _LIKE_A_HOST = re.compile(r"(?:\[[^\]@]*\]|[^:@]*)(?::[0-9]*)?(?:[?#]|$)")
 
 # {scheme: {"store": Store, "location_class": class, "store_entry": driver name}}
@@ -32,10 +32,10 @@ SCHEME_TO_CLS_BACKEND_MAP: dict[str, dict[str, dict[str, Any]]] = {}
 
 
 def redact(uri: object) -> str:
-    """Return a location as a log line or an error may quote it.
+    """Return a location in a form that is safe to log.
 
-    It may be malformed, and hold a secret at any place that credentials can have: everything up to
-    the last ``@`` is left out, a host part that looks like credentials, and query and fragment.
+    The location may be malformed, with a secret wherever credentials can be. So everything up to
+    the last ``@`` is hidden, a host part that looks like credentials, the query, and the fragment.
 
     :param uri: the text
     """
@@ -48,7 +48,7 @@ def redact(uri: object) -> str:
         authority, slash, path = tail.partition("/")
         rest = tail if _LIKE_A_HOST.match(authority) else "***" + slash + path
     elif "?" in hidden or "#" in hidden:
-        # What follows the @ may as well belong to a query.
+        # What follows the @ may belong to a query.
         rest = "***"
     else:
         rest = "***@" + tail
@@ -60,7 +60,7 @@ def redact(uri: object) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text whose locations have no user names, passwords and query values in them.
+    """Return a text with credentials and query values removed from its locations.
 
     :param text: any text
     """
@@ -68,7 +68,7 @@ def without_secrets(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line that is safe to print on a terminal, without secrets.
+    """Return a text as one line without secrets, safe to print on a terminal.
 
     :param text: any text
     """
@@ -77,23 +77,23 @@ def one_line(text: str) -> str:
 
 
 def normalized(uri: str) -> str:
-    """Return a location with its scheme in lower case, the only form that drivers know.
+    """Return a location with its scheme in lower case, the only form drivers know.
 
-    :param uri: the text; what does not begin with a scheme is returned as it is
+    :param uri: the text; returned unchanged if it does not start with a scheme
     """
     scheme, colon, rest = uri.partition(":") if isinstance(uri, str) else ("", "", "")
     return scheme.lower() + colon + rest if colon and _SCHEME.fullmatch(scheme) else uri
 
 
 def check_is_text(uri: object) -> None:
-    """Refuse what cannot be a location at all.
+    """Refuse a location that is not a string.
 
-    :param uri: what a caller hands in as one
-    :raises BadStoreUri: it is not a text
+    :param uri: what the caller passed
+    :raises BadStoreUri: it is not a string
     """
     if not isinstance(uri, str):
         raise exceptions.BadStoreUri(
-            _("The Store URI was malformed: it is of type %(kind)s, not a text"),
+            _("The Store URI was malformed: it is of type %(kind)s, not a string"),
             kind=type(uri).__name__,
         )
 
@@ -103,7 +103,7 @@ def _scheme_of(uri: str) -> str:
     try:
         return urllib.parse.urlsplit(uri).scheme
     except ValueError:
-        # Not raised here: the ValueError quotes the host part, and a chained one would be logged.
+        # Not raised here: the ValueError quotes the host part, and a chained error is logged too.
         pass
     raise exceptions.BadStoreUri(
         _("The Store URI was malformed: %(uri)s has a host part that cannot be parsed"),
@@ -114,10 +114,10 @@ def _scheme_of(uri: str) -> str:
 def get_location_from_uri(uri: str, conf: Any = CONF) -> Location:
     """Parse a location in single-store mode.
 
-    :param uri: the URI of an image, as `add` returned it
-    :param conf: configuration handed to the location class
+    :param uri: the URI of an image, as returned by `add`
+    :param conf: configuration for the location class
     :returns: the `Location`
-    :raises UnknownScheme: no enabled store serves the scheme
+    :raises UnknownScheme: no loaded store serves the scheme
     :raises BadStoreUri: the URI is malformed
     """
     scheme = _scheme_of(uri)
@@ -128,11 +128,11 @@ def get_location_from_uri(uri: str, conf: Any = CONF) -> Location:
 
 
 def get_location_from_uri_and_backend(uri: str, backend: str, conf: Any = CONF) -> Location:
-    """Parse a location of one store of a multi-store configuration.
+    """Parse a location in multi-store mode.
 
-    :param uri: the URI of an image, as `add` returned it
+    :param uri: the URI of an image, as returned by `add`
     :param backend: identifier of the store
-    :param conf: configuration handed to the location class
+    :param conf: configuration for the location class
     :returns: the `Location`
     :raises UnknownScheme: the store is unknown or does not serve the scheme
     :raises BadStoreUri: the URI is malformed
@@ -153,7 +153,7 @@ def get_location_from_uri_and_backend(uri: str, backend: str, conf: Any = CONF) 
 def register_scheme_map(scheme_map: dict[str, dict[str, Any]]) -> None:
     """Add or replace entries of `SCHEME_TO_CLS_MAP`.
 
-    :param scheme_map: in the form of that map
+    :param scheme_map: entries in the form of that map
     """
     SCHEME_TO_CLS_MAP.update(scheme_map)
 
@@ -161,18 +161,18 @@ def register_scheme_map(scheme_map: dict[str, dict[str, Any]]) -> None:
 def register_scheme_backend_map(scheme_map: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Add or replace entries of `SCHEME_TO_CLS_BACKEND_MAP`.
 
-    :param scheme_map: in the form of that map; the stores of a scheme that are not named stay
+    :param scheme_map: entries in the form of that map; stores of a scheme it does not name stay
     """
     for scheme, stores in scheme_map.items():
         SCHEME_TO_CLS_BACKEND_MAP.setdefault(scheme, {}).update(stores)
 
 
 def check_location_metadata(val: Any, key: str = "") -> None:
-    """Check that metadata has only strings in it, in any depth of dicts and lists.
+    """Check that metadata holds only strings, at any depth of dicts and lists.
 
     :param val: the metadata
-    :param key: where in the metadata `val` stands, for the text of the error
-    :raises BackendException: there is something else
+    :param key: where `val` is in the metadata, for the error
+    :raises BackendException: it holds something else
     """
     if isinstance(val, dict):
         for name, value in val.items():
@@ -183,19 +183,19 @@ def check_location_metadata(val: Any, key: str = "") -> None:
     elif not isinstance(val, str):
         raise exceptions.BackendException(
             f"The location metadata has a value of type {type(val).__name__} at "
-            f"{key or 'its top'}; only text, and lists and dictionaries of text, can be stored"
+            f"{key or 'its top'}; only strings, and lists and dicts of strings, can be stored"
         )
 
 
 class Location:
-    """The place of one image, whatever the store.
+    """Where an image is, in any store.
 
     :param store_name: scheme of the store
     :param store_location_class: the driver's subclass of `StoreLocation`
-    :param conf: configuration handed to it
-    :param uri: text to parse, or None; case does not matter in its scheme
+    :param conf: configuration for it
+    :param uri: URI to parse, or None; its scheme is case-insensitive
     :param image_id: id of the image, if known
-    :param store_specs: values of the place when there is no text to parse
+    :param store_specs: values for the location class, in place of a URI
     :param backend: identifier of the store in multi-store mode
     :raises BadStoreUri: the URI is malformed
     """
@@ -224,14 +224,14 @@ class Location:
         return self.store_location.get_uri()
 
     def get_uri(self) -> None:
-        """Return None: a location has no address of its own, only one in its store."""
+        """Return None. For the URI, see `get_store_uri`."""
         return
 
 
 class StoreLocation:
-    """Base of a driver's location class: the values that its URI is made of.
+    """Base of a driver's location class: the values that make up its URI.
 
-    :param store_specs: values to start from; `process_specs` is called when there are any
+    :param store_specs: initial values; if there are any, `process_specs` is called
     :param conf: the configuration in use
     :param backend_group: identifier of the store in multi-store mode
     """
@@ -246,30 +246,30 @@ class StoreLocation:
             self.process_specs()
 
     def process_specs(self) -> None:
-        """Take the values of `specs` over into attributes."""
+        """Set the attributes from `specs`."""
 
     def get_uri(self) -> str:
-        """Return the URI made of the attributes."""
+        """Build the URI from the attributes."""
         raise NotImplementedError("A subclass of StoreLocation must implement get_uri")
 
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 
-        :param uri: the text
+        :param uri: the URI
         :raises BadStoreUri: it is malformed
         """
         raise NotImplementedError("A subclass of StoreLocation must implement parse_uri")
 
     def get_image_id(self) -> str | None:
-        """Return the id of the image; None where the URI does not tell it."""
+        """Return the id of the image; None if the URI does not contain it."""
         return None
 
     @staticmethod
     def validate_schemas(uri: str, valid_schemas: Iterable[str]) -> None:
-        """Check how a URI starts.
+        """Check the start of a URI.
 
-        :param uri: the text
-        :param valid_schemas: beginnings to accept, such as ``("file://",)``; case matters
+        :param uri: the URI
+        :param valid_schemas: prefixes to accept, such as ``("file://",)``; case-sensitive
         :raises BadStoreUri: it starts with none of them
         """
         if not str(uri).startswith(tuple(valid_schemas)):
@@ -280,5 +280,5 @@ class StoreLocation:
             )
 
     def __repr__(self) -> str:
-        # Subclasses hold credentials: nothing of the values is shown.
+        # Subclasses hold credentials, so show no values.
         return f"<{type(self).__module__}.{type(self).__qualname__}>"

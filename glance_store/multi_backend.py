@@ -43,8 +43,7 @@ LOG = logging.getLogger(__name__)
 def _list_config_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List the options of multi-store mode, for oslo.config's generator.
 
-    The groups of a real configuration have the identifiers of its stores; here they have the names
-    of the drivers.
+    In a real configuration the groups are named after the stores; here, after the drivers.
     """
     result = [(store_options.DEFAULT_GROUP, list(store_options.MULTI_STORE_OPTS))]
     for name, plugin in loading.drivers_once():
@@ -58,10 +57,10 @@ def _list_config_opts() -> list[tuple[str, list[cfg.Opt]]]:
 def register_store_opts(
     conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | None = None
 ) -> None:
-    """Register the options of all stores, each in the group of its identifier.
+    """Register the options of all stores, each in the group named after its identifier.
 
-    :param conf: where to; its option ``enabled_backends`` is registered by the caller
-    :param reserved_stores: further stores {identifier: driver} that belong to the image service
+    :param conf: the configuration; the caller registers its option ``enabled_backends``
+    :param reserved_stores: stores for the image service itself, as {identifier: driver}
     """
     store_options.register_each(conf, store_options.MULTI_STORE_OPTS, store_options.DEFAULT_GROUP)
     for identifier, store_entry in (getattr(conf, "enabled_backends", None) or {}).items():
@@ -73,30 +72,31 @@ def register_store_opts(
 def create_multi_stores(
     conf: cfg.ConfigOpts = CONF, reserved_stores: dict[str, str] | None = None
 ) -> int:
-    """Create the stores that ``enabled_backends`` names.
+    """Create the stores listed in ``enabled_backends``.
 
-    A store whose configuration is wrong is left read-only, or skipped when it cannot be used at
-    all; the log says why, and the others stay in use.
+    A misconfigured store becomes read-only, or is skipped if it cannot be used at all. The log says
+    why. The other stores are not affected.
 
     :param conf: the configuration
-    :param reserved_stores: further stores {identifier: driver}, remembered for the process
-    :returns: number of pairs of identifier and scheme; it is no count of stores (file has 2)
-    :raises BackendException: a driver names no scheme
+    :param reserved_stores: stores for the image service itself, as {identifier: driver};
+        remembered for the life of the process
+    :returns: number of (identifier, scheme) pairs, not of stores: a file store counts 2
+    :raises BackendException: a driver has no scheme
     """
     return registry.create_multi_stores(conf, reserved_stores)
 
 
 def verify_store() -> None:
-    """Check that the store for new images is there.
+    """Check that the default store is loaded.
 
-    :raises RuntimeError: ``[glance_store] default_backend`` is not set, or no loaded store
+    :raises RuntimeError: ``[glance_store] default_backend`` is not set, or its store not loaded
     """
     identifier = registry.active_conf().glance_store.default_backend
     if not identifier:
         raise RuntimeError(
             _(
-                "No default store is set: name one of enabled_backends in default_backend, "
-                "group [glance_store]"
+                "No default store is set: set [glance_store] default_backend to one of "
+                "enabled_backends"
             )
         )
     if identifier not in {name for name, _driver, _store in registry.stores()}:
@@ -111,14 +111,14 @@ def get_store_from_store_identifier(store_identifier: str) -> Any:
     """Return a store.
 
     :param store_identifier: its key in ``enabled_backends``
-    :returns: the store; a new one at each call where its driver is not reusable
+    :returns: the store; a new one on each call if its driver is not reusable
     :raises UnknownScheme: it is not enabled, or could not be loaded
     """
     return registry.store_of_identifier(store_identifier)
 
 
 def get_store_weight(store_identifier: str) -> int:
-    """Return the weight of a store, quickly: nothing is built or connected.
+    """Return the weight of a store, without building or connecting anything.
 
     :param store_identifier: its key in ``enabled_backends``
     :returns: the option ``weight``; 0 for a store that could not be loaded
@@ -141,11 +141,11 @@ def add(
     :param conf: the configuration
     :param image_id: id of the image
     :param data: an object with ``read(n)``, or an iterable of bytes
-    :param size: bytes, 0 when unknown
-    :param backend: identifier of the store; the default store when empty
+    :param size: bytes; 0 if unknown
+    :param backend: identifier of the store; if empty, the default store
     :param context: the request's context
     :param verifier: object whose ``update(data)`` takes all bytes in order
-    :returns: location, size, md5, location metadata, whose key ``store`` is the identifier
+    :returns: location, size, md5, location metadata with the identifier as ``store``
     """
     store = registry.store_of_identifier(backend or conf.glance_store.default_backend, ready=True)
     return store_add_to_backend(image_id, data, size, store, context, verifier)
@@ -162,13 +162,13 @@ def add_with_multihash(
     context: Any = None,
     verifier: Any = None,
 ) -> tuple[Any, ...]:
-    """Store an image, with a hash of the caller's choice.
+    """Store an image, and compute a hash of the caller's choice.
 
     :param conf: the configuration
     :param image_id: id of the image
     :param data: an object with ``read(n)``, or an iterable of bytes
-    :param size: bytes, 0 when unknown
-    :param backend: identifier of the store; the default store when empty
+    :param size: bytes; 0 if unknown
+    :param backend: identifier of the store; if empty, the default store
     :param hashing_algo: name of the hash, such as ``sha512``
     :param scheme: not used; callers of single-store mode pass it
     :param context: the request's context
@@ -189,14 +189,14 @@ def get(
     chunk_size: int | None = None,
     context: Any = None,
 ) -> tuple[Any, int]:
-    """Read an image or a range of it.
+    """Read an image, or a range of it.
 
     :param uri: its location
-    :param backend: identifier of the store; when empty, all stores of the scheme are searched
+    :param backend: identifier of the store; if empty, all stores of the scheme are searched
     :param offset: first byte
-    :param chunk_size: how many bytes in all, None for all that follow
+    :param chunk_size: length of the range; None for the rest of the image
     :param context: the request's context
-    :returns: an iterator of bytes, and how many it delivers (0: unknown)
+    :returns: an iterator of bytes, and the number of bytes it yields (0 if unknown)
     :raises NotFound: there is no such image
     :raises UnknownScheme: the store is not enabled, or does not serve the scheme
     :raises BadStoreUri: the location is malformed
@@ -214,12 +214,12 @@ def get(
 
 
 def get_size_from_uri_and_backend(uri: str, backend: str | None, context: Any = None) -> int:
-    """Return the bytes of an image.
+    """Return the size of an image in bytes.
 
     :param uri: its location
-    :param backend: identifier of the store; when empty, all stores of the scheme are searched
+    :param backend: identifier of the store; if empty, all stores of the scheme are searched
     :param context: the request's context
-    :returns: bytes, 0 when the backend does not say
+    :returns: bytes; 0 if the backend does not tell
     :raises NotFound: there is no such image
     """
 
@@ -232,10 +232,10 @@ def get_size_from_uri_and_backend(uri: str, backend: str | None, context: Any = 
 
 
 def delete(uri: str, backend: str | None, context: Any = None) -> Any:
-    """Remove an image.
+    """Delete an image.
 
     :param uri: its location
-    :param backend: identifier of the store; when empty, all stores of the scheme are searched
+    :param backend: identifier of the store; if empty, all stores of the scheme are searched
     :param context: the request's context
     :returns: what the driver returns
     :raises NotFound: there is no such image
@@ -257,11 +257,11 @@ def set_acls_for_multi_store(
     write_tenants: list[str] | None = None,
     context: Any = None,
 ) -> None:
-    """Say in the backend who may read and write an image, where the store has such a thing.
+    """Set the access control lists of an image. Does nothing if the store has none.
 
     :param location_uri: location of the image
     :param backend: identifier of the store
-    :param public: everybody may read
+    :param public: whether everybody may read
     :param read_tenants: projects that may read
     :param write_tenants: projects that may write
     :param context: the request's context

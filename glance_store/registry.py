@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Creates and configures stores, and finds that of an identifier, a scheme or a location.
+"""Creates and configures stores, and finds a store by identifier, scheme or location.
 
-One registry serves both modes. What it has loaded stands in the maps of `glance_store.location`,
-which callers rebind: they are looked up at each call. `active_conf` remembers which configuration
-the stores were created from, for the functions that take none.
+One registry serves both modes. Loaded stores are in the maps of `glance_store.location`; callers
+rebind these, so they are looked up on each call. Functions that take no configuration use
+`active_conf`, the one the stores were created from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 class _State:
-    """What outlives a call: the configuration in use, reserved stores, stores that failed."""
+    """State between calls: the configuration in use, reserved stores, stores that failed."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -35,17 +35,13 @@ class _State:
         self.reserved: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.outages = Outages()
-        # {what is written to: identifier of the store that alone may do so}
+        # {storage id: identifier of the only store that may write there}
         self.owners: dict[str, str] = {}
-        # Options whose values were set aside, as (group, option).
+        # Options whose values are overridden, as (group, option).
         self.set_aside: list[tuple[str, str]] = []
 
     def begin(self, conf: cfg.ConfigOpts, multi: bool) -> None:
-        """Forget an earlier creation of stores.
-
-        :param conf: the configuration of the new one
-        :param multi: whether it is one of multi-store mode
-        """
+        """Forget the stores created before."""
         if self.conf is not None:
             for group, option in self.set_aside:
                 self.conf.clear_override(option, group=group)
@@ -53,7 +49,7 @@ class _State:
         self.failures, self.owners, self.set_aside = {}, {}, []
 
     def after_fork(self) -> None:
-        """Begin with new locks: the threads that held them are not in this process."""
+        """Replace locks: the threads that held them do not exist in this process."""
         self.lock = threading.RLock()
         self.outages.after_fork()
 
@@ -69,12 +65,12 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def active_conf() -> cfg.ConfigOpts:
-    """Return the configuration that the stores were created from, else the process-wide one."""
+    """Return the configuration the stores were created from, or the process-wide one."""
     return cfg.CONF if _STATE.conf is None else _STATE.conf
 
 
 def failures() -> dict[str, str]:
-    """Return the stores that could not be loaded, with the reason, from the last creation."""
+    """Return {name: reason} of the stores that could not be loaded."""
     return dict(_STATE.failures)
 
 
@@ -82,12 +78,7 @@ def failures() -> dict[str, str]:
 
 
 def create_stores(conf: cfg.ConfigOpts) -> int:
-    """Create the stores of single-store mode and put them into `location.SCHEME_TO_CLS_MAP`.
-
-    :param conf: the configuration
-    :returns: how many entries of ``[glance_store] stores`` were loaded
-    :raises BackendException: a driver names no scheme
-    """
+    """Create the stores of single-store mode; see `glance_store.backend.create_stores`."""
     with _STATE.lock:
         _STATE.begin(conf, multi=False)
         _enable_observers(conf)
@@ -107,13 +98,7 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
 
 
 def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | None = None) -> int:
-    """Create the stores of multi-store mode and put them into `location.SCHEME_TO_CLS_BACKEND_MAP`.
-
-    :param conf: the configuration; its ``enabled_backends`` maps identifiers to drivers
-    :param reserved_stores: further stores, in the same form, that users do not see
-    :returns: number of pairs of identifier and scheme, which is more than that of stores
-    :raises BackendException: a driver names no scheme
-    """
+    """Create the stores of multi-store mode; see `multi_backend.create_multi_stores`."""
     with _STATE.lock:
         _STATE.begin(conf, multi=True)
         _enable_observers(conf)
@@ -125,7 +110,7 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
         for identifier, entry in _configured(conf):
             store = _create(conf, entry, identifier, wrong)
             if store is None:
-                # One that worked with an earlier configuration must not stay in use.
+                # A store from an earlier configuration must not stay in use.
                 _forget(identifier)
                 continue
             schemes = _schemes(store, identifier, useless)
@@ -150,10 +135,10 @@ def _forget(identifier: str) -> None:
 
 
 def _set_aside(conf: cfg.ConfigOpts, wrong: Sequence[store_options.Mistake]) -> None:
-    """Give options with bad values their defaults, once the stores that have them are skipped.
+    """Override bad option values with their defaults, now that their stores are skipped.
 
-    The image service reads the description and the weight of each store, and logs all options: it
-    must not fail where the store has failed already.
+    The image service reads the description and weight of every store, and logs all options. A bad
+    value would make it fail as a whole.
     """
     for group, opt, _value, _reason in wrong:
         conf.set_override(opt.dest, opt.default, group=group)
@@ -161,7 +146,7 @@ def _set_aside(conf: cfg.ConfigOpts, wrong: Sequence[store_options.Mistake]) -> 
 
 
 def _configured(conf: cfg.ConfigOpts) -> list[tuple[str, str]]:
-    """Return (identifier, driver) of the enabled and the reserved stores."""
+    """Return (identifier, driver) pairs of the enabled and reserved stores."""
     enabled = getattr(conf, "enabled_backends", None) or {}
     return [*enabled.items(), *_STATE.reserved.items()]
 
@@ -172,10 +157,7 @@ def _create(
     identifier: str | None,
     wrong: list[store_options.Mistake],
 ) -> Any:
-    """Load and configure one store; None when it cannot be used, which is logged and remembered.
-
-    Options with values that they cannot have are added to `wrong`.
-    """
+    """Load and configure one store; None if it cannot be used. Bad option values go to `wrong`."""
     name = identifier or entry
     plugin, problems = None, []
     try:
@@ -186,7 +168,7 @@ def _create(
     wrong += found
     problems += map(str, found)
     if problems:
-        # A driver that is not installed here has always been a warning.
+        # A driver that is not installed has always been a warning only.
         level = logging.WARNING if plugin is None else logging.ERROR
         return _skip(name, "; ".join(problems), level)
     try:
@@ -199,19 +181,19 @@ def _create(
     except NotImplementedError as exc:
         return _skip(name, f"driver {entry} is incomplete: {one_line(exc)}")
     except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
-        return _skip(name, f"driver {entry} has failed: {type(exc).__name__}: {one_line(exc)}")
+        return _skip(name, f"driver {entry} failed: {type(exc).__name__}: {one_line(exc)}")
     return store
 
 
 def _skip(name: str, reason: str, level: int = logging.ERROR) -> None:
     _STATE.failures[name] = reason
-    LOG.log(level, "Store %s is skipped, the others stay in use: %s", name, reason)
+    LOG.log(level, "Store %s is skipped; the others stay in use: %s", name, reason)
 
 
 def _mistakes(
     conf: cfg.ConfigOpts, plugin: Any, identifier: str | None
 ) -> list[store_options.Mistake]:
-    """Register the options of a store, and return what is wrong with their values."""
+    """Register the options of a store, and return its bad values."""
     if identifier is None:
         opts = [*loading.options_of(plugin), *sharing.OPTIONS]
         store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
@@ -226,14 +208,14 @@ def _mistakes(
         store_options.register_each(conf, opts, store_options.SHARED_CONF_GROUP)
     every = [*opts, *store_options.MULTI_BACKEND_OPTIONS]
     store_options.register_each(conf, every, identifier)
-    # In the group before the last one, nothing means that the last one counts.
+    # Only in the last group: an empty value before it means "look in the next group".
     _fill_gaps(conf, opts, groups[-1])
     _fill_gaps(conf, store_options.MULTI_BACKEND_OPTIONS, identifier)
     return store_options.mistakes(conf, every, groups)
 
 
 def _fill_gaps(conf: cfg.ConfigOpts, opts: Sequence[cfg.Opt], group: str) -> None:
-    """Give options with an empty value, such as ``weight =``, their defaults, as if not set."""
+    """Treat options with an empty value, such as ``weight =``, as not set."""
     for opt in store_options.gaps(conf, opts, group):
         conf.set_override(opt.dest, opt.default, group=group)
         _STATE.set_aside.append((group, opt.dest))
@@ -246,10 +228,10 @@ def _configure(store: Any, identifier: str | None) -> None:
 
 
 def _schemes(store: Any, name: str, useless: list[str]) -> tuple[str, ...]:
-    """Return the schemes of a store; one that has none is noted, and refused after the others."""
+    """Return the schemes of a store; one without any is added to `useless`."""
     schemes = tuple(store.get_schemes())
     if not schemes:
-        _STATE.failures[name] = "its driver names no URI scheme"
+        _STATE.failures[name] = "its driver has no URI scheme"
         useless.append(name)
     return schemes
 
@@ -257,7 +239,7 @@ def _schemes(store: Any, name: str, useless: list[str]) -> tuple[str, ...]:
 def _refuse(useless: list[str]) -> None:
     if useless:
         raise exceptions.BackendException(
-            f"Store {', '.join(useless)} cannot be registered: its driver names no URI scheme"
+            f"Store {', '.join(useless)} cannot be registered: its driver has no URI scheme"
         )
 
 
@@ -270,7 +252,7 @@ def _entry(store: Any, store_entry: str) -> dict[str, Any]:
 
 
 def _claim(store: Any, identifier: str) -> None:
-    """Make a store read-only that would write to what another store of the configuration owns."""
+    """Make a store read-only if it would write where another configured store writes."""
     storage_ids = getattr(store, "storage_ids", None)
     if storage_ids is None:
         return
@@ -278,7 +260,7 @@ def _claim(store: Any, identifier: str) -> None:
         owner = _STATE.owners.setdefault(storage_id, identifier)
         if owner != identifier:
             store.disable_writes(
-                f"{storage_id} belongs to the store {owner} already; two stores on one place "
+                f"{storage_id} already belongs to the store {owner}; two stores in one place "
                 "delete each other's images: give each store a place of its own"
             )
             return
@@ -292,7 +274,7 @@ def _reusable(store: Any) -> bool:
 
 
 def _rebuilt(info: dict[str, Any], backend: str | None) -> Any:
-    """Return a new, configured store in the place of one that cannot be used twice."""
+    """Create and configure a store to replace one whose driver is not reusable."""
     with _STATE.lock:
         old = info["store"]
         entry = info["store_entry"]
@@ -311,9 +293,9 @@ def _unavailable(name: str, reason: str) -> exceptions.BackendUnavailable:
 
 
 def _ready(store: Any, name: str, identifier: str | None, must_be: bool) -> Any:
-    """Return a store, configured if its backend was out of reach when that was to be done.
+    """Return a store, configured now if an outage prevented that before.
 
-    :raises BackendUnavailable: the backend is still out of reach, and the store `must_be` ready
+    :raises BackendUnavailable: the store `must_be` ready, but its backend still cannot be reached
     """
     reason = _STATE.outages.configure_again(store, name, lambda: _configure(store, identifier))
     if reason is not None and must_be:
@@ -322,12 +304,10 @@ def _ready(store: Any, name: str, identifier: str | None, must_be: bool) -> Any:
 
 
 def store_of_scheme(scheme: str, ready: bool = False) -> Any:
-    """Return the store of single-store mode that serves a scheme.
+    """Return the store that serves a scheme in single-store mode.
 
-    :param scheme: such as ``file``
-    :param ready: whether it must be configured
     :raises UnknownScheme: there is none
-    :raises BackendUnavailable: it could not be configured so far
+    :raises BackendUnavailable: it must be `ready`, but could not be configured so far
     """
     info = location.SCHEME_TO_CLS_MAP.get(scheme)
     if info is None:
@@ -347,10 +327,7 @@ def _loaded(identifier: str) -> dict[str, Any] | None:
 
 
 def _enabled(identifier: str) -> dict[str, Any] | None:
-    """Return the map entry of a store; None for one that could not be loaded.
-
-    :raises UnknownScheme: it is not enabled
-    """
+    """Return the map entry of an enabled store; None if it could not be loaded."""
     enabled = getattr(active_conf(), "enabled_backends", None) or {}
     if identifier not in enabled and identifier not in _STATE.reserved:
         raise exceptions.UnknownScheme(
@@ -360,19 +337,17 @@ def _enabled(identifier: str) -> dict[str, Any] | None:
 
 
 def store_of_identifier(identifier: str, ready: bool = False) -> Any:
-    """Return the store of multi-store mode with an identifier.
+    """Return a store of multi-store mode.
 
-    :param identifier: its key in ``enabled_backends``
-    :param ready: whether it must be configured
     :raises UnknownScheme: it is not enabled, or could not be loaded
-    :raises BackendUnavailable: it could not be configured so far
+    :raises BackendUnavailable: it must be `ready`, but could not be configured so far
     """
     info = _enabled(identifier)
     if info is None:
         raise exceptions.UnknownScheme(
             _("The store '%(store)s' is not available: %(reason)s"),
             store=identifier,
-            reason=_STATE.failures.get(identifier, "it has not been loaded"),
+            reason=_STATE.failures.get(identifier, "it is not loaded"),
         )
     if _reusable(info["store"]):
         return _ready(info["store"], identifier, identifier, ready)
@@ -385,10 +360,8 @@ def store_of_identifier(identifier: str, ready: bool = False) -> Any:
 
 
 def located(uri: str, identifier: str | None = None) -> tuple[Any, location.Location]:
-    """Return the store of a location, ready for use, and the location.
+    """Return the store of a location, ready for use, and the parsed location.
 
-    :param uri: the location
-    :param identifier: of the store in multi-store mode, None in single-store mode
     :raises UnknownScheme: no loaded store serves the scheme, or this one does not
     :raises BadStoreUri: the location is malformed
     :raises BackendUnavailable: the store could not be configured so far
@@ -402,16 +375,13 @@ def located(uri: str, identifier: str | None = None) -> tuple[Any, location.Loca
 
 
 def weight_of(identifier: str) -> int:
-    """Return the weight of a store, without building anything; 0 for one that is not loaded.
-
-    :raises UnknownScheme: the store is not enabled
-    """
+    """Return the weight of an enabled store without building anything; 0 if it is not loaded."""
     info = _enabled(identifier)
     return 0 if info is None else int(getattr(info["store"], "weight", 0))
 
 
 def stores() -> Iterator[tuple[str, str, Any]]:
-    """Yield (identifier, driver, store) of the enabled and reserved stores that are loaded."""
+    """Yield (identifier, driver, store) of each loaded store, reserved ones included."""
     for identifier, entry in _configured(active_conf()):
         info = _loaded(identifier)
         if info is not None:
@@ -419,7 +389,7 @@ def stores() -> Iterator[tuple[str, str, Any]]:
 
 
 def loaded_stores() -> dict[str, Any]:
-    """Return {name: store} of what is loaded: by identifier, in single-store mode by driver."""
+    """Return the loaded stores by identifier, or by driver in single-store mode."""
     if _STATE.multi:
         return {name: store for name, _entry_name, store in stores()}
     conf = active_conf()
@@ -431,9 +401,8 @@ def loaded_stores() -> dict[str, Any]:
 
 
 def ready_store(name: str) -> Any:
-    """Return a store that can be used now, configured again if its backend was out of reach.
+    """Return a store by its key in `loaded_stores`, configured again after an outage.
 
-    :param name: a key of `loaded_stores`
     :raises UnknownScheme: there is no such store
     :raises BackendUnavailable: it could not be configured so far
     """
@@ -446,11 +415,7 @@ def ready_store(name: str) -> Any:
 
 
 def candidates(uri: str) -> list[str]:
-    """Return the identifiers of the stores that may hold a location, the likeliest first.
-
-    :param uri: the location
-    :raises BadStoreUri: it is not a text
-    """
+    """Return the identifiers of the stores that may hold a location, the likeliest first."""
     location.check_is_text(uri)
     uri = location.normalized(uri)
     scheme = uri.partition(":")[0]
@@ -459,7 +424,7 @@ def candidates(uri: str) -> list[str]:
 
     def fit(identifier: str) -> int:
         prefix = getattr(by_identifier[identifier]["store"], "url_prefix", None) or ""
-        # By whole components: /srv/fast holds nothing that is in /srv/fast2.
+        # Compare whole path components: /srv/fast does not hold /srv/fast2/image.
         rest = uri[len(prefix) :]
         whole = not rest or prefix.endswith("/") or rest[0] == "/" or "://" not in prefix
         return len(prefix) if uri.startswith(prefix) and whole else 0
@@ -467,7 +432,7 @@ def candidates(uri: str) -> list[str]:
     return sorted(found, key=fit, reverse=True)
 
 
-# A store that says this may hold the image all the same.
+# A store that raises one of these may still hold the image.
 _UNCERTAIN = (
     exceptions.StoreDeleteNotSupported,
     exceptions.StoreGetNotSupported,
@@ -477,15 +442,12 @@ _UNCERTAIN = (
 
 
 def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
-    """Try an operation on each store that may hold a location.
+    """Try an operation on each store that may hold a location, and return the first result.
 
-    :param uri: the location
-    :param operation: called with the identifier of a store
-    :returns: the first result
     :raises NotFound: no store has it
-    :raises BadStoreUri: no store can make sense of it
-    :raises GlanceStoreException: no store could do it, and one that is read-only or out of reach
-        may have it: the error of the first such store
+    :raises BadStoreUri: no store can parse it
+    :raises GlanceStoreException: a store that is read-only or cannot be reached may have it: the
+        error of the first such store
     """
     malformed: exceptions.BadStoreUri | None = None
     uncertain: exceptions.GlanceStoreException | None = None

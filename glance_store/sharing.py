@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the downloads of a store share what they read with others, and where."""
+"""Options of shared reads: whether and where downloads share what they read."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "store_shared_reads_dir",
         help=_(
-            "Local directory in which the processes of this host share what they read of the "
-            "images of this store: of many downloads of one image at the same time, one reads "
-            "from the backend, and the others get the bytes as they arrive. Several stores may "
-            "have the same directory. It must be on a local file system, belong to the service, "
-            "and be readable by nobody else: image data are in it. Not set: each download reads "
-            "from the backend."
+            "Local directory where the processes of this host share the images they read from "
+            "this store. When many download an image at the same time, one reads it from the "
+            "backend and the others get the bytes as they arrive. Several stores may use the same "
+            "directory. It must be on a local file system and belong to the service. Nobody else "
+            "may read it, because it holds image data. If not set, every download reads from the "
+            "backend."
         ),
     ),
     cfg.IntOpt(
@@ -37,9 +37,9 @@ OPTIONS: list[cfg.Opt] = [
         default=10 * 1024,
         min=64,
         help=_(
-            "MiB that the files in ``store_shared_reads_dir`` take at most. When there is no more "
-            "room, images that nobody is reading go, the least recently read ones first. Larger "
-            "images are not shared. Stores with the same directory should have the same value."
+            "Maximum size in MiB of ``store_shared_reads_dir``. When it is full, images that "
+            "nobody is reading are removed, the least recently read first. Larger images are not "
+            "shared. Use the same value for all stores that use the same directory."
         ),
     ),
     cfg.IntOpt(
@@ -47,17 +47,17 @@ OPTIONS: list[cfg.Opt] = [
         default=16,
         min=1,
         help=_(
-            "MiB that an image must have to be shared. Smaller ones, and ranges of less than 8 "
-            "MiB, are read from the backend."
+            "Minimum size in MiB of an image to share. Smaller images, and ranges of less than 8 "
+            "MiB, are always read from the backend."
         ),
     ),
 ]
 
 
 def of_store(conf: cfg.ConfigOpts, group: str | None) -> SharedReads | None:
-    """Return what the options of a store say; None: its downloads share nothing.
+    """Return the shared reads that a store's options ask for; None if they are disabled.
 
-    :param conf: the configuration; the options are registered if they are not yet
+    :param conf: the configuration; the options are registered if necessary
     :param group: identifier of the store; None in single-store mode
     """
     options: Any
@@ -71,8 +71,8 @@ def of_store(conf: cfg.ConfigOpts, group: str | None) -> SharedReads | None:
         return None
     if not os.path.isabs(path):
         LOG.warning(
-            "Store %s: store_shared_reads_dir is no absolute path, but %s: its images are not "
-            "shared",
+            "Store %s: shared reads are disabled: store_shared_reads_dir must be an absolute path, "
+            "not %s",
             group or DEFAULT_GROUP,
             path,
         )
@@ -82,20 +82,17 @@ def of_store(conf: cfg.ConfigOpts, group: str | None) -> SharedReads | None:
 
 
 def remove(store: Any, location: Location, context: Any = None) -> Any:
-    """Remove an image from a store, and what processes of this host share of it.
-
-    :param store: the store
-    :param location: where the image is
-    :param context: the request's context
-    :returns: what the driver returns
-    :raises GlanceStoreException: as `Store.delete` does
-    """
+    """Delete an image from a store and its shared copy from this host; see `Store.delete`."""
     result = store.delete(location, context=context)
     shared = getattr(store, "shared_reads", None)
     if shared is not None:
         try:
             shared.folder.forget(location.get_store_uri())
         except SharingError as exc:
-            # It is never read again, and goes when its room is wanted.
-            LOG.info("Store %s: bytes of a removed image are still shared: %s", store.name, exc)
+            # Harmless: it is never read again, and is removed when space is needed.
+            LOG.info(
+                "Store %s: the shared copy of a deleted image is not removed yet: %s",
+                store.name,
+                exc,
+            )
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a store finds its options, and what is wrong with their values."""
+"""Options of stores: where values are looked up, and which are not valid."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from glance_store.i18n import _
 DEFAULT_GROUP = "glance_store"
 SHARED_CONF_GROUP = "backend_defaults"
 
-# Of both modes. Registered when stores are created: what services register themselves is settled.
+# For both modes. Registered when stores are created: the lists that services register are fixed.
 OBSERVERS_OPT = cfg.ListOpt(
     "store_observers",
     default=[],
     help=_(
-        "What is told of each operation of each store: prometheus (counts them as metrics), "
-        "osprofiler (adds them to active traces), or an observer that another distribution brings. "
-        "One that is not installed is left out with an error in the log."
+        "Observers of store operations: prometheus (exports metrics), osprofiler (adds spans to "
+        "active traces), or the name of one that another package installs. An observer that is "
+        "not installed is skipped, with an error in the log."
     ),
 )
 
@@ -32,12 +32,12 @@ STORE_OPTS: list[cfg.Opt] = [
         deprecated_for_removal=True,
         deprecated_since="Rocky",
         deprecated_reason=_(
-            "One service can use several stores of a kind: name them in ``enabled_backends``."
+            "Use ``enabled_backends``, which can configure several stores of one driver."
         ),
         help=_(
-            "Drivers that this service loads: file, http, swift, rbd, cinder, vmware, s3. Used "
-            "only when ``enabled_backends`` is not set. A driver that cannot be loaded is skipped "
-            "with a line in the log, and images in its store cannot be read."
+            "Drivers to load: file, http, swift, rbd, cinder, vmware, s3. Used only if "
+            "``enabled_backends`` is not set. A driver that cannot be loaded is skipped, and "
+            "images in its store cannot be read; the log says why."
         ),
     ),
     cfg.StrOpt(
@@ -59,10 +59,10 @@ STORE_OPTS: list[cfg.Opt] = [
         ),
         deprecated_for_removal=True,
         deprecated_since="Rocky",
-        deprecated_reason=_("Its successor is ``default_backend``, with ``enabled_backends``."),
+        deprecated_reason=_("Use ``enabled_backends`` and ``default_backend``."),
         help=_(
-            "Scheme of the store that takes new images. Its driver must be one of ``stores``, and "
-            "one that can write. Used only when ``enabled_backends`` is not set."
+            "Scheme of the store for new images. Its driver must be listed in ``stores`` and be "
+            "able to write. Used only if ``enabled_backends`` is not set."
         ),
     ),
 ]
@@ -71,8 +71,8 @@ MULTI_STORE_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "default_backend",
         help=_(
-            "Identifier of the store that takes an image whose upload names no store. Must be one "
-            "of the identifiers in ``enabled_backends``; the service does not start without it."
+            "Identifier of the store for images uploaded without naming one. It must be one of the "
+            "identifiers in ``enabled_backends``. The service does not start without it."
         ),
     ),
 ]
@@ -81,46 +81,41 @@ MULTI_BACKEND_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "store_description",
         help=_(
-            "A few words about this store, shown to users who ask the image service which stores "
-            "there are. Say what distinguishes it: fast, cheap, replicated, in which room."
+            "A few words about this store, shown to users who list the stores of the image "
+            "service. Say what sets it apart: fast, cheap, replicated, which data center."
         ),
     ),
     cfg.IntOpt(
         "weight",
         default=0,
         help=_(
-            "Preference of this store when an image is in several: the image service reads from "
-            "the location whose store has the highest weight. Stores of equal weight are used in "
-            "no particular order. Negative numbers are allowed."
+            "Preference for reading an image that is in several stores: the image service reads "
+            "from the store with the highest weight. The order of stores with equal weight is "
+            "undefined. Negative numbers are allowed."
         ),
     ),
 ]
 
 
 def register_each(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> None:
-    """Register options one by one.
-
-    :param conf: where to
-    :param opts: the options; one that is registered with another definition keeps that one
-    :param group: name of the group
-    """
+    """Register options one by one; an existing definition with the same name stays."""
     for opt in opts:
         try:
             conf.register_opt(opt, group=group)
         except cfg.DuplicateOptError:
-            # The other definition is meant: the reserved stores have defaults of their own.
+            # On purpose: reserved stores have their own defaults.
             continue
 
 
 class BackendGroupConfiguration:
-    """The options of one store of a multi-store configuration.
+    """The options of one store in multi-store mode.
 
-    A value is looked up in the group of the store, then in ``[backend_defaults]``, then in the
-    definition of the option.
+    A value comes from the group of the store, else from ``[backend_defaults]``, else from the
+    default of the option.
 
     :param store_opts: the options
-    :param config_group: identifier of the store, None for ``[backend_defaults]`` alone
-    :param conf: the configuration, None for the process-wide one
+    :param config_group: identifier of the store; None for ``[backend_defaults]`` alone
+    :param conf: the configuration; None for the process-wide one
     """
 
     def __init__(
@@ -137,7 +132,7 @@ class BackendGroupConfiguration:
 
     def _register(self, store_opts: Sequence[cfg.Opt]) -> None:
         for group in (SHARED_CONF_GROUP, self.config_group):
-            # Also without a single option in it, the group can be asked.
+            # A group must exist to be looked up, even without options.
             self.conf.register_group(cfg.OptGroup(group))
         register_each(self.conf, store_opts, SHARED_CONF_GROUP)
         if self.config_group == SHARED_CONF_GROUP:
@@ -146,20 +141,20 @@ class BackendGroupConfiguration:
             try:
                 self.conf.register_opt(opt, group=self.config_group)
             except cfg.DuplicateOptError:
-                # A reserved store: the defaults of its own definition hold.
+                # A reserved store: its own definition has its own default.
                 continue
-            # None tells "not set" from a value: only then is the shared group asked.
+            # None means "not set": only then does the shared group count.
             self.conf.set_default(opt.dest, None, group=self.config_group)
 
     def append_config_values(self, store_opts: Sequence[cfg.Opt]) -> None:
-        """Take further options in.
+        """Register more options.
 
         :param store_opts: the options
         """
         self._register(store_opts)
 
     def set_default(self, opt_name: str, default: Any) -> None:
-        """Set the default that holds where neither group has a value.
+        """Set the default, used if neither group has a value.
 
         :param opt_name: name of the option
         :param default: the value
@@ -170,7 +165,7 @@ class BackendGroupConfiguration:
         """Return the value of an option.
 
         :param key: its name
-        :param default: returned when there is no such option
+        :param default: returned if there is no such option
         """
         return getattr(self, key, default)
 
@@ -179,17 +174,17 @@ class BackendGroupConfiguration:
             raise AttributeError(opt_name)
         value = getattr(self.backend_conf, opt_name)
         if value is None and self.config_group != SHARED_CONF_GROUP:
-            # An option that only this store has, such as its weight, is in no shared group.
+            # Options such as the weight exist only in the group of a store.
             return getattr(self.shared_backend_conf, opt_name, None)
         return value
 
 
 class Mistake(NamedTuple):
-    """A value that an option cannot have."""
+    """An invalid value of an option."""
 
     group: str
     opt: cfg.Opt
-    value: str | None  # as it is written; None when that is not known
+    value: str | None  # as written in the file; None if unknown
     reason: str
 
     def __str__(self) -> str:
@@ -199,15 +194,10 @@ class Mistake(NamedTuple):
 
 
 def gaps(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> list[cfg.Opt]:
-    """Return options whose value is nothing although their default is something.
-
-    :param conf: the configuration
-    :param opts: the options, registered in the group
-    :param group: name of the group
-    """
+    """Return the options that have an empty value, but a default that is not."""
     found = []
     for opt in opts:
-        # One whose value cannot be read is a mistake, and no gap.
+        # A value that cannot be read is a mistake, not a gap.
         with contextlib.suppress(cfg.Error, ValueError):
             if opt.default is not None and conf[group][opt.dest] is None:
                 found.append(opt)
@@ -215,12 +205,7 @@ def gaps(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> list[cfg.
 
 
 def mistakes(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], groups: Sequence[str]) -> list[Mistake]:
-    """Return what is wrong with the values of options.
-
-    :param conf: the configuration
-    :param opts: the options
-    :param groups: where a value is looked up, the first group that has one counts
-    """
+    """Return the invalid values of options; of several groups, the first with a value counts."""
     found = []
     for opt in opts:
         for group in groups:
@@ -228,7 +213,7 @@ def mistakes(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], groups: Sequence[str
                 given = conf.get_location(opt.dest, group)
             except (cfg.Error, ValueError) as exc:
                 if _is_unknown(opt, group, exc):
-                    # An option that only a store has, such as its weight, is in no shared group.
+                    # Options such as the weight exist only in the group of a store.
                     continue
                 found.append(_mistake(conf, opt, group, exc))
                 break
@@ -238,7 +223,7 @@ def mistakes(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], groups: Sequence[str
 
 
 def _is_unknown(opt: cfg.Opt, group: str, error: Exception) -> bool:
-    """Tell whether a group lacks an option, unlike a value that refers to one that is lacking."""
+    """Tell whether the option itself is missing, rather than one its value refers to."""
     if isinstance(error, cfg.NoSuchGroupError):
         return bool(error.group_name == group)
     return isinstance(error, cfg.NoSuchOptError) and error.opt_name == opt.dest
@@ -250,14 +235,14 @@ _DEFAULTS = (cfg.Locations.opt_default, cfg.Locations.set_default)
 def _mistake(conf: cfg.ConfigOpts, opt: cfg.Opt, group: str, error: Exception) -> Mistake:
     if opt.secret:
         return Mistake(group, opt, "***", str(_("its value cannot be understood")))
-    # The words of oslo.config in front of this name the place in a form for programmers.
+    # oslo.config prefixes its reason with an internal name of the option.
     reason = str(error).rpartition(" is not valid: ")[2]
     return Mistake(group, opt, _as_written(conf, opt, group), reason)
 
 
 def _as_written(conf: cfg.ConfigOpts, opt: cfg.Opt, group: str) -> str | None:
-    """Return the value of an option as the configuration has it, None when it does not say."""
-    # Read once more, as plain text: not all errors of oslo.config quote the value.
+    """Return the value of an option as written in the configuration; None if it is not there."""
+    # Read it again, as plain text: not every error of oslo.config quotes the value.
     text = cfg.ConfigOpts()
     text.register_opt(
         cfg.StrOpt(opt.name, dest=opt.dest, deprecated_opts=opt.deprecated_opts), group=group

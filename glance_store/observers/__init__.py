@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watch what the stores do: the hook for metrics and traces.
+"""Observe store operations: the hook for metrics and traces.
 
-A registered observer is told of each operation of each store of the process, those of drivers from
-outside included::
+A registered observer is called for each operation of every store in the process, including stores
+of third-party drivers::
 
     class Slow(observers.Observer):
         def end(self, operation):
@@ -12,7 +12,7 @@ outside included::
 
     observers.register(Slow())
 
-Without an observer an operation costs one look at an empty tuple.
+Without an observer, the cost for each operation is one check of an empty tuple.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ LOG = logging.getLogger(__name__)
 OK = "ok"
 ABANDONED = "abandoned"
 
-# The operations of a store that are watched.
+# The observed operations of a store.
 OPERATIONS = ("add", "get", "get_size", "delete", "set_acls")
 
 
 @dataclasses.dataclass(eq=False)
 class Operation:
-    """One operation of a store. What follows `name` is known at its end.
+    """One operation of a store. The fields after `name` are set when it ends.
 
-    :param store: identifier of the store; in single-store mode the name of its driver
+    :param store: identifier of the store; in single-store mode, the name of its driver
     :param driver: entry point name of the driver
-    :param name: what is done: ``add``, ``get``, ``get_size``, ``delete`` or ``set_acls``
-    :param bytes: of the image that were stored (``add``, 0 when it failed) or handed to the caller
-        (``get``, also when it broke off); 0 for the others
-    :param seconds: from the call to its return; for ``get`` until the last byte was handed over,
-        with the time that the caller took between chunks
+    :param name: ``add``, ``get``, ``get_size``, ``delete`` or ``set_acls``
+    :param bytes: bytes stored by ``add`` (0 if it failed) or delivered by ``get`` (even if it
+        failed); 0 for other operations
+    :param seconds: duration of the call; for ``get``, time until the last byte was delivered,
+        including the time the caller took between chunks
     :param outcome: ``ok``, the class name of the exception, or ``abandoned`` for a download that
-        the caller closed half-way
+        the caller closed before its end
     """
 
     store: str
@@ -62,27 +62,26 @@ class Operation:
 
 
 class Observer:
-    """Base of observers: override what is wanted. Calls may come from several threads at once.
+    """Base of observers: override either method. Both may be called from several threads at once.
 
-    What an observer raises is logged once and otherwise ignored. The operation waits for it: it
-    should be quick.
+    Be quick: the operation waits. An exception is logged once and otherwise ignored.
     """
 
     def begin(self, operation: Operation) -> None:
-        """Take note that an operation begins; called in the thread that asks for it.
+        """Handle the start of an operation. Called on the thread that starts it.
 
-        :param operation: the same object is given to `end`
+        :param operation: the operation; `end` gets the same object
         """
 
     def end(self, operation: Operation) -> None:
-        """Take note that an operation has ended; for ``get`` this may be in another thread.
+        """Handle the end of an operation. For ``get``, it may be called on another thread.
 
-        :param operation: complete
+        :param operation: the operation, with all fields set
         """
 
 
 class _Guarded:
-    """An observer whose errors disturb nobody."""
+    """An observer whose errors are logged once and do not reach the caller."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
@@ -95,22 +94,23 @@ class _Guarded:
             if not self._failed:
                 self._failed = True
                 LOG.exception(
-                    "The observer %r has failed; further failures of it are not logged",
+                    "Observer %r failed; its further failures are not logged",
                     self.observer,
                 )
 
 
-# Replaced, never changed: whoever reads it needs no lock.
+# Replaced, never modified: readers need no lock.
 _OBSERVERS: tuple[_Guarded, ...] = ()
 _CHANGING = threading.RLock()
-# What the garbage collector ends is told by a thread: observers have locks, which it may interrupt.
+# The garbage collector may interrupt an observer that holds a lock, so the end of a collected
+# download is reported on another thread.
 _LATE = Workers(1, "glance_store-observers")
 
 
 def register(observer: Observer) -> None:
-    """Have an observer told of the operations that begin from now on, in this process.
+    """Call an observer for all operations of this process that begin from now on.
 
-    :param observer: an `Observer`; one that is registered already is told once
+    :param observer: an `Observer`; registering it again has no effect
     """
     global _OBSERVERS  # noqa: PLW0603 - the hook of the process
     with _CHANGING:
@@ -119,9 +119,9 @@ def register(observer: Observer) -> None:
 
 
 def unregister(observer: Observer) -> None:
-    """Tell an observer of no further operation; it still hears how those that run have ended.
+    """Stop calling an observer for new operations. It still gets the end of running ones.
 
-    :param observer: one that was registered; otherwise nothing happens
+    :param observer: an `Observer`; one that is not registered is ignored
     """
     global _OBSERVERS  # noqa: PLW0603 - the hook of the process
     with _CHANGING:
@@ -129,13 +129,10 @@ def unregister(observer: Observer) -> None:
 
 
 def instrument(driver: type) -> None:
-    """Have the operations of a class of stores observed.
-
-    :param driver: the class
-    """
+    """Wrap the operations of a driver class so that they are observed."""
     for name in OPERATIONS:
         method = inspect.getattr_static(driver, name)
-        # One that is inherited, or a decorated one of the base, is observed there.
+        # An inherited method is observed already.
         if inspect.isfunction(method) and not hasattr(method, "observed_operation"):
             setattr(driver, name, _observed(name, method))
 
@@ -152,7 +149,7 @@ def _observed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Working(threading.local):
-    """The stores that are at work in a thread: what they call of themselves is not told again."""
+    """The stores at work on a thread: operations they call on themselves are not reported."""
 
     def __init__(self) -> None:
         self.stores: set[int] = set()
@@ -174,7 +171,7 @@ def _watch(name: str, store: Any, call: Callable[[], Any]) -> Any:
         raise
     finally:
         working.discard(id(store))
-    # A driver from outside may return anything.
+    # A third-party driver may return anything.
     values = result if isinstance(result, tuple) else ()
     size = values[1] if len(values) > 1 and isinstance(values[1], int) else 0
     if name == "get" and len(values) == len(("chunks", "size")):
@@ -184,11 +181,11 @@ def _watch(name: str, store: Any, call: Callable[[], Any]) -> Any:
 
 
 class _Running:
-    """An operation that has begun, and those who are told of its end, once."""
+    """A running operation, and the observers to call once at its end."""
 
     def __init__(self, name: str, store: Any) -> None:
         driver = str(store.driver_entry or store.name)
-        # Without it where a driver from outside does not call the constructor of its base.
+        # Missing if a third-party driver does not call the constructor of its base.
         identifier = getattr(store, "backend_group", None)
         self._operation = Operation(identifier or driver, driver, name)
         self._observers = _OBSERVERS
@@ -201,14 +198,9 @@ class _Running:
             one.tell(moment, self._operation)
 
     def end(self, outcome: str, size: int = 0, collected: bool = False) -> None:
-        """Tell how it has ended.
-
-        :param outcome: of the operation
-        :param size: its bytes
-        :param collected: whether the garbage collector says so
-        """
+        """Report the end; `collected` if called by the garbage collector."""
         caller = object()
-        # Whoever is first: setdefault() is one bytecode.
+        # Only the first call counts; setdefault() is atomic.
         if self._ended.setdefault(None, caller) is not caller:
             return
         self._operation.bytes = size
@@ -218,25 +210,20 @@ class _Running:
             self._tell("end")
             return
         with contextlib.suppress(RuntimeError):
-            # The interpreter may be at its end.
+            # The interpreter may be shutting down.
             _LATE.put(functools.partial(self._tell, "end"))
 
 
 def _delivery(chunks: Any, size: int, running: _Running) -> Any:
     if hasattr(chunks, "__getitem__") or hasattr(chunks, "__len__"):
-        # The sequences of old drivers can be read in more ways than one: they stay what they are.
+        # Older drivers return sequences, which can be read in several ways: pass them on.
         running.end(OK, size)
         return chunks
     return _Delivery(chunks, size, running)
 
 
 class _Delivery:
-    """The chunks of a download, counted; in all else what the driver returned.
-
-    :param chunks: what the driver returned
-    :param size: bytes that it will deliver, 0 when unknown
-    :param running: the operation
-    """
+    """Counts the bytes of a download, and otherwise behaves like what the driver returned."""
 
     def __init__(self, chunks: Any, size: int, running: _Running) -> None:
         self._chunks = chunks
@@ -264,7 +251,7 @@ class _Delivery:
             raise
         self._delivered += len(chunk)
         if self._delivered == self._size:
-            # Whoever knows the size does not ask for the end.
+            # A caller that knows the size does not read on to StopIteration.
             self._running.end(OK, self._delivered)
         return chunk
 

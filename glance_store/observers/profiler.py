@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of stores as spans of OSProfiler, which the extra ``osprofiler`` installs."""
+"""Store operations as spans of OSProfiler, which the extra ``osprofiler`` installs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from glance_store.observers import ABANDONED, OK, Observer, Operation
 
 
 class ProfilerObserver(Observer):
-    """Adds a span to the active trace of the thread that asks for an operation; else does nothing.
+    """Adds a span to the active trace of the calling thread, if there is one.
 
-    A download ends after the request's own spans, and maybe in another thread. So each operation
-    has a profiler of its own below the span that is active when it begins.
+    A download ends after the spans of its request, and maybe on another thread. So each operation
+    has its own profiler, below the span that is active when it begins.
     """
 
     def __init__(self) -> None:
         self._spans: dict[Operation, Any] = {}
 
     def begin(self, operation: Operation) -> None:
-        """Begin a span if there is a trace."""
+        """Begin a span if a trace is active."""
         active = osprofiler.profiler.get()
         if active is None:
             return
@@ -33,12 +33,12 @@ class ProfilerObserver(Observer):
         self._spans[operation] = span
 
     def end(self, operation: Operation) -> None:
-        """End its span."""
+        """End the span."""
         span = self._spans.pop(operation, None)
         if span is None:
             return
         info: dict[str, Any] = {"bytes": operation.bytes, "outcome": operation.outcome}
         if operation.outcome not in (OK, ABANDONED):
-            # The key by which OSProfiler's reports know an error.
+            # OSProfiler's reports recognise an error by this key.
             info["etype"] = operation.outcome
         span.stop(info=info)

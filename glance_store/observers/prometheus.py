@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of stores as metrics of prometheus_client, which the extra ``prometheus`` installs."""
+"""Store operations as metrics of prometheus_client, which the extra ``prometheus`` installs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import prometheus_client
 
 from glance_store.observers import Observer, Operation
 
-# From a size that is looked up to an image of a terabyte.
+# From looking up a size to transferring an image of a terabyte.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
 class PrometheusObserver(Observer):
-    """Counts operations, their bytes and their seconds, by store.
+    """Counts operations, bytes and seconds by store.
 
-    There are only counters and a histogram, which add up over processes: with
-    ``PROMETHEUS_MULTIPROC_DIR`` in the environment of the service each process writes its own, and
-    a `prometheus_client.multiprocess.MultiProcessCollector` reads all of them.
+    It uses only counters and a histogram, because these add up across processes: with
+    ``PROMETHEUS_MULTIPROC_DIR`` in the environment of the service, each process writes its own, and
+    `prometheus_client.multiprocess.MultiProcessCollector` reads them all.
 
-    :param registry: where the metrics are registered, None for the registry of the process
+    :param registry: where to register the metrics; None for the default registry
     """
 
     def __init__(self, registry: Any = None) -> None:
@@ -28,19 +28,19 @@ class PrometheusObserver(Observer):
         labels = ["store", "driver", "operation"]
         self._operations = prometheus_client.Counter(
             "glance_store_operations",
-            "Operations of stores that have ended.",
+            "Completed store operations.",
             [*labels, "outcome"],
             registry=target,
         )
         self._bytes = prometheus_client.Counter(
             "glance_store_operation_bytes",
-            "Bytes of images that were stored (add) or delivered (get).",
+            "Image bytes stored (add) or delivered (get).",
             labels,
             registry=target,
         )
         self._seconds = prometheus_client.Histogram(
             "glance_store_operation_seconds",
-            "Seconds that operations took.",
+            "Duration of store operations in seconds.",
             labels,
             registry=target,
             buckets=_SECONDS,

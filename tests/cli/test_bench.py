@@ -65,7 +65,7 @@ def test_a_store_that_is_read_only(command, tmp_path):
     (tmp_path / "fast").write_text("a file in its place")
     result = command("bench", "--size=4K")
     assert result.code == 1
-    assert "The store fast adds and deletes no images" in result.err.splitlines()[-1]
+    assert "Store fast cannot add or delete images" in result.err.splitlines()[-1]
 
 
 def test_an_interrupt_removes_what_was_put(command, tmp_path):

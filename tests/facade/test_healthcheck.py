@@ -50,23 +50,23 @@ def test_a_store_that_goes_and_returns(check, create_multi, tmp_path, caplog):
     assert "fast: ok, " in reason["details"]
     (tmp_path / "bulk").rename(tmp_path / "away")
     _status, (reason,) = ask(503)
-    assert reason["reason"] == "stores that are not well: bulk"
+    assert reason["reason"] == "unhealthy stores: bulk"
     assert f"{tmp_path}/bulk takes no images" in reason["details"]
     ask(503)
     (tmp_path / "away").rename(tmp_path / "bulk")
     ask(200)
     told = [one.getMessage() for one in caplog.records if one.name == "glance_store.healthcheck"]
-    assert len([text for text in told if "Store bulk is not well: " in text]) == 1
+    assert len([text for text in told if "Store bulk is unhealthy: " in text]) == 1
 
 
 def test_stores_that_do_not_count(check, create_multi, tmp_path):
     create_multi({"fast": "file", "bulk": "file", "none": "nodriver"})
-    assert check(glance_store_cache="0")() == (503, ["stores that are not well: none"])
+    assert check(glance_store_cache="0")() == (503, ["unhealthy stores: none"])
     (tmp_path / "bulk").rename(tmp_path / "away")
     assert check(glance_store_stores="fast")() == (200, ["OK"])
     # What is wrong is not for everybody.
     wrong = check(glance_store_stores="bulk, slow", glance_store_cache="0")
-    assert wrong() == (503, ["stores that are not well: slow, bulk"])
+    assert wrong() == (503, ["unhealthy stores: slow, bulk"])
 
 
 def test_answers_are_kept(check, create_multi, tmp_path):

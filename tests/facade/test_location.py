@@ -111,7 +111,7 @@ def test_uri_that_is_no_text(known, uri):
         lambda text: location.get_location_from_uri_and_backend(text, "one"),
         lambda text: glance_store.get(text, None),
     ):
-        with pytest.raises(exceptions.BadStoreUri, match="not a text"):
+        with pytest.raises(exceptions.BadStoreUri, match="not a string"):
             parse(uri)
 
 

@@ -93,7 +93,7 @@ def test_bad_value_stops_its_store_alone(mistake, service, caplog, tmp_path):
     text, expected = MISTAKES[mistake]
     conf = service(f"bad:{driver}, good:file", text.format(tmp_path=tmp_path))
     assert errors(caplog) == [
-        f"Store bad is skipped, the others stay in use: {expected}",
+        f"Store bad is skipped; the others stay in use: {expected}",
     ]
     assert registry.failures() == {"bad": expected}
     glance_store.verify_store()
@@ -130,8 +130,8 @@ def test_value_of_the_store_hides_a_bad_one_that_is_shared(service):
 def test_driver_that_is_not_installed(service, caplog):
     conf = service("bad:fille, good:file", "[bad]\nstore_description = typo\nweight = high\n")
     (line,) = errors(caplog)
-    assert "[DEFAULT] enabled_backends has bad:fille, and there is no such driver" in line
-    assert "installed are cinder, file, http, rbd, s3, swift, vmware" in line
+    assert "[DEFAULT] enabled_backends names bad:fille, but there is no such driver" in line
+    assert "installed drivers: cinder, file, http, rbd, s3, swift, vmware" in line
     assert "[bad] weight = high is not valid" in line
     assert conf.bad.store_description == "typo"
     assert (conf.bad.weight, glance_store.get_store_weight("bad")) == (0, 0)
@@ -139,7 +139,7 @@ def test_driver_that_is_not_installed(service, caplog):
 
 def test_driver_that_is_not_installed_in_single_store_mode(create_single):
     assert create_single(["fille", "file"]) == 1
-    assert "[glance_store] stores has fille, and there is no such" in registry.failures()["fille"]
+    assert "[glance_store] stores names fille, but there is no such" in registry.failures()["fille"]
 
 
 def test_bad_value_in_single_store_mode(tmp_path, caplog):
@@ -156,7 +156,7 @@ def test_bad_value_in_single_store_mode(tmp_path, caplog):
         "[glance_store] https_insecure = maybe is not valid: Unexpected boolean value 'maybe'"
     )
     assert registry.failures() == {"http": expected}
-    assert errors(caplog) == [f"Store http is skipped, the others stay in use: {expected}"]
+    assert errors(caplog) == [f"Store http is skipped; the others stay in use: {expected}"]
 
 
 def test_value_from_the_environment(service, monkeypatch):
@@ -204,7 +204,7 @@ def test_outside_driver_whose_configuration_fails_in_its_own_way(outside, create
         patch.setattr(outside_driver.Store, "configure_add", crash)
         assert create_multi({"bad": "memory", "good": "file"}) == 2
     assert registry.failures() == {
-        "bad": "driver memory has failed: ZeroDivisionError: divided by zero"
+        "bad": "driver memory failed: ZeroDivisionError: divided by zero"
     }
 
 

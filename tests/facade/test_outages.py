@@ -145,7 +145,7 @@ def test_place_that_another_store_has_taken_meanwhile(away, create_multi, caplog
     writable = capabilities.BitMasks.WRITE_ACCESS
     assert glance_store.get_store_from_store_identifier("two").is_capable(writable)
     assert not glance_store.get_store_from_store_identifier("one").is_capable(writable)
-    assert "belongs to the store two already" in caplog.text
+    assert "already belongs to the store two" in caplog.text
 
 
 def test_mistake_that_shows_after_the_outage(away, create_multi):

@@ -55,7 +55,7 @@ def test_driver_that_cannot_be_imported_is_left_out_with_a_warning(outside, capl
     assert "faulty.library" not in dict(loading.drivers())
     (record,) = [record for record in caplog.records if record.name == "glance_store.loading"]
     assert record.getMessage() == (
-        "Driver faulty.library cannot be imported, its options are unknown: "
+        "Driver faulty.library cannot be imported; its options are unknown: "
         "No module named 'a_client_library_that_is_not_installed'"
     )
 
@@ -71,7 +71,7 @@ def test_name_that_two_distributions_declare(outside, tmp_path, monkeypatch, con
     assert [name for name, _plugin in loading.drivers()].count("memory") == 1
     # Which of them is meant cannot be known.
     assert loading.load_store(conf, "memory") is None
-    assert "driver memory cannot be loaded and is skipped" in caplog.text
+    assert "is skipped: driver memory cannot be loaded" in caplog.text
 
 
 def test_r5_options_are_read_from_a_class_or_a_function(outside):

@@ -23,7 +23,7 @@ RESERVED = {"os_glance_staging_store": "file"}
 
 def test_unknown_driver_is_skipped_with_a_warning(conf, caplog):
     assert loading.load_store(conf, "no_such_driver", backend="one") is None
-    assert "Store one: driver no_such_driver cannot be loaded and is skipped" in caplog.text
+    assert "Store one is skipped: driver no_such_driver cannot be loaded" in caplog.text
 
 
 def test_driver_itself_can_be_loaded(conf, outside):
@@ -85,7 +85,7 @@ def test_driver_without_a_scheme_is_an_error(outside, create_multi):
     with pytest.raises(exceptions.BackendException, match="wrong"):
         create_multi(enabled)
     assert set(location.SCHEME_TO_CLS_BACKEND_MAP["memory"]) == {"first", "last"}
-    assert registry.failures() == {"wrong": "its driver names no URI scheme"}
+    assert registry.failures() == {"wrong": "its driver has no URI scheme"}
 
 
 def test_driver_without_a_scheme_is_an_error_in_single_store_mode(outside, create_single):
@@ -131,7 +131,7 @@ def test_two_stores_on_one_place(create_multi, tmp_path, conf, caplog):
         glance_store.get_store_from_store_identifier(name).is_capable(writable)
         for name in ("one", "two", "three")
     ] == [True, False, True]
-    assert "belongs to the store one already" in caplog.text
+    assert "already belongs to the store one" in caplog.text
 
 
 def test_rebuilt_store_does_not_get_back_what_another_owns(outside, create_multi, monkeypatch):

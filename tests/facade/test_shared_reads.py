@@ -93,5 +93,5 @@ def test_a_relative_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     uri = single_store(tmp_path, "shared")
     for _time in range(2):
         assert b"".join(backend.get_from_backend(uri)[0]) == DATA
-    assert caplog.text.count("store_shared_reads_dir is no absolute path") == 1
+    assert caplog.text.count("store_shared_reads_dir must be an absolute path") == 1
     assert not shared(tmp_path)

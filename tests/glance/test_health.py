@@ -33,7 +33,7 @@ def test_a_store_that_goes_and_returns(start_glance: StartGlance) -> None:
             return found.status_code, found.text
 
         folder.rename(away)
-        gone = (503, "stores that are not well: slow")
+        gone = (503, "unhealthy stores: slow")
         until(lambda: answer() == gone, lambda: f"the store is gone, and the answer {answer()}")
         away.rename(folder)
         until(lambda: answer() == (200, "OK"), lambda: f"it is back, and the answer {answer()}")
