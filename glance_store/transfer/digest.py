@@ -12,18 +12,18 @@ CHECKSUM = "md5"
 
 
 class Updatable(Protocol):
-    """What takes the bytes of an image in order: a hash object, a signature verifier."""
+    """A consumer of all bytes of an image in order: a hash object or a signature verifier."""
 
     def update(self, data: Any, /) -> Any:
-        """Take the next bytes."""
+        """Process the next bytes."""
         ...
 
 
 def get_hasher(hash_algo: str, usedforsecurity: bool = True) -> Any:
     """Return a new hash object.
 
-    :param hash_algo: a name that `hashlib.new` knows
-    :param usedforsecurity: False allows md5 on a host in FIPS mode, for checksums
+    :param hash_algo: a name known to `hashlib.new`
+    :param usedforsecurity: False to allow md5 checksums on a host in FIPS mode
     :returns: a `hashlib` object
     :raises ValueError: the name is unknown
     """
@@ -31,11 +31,11 @@ def get_hasher(hash_algo: str, usedforsecurity: bool = True) -> Any:
 
 
 class Digests:
-    """The digests of one upload; each consumer sees every byte once, in order.
+    """The digests of one upload. Each consumer gets every byte once, in order.
 
     :param hashing_algo: name of the multihash
-    :param verifier: object with ``update(data)`` and perhaps ``approve``, see `approve`; or None
-    :raises UnknownHashingAlgo: the name is unknown, or names a hash without a fixed length
+    :param verifier: object with ``update(data)`` and optionally ``approve``, see `approve`; or None
+    :raises UnknownHashingAlgo: the name is unknown, or its hash has no fixed length
     """
 
     def __init__(self, hashing_algo: str, verifier: Updatable | None = None) -> None:
@@ -44,7 +44,7 @@ class Digests:
         except (TypeError, ValueError) as exc:
             raise exceptions.UnknownHashingAlgo(algo=hashing_algo) from exc
         if not multihash.digest_size:
-            # shake_128 and its kind have no digest without a length that nobody records.
+            # shake_128 and shake_256 need a length, which nobody records.
             raise exceptions.UnknownHashingAlgo(algo=hashing_algo)
         self._multihash = multihash
         self._checksum = (
@@ -58,13 +58,12 @@ class Digests:
             self.consumers.append(verifier)
 
     def approve(self, size: int) -> None:
-        """Have the verifier say whether the image may be stored, now that all of it was seen.
+        """Let the verifier refuse the image once it has seen all of it.
 
-        ``approve(size, checksum, multihash)`` of the verifier, where there is one, does so by
-        returning.
+        Calls ``approve(size, checksum, multihash)`` of the verifier, if it has that method.
 
         :param size: bytes of the image
-        :raises Exception: what the verifier raises to refuse it
+        :raises Exception: what the verifier raises to refuse the image
         """
         approve = getattr(self._verifier, "approve", None)
         if callable(approve):
@@ -77,5 +76,5 @@ class Digests:
 
     @property
     def multihash(self) -> str:
-        """Hexadecimal digest of the chosen hash of the bytes so far."""
+        """Hexadecimal multihash of the bytes so far."""
         return str(self._multihash.hexdigest())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One download: a range of a stored image -> read-ahead -> chunks in order, never short.
 
-Where a backend profits from several reads in flight, threads fetch ahead of the consumer, bounded
-to as many chunks; else the consumer's thread reads. Of a backend that sends long ranges in one go
-`streams` makes the most. Holes are delivered without being fetched.
+If a backend is faster with several reads in flight, threads fetch that many chunks ahead of the
+consumer; otherwise the consumer's thread reads. `streams` handles backends that send long ranges
+in one response. Holes are delivered without fetching them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,7 @@ CHUNK_SIZE = 4 * 1024 * 1024
 
 
 def clip(size: int | None, offset: int, length: int | None) -> int | None:
-    """Return how many bytes a range of an image has.
-
-    :param size: bytes of the image, None if unknown
-    :param offset: first byte of the range
-    :param length: bytes asked for; None for all that follow
-    :returns: bytes that will be delivered; None when the end is unknown
-    """
+    """Return the length of a range clipped to the size of its image; None if that is unknown."""
     if size is None:
         return None
     rest = max(0, size - offset)
@@ -44,7 +38,7 @@ def clip(size: int | None, offset: int, length: int | None) -> int | None:
 
 
 class Chunks(abc.ABC):
-    """Chunks of bytes, one after the other, with `close`."""
+    """An iterator of chunks of bytes, with `close`."""
 
     def __iter__(self: _T) -> _T:  # noqa: PYI019 - typing.Self came with Python 3.11
         return self
@@ -61,17 +55,17 @@ class Chunks(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Stop reading; from any thread."""
+        """Stop reading. May be called from any thread."""
 
 
 class Download(Chunks):
     """The bytes of a range of an image: an iterator of chunks, with `close`.
 
-    :param reader: the image; closed before the last chunk is handed over, at the end, on `close`,
-        on an error, and when the iterator is thrown away half-way
+    :param reader: the image; closed before the last chunk is delivered, at the end, on `close`, on
+        an error, and when the iterator is dropped half-way
     :param offset: first byte, at least 0
-    :param length: bytes wanted, None for all; clipped at the end of the image
-    :param chunk_size: bytes of a chunk at most, and of a read from the backend
+    :param length: bytes wanted; None for all; clipped at the end of the image
+    :param chunk_size: maximum bytes of a chunk, and of a read from the backend
     """
 
     def __init__(
@@ -81,7 +75,7 @@ class Download(Chunks):
         length: int | None = None,
         chunk_size: int = CHUNK_SIZE,
     ) -> None:
-        # Complete from here on: should what follows fail, the reader is closed all the same.
+        # Set first: __del__ must be able to close the reader if anything below fails.
         self._reader = reader
         self._chunks: Iterator[bytes] = iter(())
         self._ahead: ReadAhead | Streams | None = None
@@ -108,20 +102,19 @@ class Download(Chunks):
         try:
             chunk = next(self._chunks)
         except BaseException:
-            # The end, or an error: either way nothing more is read.
+            # The end, or an error.
             self.close()
             raise
         self._delivered += len(chunk)
         if self._delivered == self.length:
-            # Before the last bytes are handed over: whoever has them may go on to remove the image.
+            # Before the last bytes are delivered: the caller may delete the image next.
             self._release(wait=True)
         return chunk
 
     def close(self) -> None:
-        """Stop reading and let go of the image; from any thread.
+        """Stop reading and close the image. May be called from any thread.
 
-        Reads in other threads are waited for, unless they wait for a server themselves: these are
-        broken off.
+        Waits for reads on other threads, but interrupts those of an `InterruptibleReader`.
         """
         self._release(wait=True, interrupt=True)
 
@@ -133,7 +126,7 @@ class Download(Chunks):
         if self._closed:
             return
         self._closed = True
-        # Not in a forked child: the connections are those of its parent, which goes on to read.
+        # Not in a forked child: it shares the connections with its parent, which still reads.
         if interrupt and self._process == os.getpid() and hasattr(self._reader, "interrupt"):
             cast("InterruptibleReader", self._reader).interrupt()
             wait = False
@@ -154,7 +147,7 @@ def _read_range(reader: ImageReader, offset: int, stop: int, chunk_size: int) ->
         if piece.data:
             yield read_piece(reader, piece)
         else:
-            # One run of zeros serves a whole hole, however large.
+            # Reuse one run of zeros for a whole hole, however large.
             if len(zeros) != piece.length:
                 zeros = bytes(piece.length)
             yield zeros
@@ -163,7 +156,7 @@ def _read_range(reader: ImageReader, offset: int, stop: int, chunk_size: int) ->
 def _read_unknown(
     reader: ImageReader, offset: int, length: int | None, chunk_size: int
 ) -> Iterator[bytes]:
-    """Read on until the backend says that the image has ended."""
+    """Read until the backend reports the end of the image."""
     position = offset
     while length is None or position < offset + length:
         wanted = chunk_size if length is None else min(chunk_size, offset + length - position)

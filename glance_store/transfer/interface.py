@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two small interfaces between the engine and a backend. A driver author reads this file.
+"""The interfaces between the engine and a backend. To write a driver, read this file.
 
 The engine reads the source, cuts blocks, hashes, checks sizes, finds zeros, bounds memory, and
-cleans up. A backend says only how it writes a block, makes the image final, throws it away, and
-reads a range. Errors are exceptions of `glance_store.exceptions`, translated by the backend.
+cleans up. A backend only writes a block, publishes the image or discards it, and reads a range. It
+translates its errors to `glance_store.exceptions`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Extent(NamedTuple):
-    """A part of an image, in bytes, that is all data or all hole (reads as zeros)."""
+    """A part of an image that is all data or all hole (reads as zeros), in bytes."""
 
     offset: int
     length: int
@@ -28,94 +28,94 @@ class Unfinished(Protocol):
     """An image that is invisible under its final name until `commit`."""
 
     def commit(self, size: int) -> None:
-        """Make the image of `size` bytes final: complete and durable when this returns.
+        """Publish the image of `size` bytes. It is complete and durable when this returns.
 
-        Raises Duplicate, with the existing image untouched, when another upload was first.
+        Raise Duplicate, and leave the existing image untouched, if another upload was first.
         """
         ...
 
     def abort(self) -> None:
-        """Leave nothing behind. Called once; what it raises is logged, the first error is kept."""
+        """Remove everything. Called once; an exception is logged, so as not to mask the first."""
         ...
 
 
 @runtime_checkable
 class ImageWriter(Unfinished, Protocol):
-    """One image on its way in. Invisible under its final name until `commit`.
+    """One upload. The image is invisible under its final name until `commit`.
 
-    The engine calls `write` any number of times, then exactly one of `commit` and `abort`. When
-    `commit` raises, `abort` is called after it. No `write` runs while either of them does.
+    The engine calls `write` any number of times, then either `commit` or `abort`. If `commit`
+    raises, `abort` follows. No `write` is running when either of them is called.
     """
 
     @property
     def block_size(self) -> int:
-        """Bytes in every block but the last, before zero runs are cut out of it."""
+        """Bytes in each block but the last, before runs of zeros are cut out."""
         ...
 
     @property
     def concurrency(self) -> int:
-        """How many `write` calls may run at once; 1: strictly in order, one after the other."""
+        """Maximum number of `write` calls at once; with 1, they come strictly in order."""
         ...
 
     @property
     def holes(self) -> bool:
-        """True: zero runs may be left out, the backend reads them back as zeros."""
+        """True if runs of zeros may be skipped, because the backend reads them back as zeros."""
         ...
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Store bytes at an offset. The block may not be kept after the call returns."""
+        """Store bytes at an offset. The block is reused after the call: copy what must be kept."""
         ...
 
 
 class GrowingWriter(ImageWriter, Protocol):
-    """A writer whose blocks grow as the image does: its backend takes a limited number of them."""
+    """A writer whose blocks grow with the image, because its backend limits their number."""
 
     def block_size_at(self, offset: int) -> int:
-        """Return the bytes of the block that begins at an offset.
+        """Return the size of the block that starts at an offset.
 
-        :param offset: bytes; 0, or where the block before ends
-        :returns: bytes, at least `block_size`, which is that of the first block
+        :param offset: 0, or where the previous block ends
+        :returns: bytes; at least `block_size`, the size of the first block
         """
         ...
 
 
 class BoundedWriter(ImageWriter, Protocol):
-    """A writer that says how many blocks an upload may hold in memory.
+    """A writer that sets how many blocks an upload may hold in memory.
 
-    Other writers get `concurrency` + 2 blocks, or as many as fit 8 MiB if these are more. The bound
-    is bytes: that many times `block_size`, for each upload. It does not count a portion of the
-    source that is longer than was asked for, nor copies that the writer makes.
+    The default is `concurrency` + 2 blocks, or as many as fit 8 MiB if that is more. The limit for
+    an upload is that number times `block_size`, in bytes. It does not count copies made by the
+    writer, or data that the source delivers beyond what it was asked for.
     """
 
     @property
     def blocks_held(self) -> int:
-        """Maximum blocks in memory, from before they are read until written; at least 2."""
+        """Maximum blocks in memory, counted from before they are read; at least 2."""
         ...
 
 
 class SharingWriter(ImageWriter, Protocol):
-    """A writer whose blocks count against the memory that all transfers of its store share."""
+    """A writer whose blocks count against memory shared by all transfers of its store."""
 
     @property
     def memory(self) -> Memory:
-        """That of the store."""
+        """The shared memory of the store."""
         ...
 
 
 class DigestingWriter(ImageWriter, Protocol):
-    """A writer that can use the digests of the image, such as its md5.
+    """A writer that uses the digests of the image, such as its md5.
 
-    The engine sets `digests` before the first write. When `commit` is called they are complete.
+    The engine sets `digests` before the first write. They are complete when `commit` is called.
     """
 
     digests: Digests | None
 
 
 class InterruptibleWriter(ImageWriter, Protocol):
-    """A writer whose writes may wait long for their backend."""
+    """A writer whose writes may wait a long time for the backend."""
 
     def interrupt(self) -> None:
-        """Have the writes that run in other threads end soon, with an error; `abort` follows."""
+        """Make writes running on other threads fail soon. `abort` follows."""
         ...
 
 
@@ -125,78 +125,75 @@ class ImageReader(Protocol):
 
     @property
     def size(self) -> int | None:
-        """Bytes of the image; None when the backend does not say."""
+        """Bytes of the image; None if the backend does not tell."""
         ...
 
     @property
     def concurrency(self) -> int:
-        """How many `read_at` calls are worth having in flight; 1: no thread is started.
+        """Number of `read_at` calls to keep in flight; with 1, no thread is started.
 
-        A download holds so many chunks in memory, and the one that the consumer has.
+        A download holds that many chunks in memory, besides the one the consumer has.
         """
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset.
-
-        May return less than asked, but not nothing unless the image ends there.
-        """
+        """Read up to `length` bytes at an offset; at least one byte before the end of the image."""
         ...
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say which parts of a range are data and which are holes, in order, without gaps.
+        """Yield which parts of a range are data and which are holes, in order and without gaps.
 
-        A backend that cannot know yields one extent of data.
+        A backend that does not know its holes yields one extent of data.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the image. Called once; no `read_at` runs at that time."""
+        """Close the image. Called once, when no `read_at` is running."""
         ...
 
 
 class VersionedReader(ImageReader, Protocol):
-    """A reader that knows what tells the bytes of its image from others at the same place."""
+    """A reader that knows which version of an image is stored at its location."""
 
     @property
     def version(self) -> str | None:
-        """Such as an entity tag; equal for equal bytes alone. None when it is not known."""
+        """Identifies the content, such as an entity tag; other bytes, other version. Or None."""
         ...
 
 
 class InterruptibleReader(ImageReader, Protocol):
-    """A reader whose reads may wait long for their backend."""
+    """A reader whose reads may wait a long time for the backend."""
 
     def interrupt(self) -> None:
-        """Have the reads that run in other threads end soon, with an error; `close` follows."""
+        """Make reads running on other threads fail soon. `close` follows."""
         ...
 
 
 class Stream(Protocol):
-    """An answer of a backend that is being read, by one thread."""
+    """A response of the backend, read by one thread."""
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes, at least one before the end."""
+        """Return up to `length` of the next bytes; at least one byte before the end."""
         ...
 
     def close(self) -> None:
-        """Let go of what was not read. May be called again, and raises nothing."""
+        """Discard what was not read. May be called again; must not raise."""
         ...
 
 
 class StreamingReader(ImageReader, Protocol):
-    """A reader whose backend can send a long range in one go; its images have no holes.
+    """A reader whose backend can send a long range in one response. Its images have no holes.
 
-    The engine asks for long ranges one after the other, or for some side by side, whatever turns
-    out to be faster. `concurrency` is how many at most; with a `memory` (see `SharingWriter`) fewer
-    where that is in use.
+    The engine reads long ranges one after the other or several in parallel, whichever turns out to
+    be faster. `concurrency` limits their number; with a `memory` (see `SharingWriter`), so does
+    what is left of it.
     """
 
     @property
     def range_size(self) -> int:
-        """Bytes of the ranges that are asked for side by side; `concurrency` of them are held."""
+        """Bytes of each parallel range; `concurrency` of them are held in memory."""
         ...
 
     def open_stream(self, offset: int, length: int) -> Stream:
-        """Ask for exactly `length` bytes at an offset. Safe from several threads."""
+        """Request exactly `length` bytes at an offset. Safe from several threads."""
         ...

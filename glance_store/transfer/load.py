@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many transfers of this process are at work right now, against the cores that it may use.
+"""How many transfers of this process are working, compared to the cores it may use.
 
-Threads for one upload pay when a core would idle without them. Where several uploads keep all cores
-busy already, they only cost switches between threads.
+Threads for one upload pay off while a core would otherwise idle. When several uploads already keep
+all cores busy, they only add context switches.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ def cores() -> int:
 
 
 class Load:
-    """Knows the transfers that have data in hand; one that waits for its source has none."""
+    """Tracks the transfers that have data to work on; one that waits for its source has none."""
 
     def __init__(self) -> None:
-        # No count: an interrupt may make a transfer leave twice. Weak: or never, and it would be
-        # taken for at work as long as the process lives.
+        # An interrupt may make a transfer leave twice, so a counter would drift; or never, so a
+        # strong reference would count it for ever.
         self._at_work: weakref.WeakSet[object] = weakref.WeakSet()
 
     def enter(self, transfer: object) -> None:
-        """Take note that a transfer has data to work on."""
+        """Record that a transfer has data to work on."""
         self._at_work.add(transfer)
 
     def leave(self, transfer: object) -> None:
-        """Take note that its data is worked off."""
+        """Record that a transfer has no more data to work on."""
         self._at_work.discard(transfer)
 
     def has_spare_core(self) -> bool:
-        """Tell whether one more transfer can use more than one core."""
+        """Tell whether another transfer can use more than one core."""
         return len(self._at_work) < max(1, cores() - 1)
 
     def forget(self) -> None:
-        """Begin anew, in a forked process: the threads that were at work are not there."""
+        """Reset in a forked process, which does not have the parent's threads."""
         self._at_work = weakref.WeakSet()
 
 

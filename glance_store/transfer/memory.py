@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory that all transfers of a store share: one alone may use it, forty get along with it.
+"""Memory shared by all transfers of a store: one alone may use all of it, forty still fit.
 
-Whoever waits here holds no block that has not been begun: what is held by others comes back by
-itself. Bytes are held in the name of their transfer, and those of one that an interrupt has ended
-come back when it is collected.
+A transfer that waits for memory holds only blocks that are already being processed. So memory held
+by others always comes back, and nobody deadlocks. Bytes are held per transfer: if an interrupt ends
+one, its bytes come back when it is garbage-collected.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-# Blocks from this size on have buffers in pages of their own. What the allocator gets back from
-# many threads it keeps, a heap for each of them: a process would take a multiple of what is in use.
-# And pages that are used again need not be fetched from the system, which takes nearly as long as
-# hashing them.
+# Blocks of at least this size get buffers in their own pages. With many threads the allocator keeps
+# freed memory in one heap per thread, so the process would take several times what is in use. And
+# reused pages need not be requested from the kernel, which takes nearly as long as hashing them.
 _LARGE = 4 * 1024 * 1024
-# Seconds after which somebody who waits looks whether a transfer has been collected meanwhile.
+# Seconds between checks of a waiting transfer for memory of collected transfers.
 _LOOK = 1.0
 
 
 class Memory:
-    """Bytes that transfers take and give back. Safe in threads and forks.
+    """Bytes that transfers take and give back. Safe with threads and forks.
 
-    :param size: how many there are
+    :param size: total bytes
     """
 
     def __init__(self, size: int) -> None:
@@ -36,29 +35,29 @@ class Memory:
         _EVERY.add(self)
 
     def _begin(self) -> None:
-        # Re-entrant: the collector may give back in a thread that takes.
+        # Reentrant: the garbage collector may call give() on a thread that is in take().
         self._changed = threading.Condition(threading.RLock())
         self._held: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         self._queue: deque[object] = deque()
         self._ahead: weakref.WeakSet[object] = weakref.WeakSet()  # transfers that read ahead
-        self._idle: dict[int, list[mmap.mmap]] = {}  # by their bytes
-        self._buffers: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # those in use, too
+        self._idle: dict[int, list[mmap.mmap]] = {}  # buffers by size
+        self._buffers: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # idle and in use
 
     def _free(self) -> int:
         return self.size - sum(list(self._held.values()))
 
     def has(self, wanted: int) -> bool:
-        """Tell whether there are so many bytes now, and nobody waits for some."""
+        """Tell whether that many bytes are free and nobody is waiting."""
         with self._changed:
             return not self._queue and self._free() >= wanted
 
     def take(self, holder: object, wanted: int, is_over: Callable[[], bool] = lambda: False) -> int:
-        """Wait for bytes, after those who came before.
+        """Wait in line for bytes.
 
-        :param holder: the transfer, which holds none but in blocks that are being worked on
-        :param wanted: how many; one that wants more than there are gets all of them
-        :param is_over: whether the wait has lost its purpose; see `wake`
-        :returns: the bytes that are held now; 0 if it is over
+        :param holder: the transfer; it must hold bytes only for blocks being processed
+        :param wanted: number of bytes, capped at the total
+        :param is_over: tells whether to stop waiting; see `wake`
+        :returns: the bytes taken; 0 if `is_over`
         """
         wanted = min(wanted, self.size)
         ticket = object()
@@ -76,12 +75,12 @@ class Memory:
                 self._changed.notify_all()
 
     def try_take(self, holder: object, wanted: int, ahead: bool = False) -> bool:
-        """Take bytes if there are so many, and nobody waits for some.
+        """Take bytes if that many are free and nobody is waiting; tell whether it did.
 
         :param holder: the transfer
-        :param wanted: how many
-        :param ahead: for what nobody has asked for yet, as long as somebody reads slowly: all of
-            these together have half of the memory at most, so that uploads go on beside them
+        :param wanted: number of bytes
+        :param ahead: whether they are for read-ahead, which a slow consumer may hold for a long
+            time. All read-ahead together gets at most half of the memory, so that uploads proceed
         """
         with self._changed:
             if not self.has(wanted):
@@ -100,34 +99,27 @@ class Memory:
         self._held[holder] = self._held.get(holder, 0) + more
 
     def give(self, holder: object, bytes_: int) -> None:
-        """Give bytes back.
-
-        :param holder: the transfer
-        :param bytes_: how many
-        """
+        """Give back some of the bytes a transfer holds."""
         with self._changed:
             self._held[holder] = max(0, self._held.get(holder, 0) - bytes_)
             self._changed.notify_all()
 
     def give_all(self, holder: object) -> None:
-        """Give back what a transfer holds."""
+        """Give back all bytes a transfer holds."""
         with self._changed:
             self._held.pop(holder, None)
             self._let_go()
             self._changed.notify_all()
 
     def buffer(self, length: int) -> mmap.mmap | None:
-        """Return a buffer for a block whose bytes are held; None where it needs none.
-
-        :param length: its bytes
-        """
+        """Return a buffer for a block whose bytes are held; None if it is too small to need one."""
         if length < _LARGE:
             return None
         with self._changed:
             idle = self._idle.get(length)
             if idle:
                 return idle.pop()
-            # Those of other sizes make room.
+            # Drop idle buffers of other sizes to make room.
             for others in self._idle.values():
                 while others and sum(map(len, self._buffers)) + length > self.size:
                     others.pop()
@@ -136,27 +128,24 @@ class Memory:
             return made
 
     def recycle(self, block: object) -> None:
-        """Take back the buffer of a block that nobody uses any more.
-
-        :param block: of any kind
-        """
+        """Take back the buffer of a block that is no longer used, if it has one."""
         buffer = block.obj if isinstance(block, memoryview) else None
         if isinstance(buffer, mmap.mmap):
             with self._changed:
                 self._idle.setdefault(len(buffer), []).append(buffer)
 
     def _let_go(self) -> None:
-        """Give the pages back to the system when no transfer holds anything."""
+        """Return the idle pages to the system if no transfer holds anything."""
         if not any(self._held.values()):
             self._idle.clear()
 
     def wake(self) -> None:
-        """Have those who wait look whether it is over."""
+        """Make waiting transfers check `is_over`."""
         with self._changed:
             self._changed.notify_all()
 
     def forget(self) -> None:
-        """Begin anew, in a forked process: the transfers of the other one are not there."""
+        """Reset in a forked process, which does not have the parent's transfers."""
         self._begin()
 
 
@@ -172,10 +161,10 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 class Share:
-    """What one transfer holds of the memory of its store.
+    """The share of one transfer in the memory of its store.
 
-    :param memory: that is shared; None: there is no limit but the transfer's own
-    :param ahead: whether it is for what is read ahead
+    :param memory: the shared memory; None if only the transfer's own limit applies
+    :param ahead: whether it is for read-ahead
     """
 
     def __init__(self, memory: Memory | None, ahead: bool = False) -> None:
@@ -183,16 +172,11 @@ class Share:
         self._ahead = ahead
 
     def take(self, wanted: int, is_over: Callable[[], bool] = lambda: False) -> int:
-        """Wait for bytes; the transfer holds none but in blocks that are being worked on.
-
-        :param wanted: how many
-        :param is_over: whether the wait has lost its purpose; see `wake`
-        :returns: the bytes that are held now
-        """
+        """Wait for bytes; see `Memory.take`."""
         return 0 if self._memory is None else self._memory.take(self, wanted, is_over)
 
     def try_take(self, wanted: int) -> bool:
-        """Take bytes, or say that there are not so many."""
+        """Take bytes if that many are free; see `Memory.try_take`."""
         return self._memory is None or self._memory.try_take(self, wanted, self._ahead)
 
     def give(self, held: int) -> None:
@@ -201,20 +185,20 @@ class Share:
             self._memory.give(self, held)
 
     def buffer(self, length: int) -> mmap.mmap | None:
-        """Return a buffer for a block whose bytes are held; None where it needs none."""
+        """Return a buffer for a block whose bytes are held; None if it needs none."""
         return None if self._memory is None else self._memory.buffer(length)
 
     def recycle(self, block: object) -> None:
-        """Take back the buffer of a block that nobody uses any more."""
+        """Take back the buffer of a block that is no longer used."""
         if self._memory is not None:
             self._memory.recycle(block)
 
     def wake(self) -> None:
-        """Have whoever waits look whether it is over."""
+        """Make waiting transfers check `is_over`."""
         if self._memory is not None:
             self._memory.wake()
 
     def close(self) -> None:
-        """Give all of it back."""
+        """Give everything back."""
         if self._memory is not None:
             self._memory.give_all(self)

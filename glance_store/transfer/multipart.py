@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image in parts: how it is cut, and how the parts are on their way at once.
+"""Multipart uploads: how an image is cut into parts, and how several are sent at once.
 
-A backend that takes an image in parts says with five verbs how it begins, takes a part, joins them,
-throws all away, and takes a small image whole. What has to be sent again after a failure is in
-memory until it has arrived.
+A backend that takes an image in parts implements `Parts`: begin, put a part, complete, abort, and
+put a small image whole. A part stays in memory until it has arrived, so that it can be sent again.
 """
 
 from __future__ import annotations
@@ -19,52 +18,48 @@ from glance_store.transfer.memory import Memory
 
 MIB = 1024 * 1024
 
-# Parts of an image of unknown size stay as they are for this share of their number. Each of those
-# that follow is as large as all before it divided by the number of these: they grow by a factor of
-# e with each such number, so that the last one is 20,000 times as large as the first could be.
+# For an image of unknown size, this share of the allowed parts keeps the first size. Each later
+# part is as large as everything before it divided by the number of those parts. That is exponential
+# growth: the last allowed part would be about 20,000 times as large as the first.
 _STEADY = 0.09
 
 
 class Plan(Protocol):
-    """Sizes and numbers of the parts of one image."""
+    """Sizes and numbers of the parts of one image. An offset is 0, or where a part ends."""
 
     def size_at(self, offset: int) -> int:
-        """Return the bytes of the part that begins at an offset.
-
-        :param offset: 0, or where the part before ends
-        """
+        """Return the size of the part that starts at an offset."""
         ...
 
     def number_at(self, offset: int) -> int:
-        """Return the number of the part that begins at an offset; the first is 1.
+        """Return the number of the part that starts at an offset; the first is 1.
 
-        :param offset: 0, or where the part before ends
-        :raises StorageFull: the backend does not take so many
+        :raises StorageFull: the backend does not allow that many parts
         """
         ...
 
 
 class Limits(Protocol):
-    """What a backend takes."""
+    """What a backend allows."""
 
     @property
     def most(self) -> int:
-        """Parts of an image."""
+        """Maximum number of parts of an image."""
         ...
 
     @property
     def largest(self) -> int:
-        """Bytes of a part."""
+        """Maximum bytes of a part."""
         ...
 
 
 class EqualParts:
-    """Parts of one size; the last one may be smaller.
+    """Parts of equal size; the last one may be smaller.
 
-    :param part: bytes of a part, if the image fits into so many of them
-    :param limits: of the backend
-    :param size: bytes of the image, 0 when unknown
-    :raises StorageFull: the backend does not take an image of that size
+    :param part: bytes of a part; larger if the image would need too many of these
+    :param limits: limits of the backend
+    :param size: bytes of the image; 0 if unknown
+    :raises StorageFull: the image is too large for the backend
     """
 
     def __init__(self, part: int, limits: Limits, size: int = 0) -> None:
@@ -74,19 +69,19 @@ class EqualParts:
             raise too_large(limits)
 
     def size_at(self, offset: int) -> int:
-        """Return the bytes of the part that begins at an offset."""
+        """Return the size of the part that starts at an offset."""
         return self._part
 
     def number_at(self, offset: int) -> int:
-        """Return the number of the part that begins at an offset."""
+        """Return the number of the part that starts at an offset."""
         return _checked(offset // self._part + 1, self._limits)
 
 
 class GrowingParts:
-    """Parts of an image of unknown size, which grow when there are many.
+    """Parts of an image of unknown size; they grow as their number does.
 
-    :param part: bytes of the first ones
-    :param limits: of the backend
+    :param part: bytes of the first parts
+    :param limits: limits of the backend
     """
 
     def __init__(self, part: int, limits: Limits) -> None:
@@ -97,14 +92,14 @@ class GrowingParts:
         self._offsets = [0]
 
     def size_at(self, offset: int) -> int:
-        """Return the bytes of the part that begins at an offset: a number of MiB once they grow."""
+        """Return the size of the part that starts at an offset; whole MiB once parts grow."""
         if offset <= self._steady * self._part:
             return self._part
         grown = -(-offset // (self._steady * MIB)) * MIB
         return min(grown, self._limits.largest)
 
     def number_at(self, offset: int) -> int:
-        """Return the number of the part that begins at an offset."""
+        """Return the number of the part that starts at an offset."""
         with self._lock:
             while self._offsets[-1] < offset:
                 last = self._offsets[-1]
@@ -119,11 +114,11 @@ def _checked(number: int, limits: Limits) -> int:
 
 
 def too_large(limits: Limits) -> exceptions.StorageFull:
-    """Return the error for an image that the backend cannot keep, ready to raise."""
+    """Return the error for an image that is too large for the backend."""
     return exceptions.StorageFull(
         _(
             "The image is too large: the backend takes %(most)d parts of at most %(largest)d "
-            "bytes; for an image whose size is not known beforehand larger parts may help"
+            "bytes; if the size is not known in advance, larger parts may help"
         ),
         most=limits.most,
         largest=limits.largest,
@@ -131,34 +126,34 @@ def too_large(limits: Limits) -> exceptions.StorageFull:
 
 
 class Parts(Protocol):
-    """What a backend does with the parts of one image; safe from several threads."""
+    """How a backend stores one image in parts; safe from several threads."""
 
     def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
-        """Make the image from all of its bytes, in one request.
+        """Store the whole image in one request.
 
-        :param block: the bytes
-        :param md5: of them, in hexadecimal, where it is known
-        :raises Duplicate: there is such an image
+        :param block: all bytes of the image
+        :param md5: their md5 in hexadecimal, if known
+        :raises Duplicate: the image exists
         """
         ...
 
     def begin(self) -> None:
-        """Get ready for parts; called before each of them, and may do nothing but at the first."""
+        """Start a multipart upload. Called before each part; only the first call must act."""
         ...
 
     def put_part(self, number: int, block: memoryview) -> None:
         """Store a part.
 
-        :param number: from 1
+        :param number: counted from 1
         :param block: its bytes
         """
         ...
 
     def complete(self, size: int) -> None:
-        """Make the image from its parts.
+        """Create the image from its parts.
 
-        :param size: bytes of all of them
-        :raises Duplicate: there is such an image
+        :param size: bytes of the image
+        :raises Duplicate: the image exists
         """
         ...
 
@@ -167,24 +162,24 @@ class Parts(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Have what runs in other threads end soon."""
+        """Make calls running on other threads fail soon."""
         ...
 
 
 class MultipartWriter:
-    """One image on its way to a backend that takes it whole or in parts.
+    """Writes an image to a backend that takes it whole or in parts.
 
-    An image of known size below `large` is one block and one request. One of unknown size is one
-    request if it ends within the first part. That request is sent by `write`, when all bytes have
-    been read and checked: nothing but `commit` follows.
+    An image of known size below `large` is sent in one request, and so is one of unknown size that
+    ends within the first part. `write` sends that request after all bytes have been read and
+    checked: only `commit` follows.
 
-    :param parts: stores them
-    :param plan: of their sizes
+    :param parts: stores the parts
+    :param plan: sizes of the parts
     :param uri: location of the image
-    :param size: bytes, 0 when unknown
-    :param large: bytes from which on an image is sent in parts; 0: always
-    :param concurrency: parts on their way at once
-    :param memory: that the uploads of the store share
+    :param size: bytes; 0 if unknown
+    :param large: size in bytes from which an image is sent in parts; 0 for always
+    :param concurrency: maximum number of parts in flight
+    :param memory: memory shared by the uploads of the store
     """
 
     holes = False
@@ -207,25 +202,20 @@ class MultipartWriter:
         self._plan = plan
         self._whole = 0 < size < large
         self._may_be_whole = self._whole or (large > 0 and size == 0)
-        self._stored: str | None = None  # how
+        self._stored: str | None = None  # "whole" or "parts"
         self.block_size = size if self._whole else plan.size_at(0)
-        # As many as fit the memory, and one that is filled while the others are on their way.
+        # As many as fit the memory, less one that is filled while the others are in flight.
         fitting = max(1, memory.size // self.block_size - 1)
         most = -(-size // self.block_size) if size else concurrency
         self.concurrency = 1 if self._whole else max(1, min(concurrency, fitting, most))
         self.blocks_held = self.concurrency + 2
 
     def block_size_at(self, offset: int) -> int:
-        """Return the bytes of the block that begins at an offset: blocks are parts."""
+        """Return the size of the block that starts at an offset; a block is a part."""
         return self.block_size if self._whole else self._plan.size_at(offset)
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Send a part, or the whole image.
-
-        :param offset: where it begins
-        :param block: its bytes
-        :raises Duplicate: it is the whole image, and there is one of this name
-        """
+        """Send a part, or the whole image."""
         is_all = self._whole or (self._may_be_whole and len(block) < self.block_size)
         if is_all and offset == 0:
             self._put_whole(block)
@@ -236,25 +226,21 @@ class MultipartWriter:
         self._parts.put_part(self._plan.number_at(offset), block)
 
     def commit(self, size: int) -> None:
-        """Make the image from its parts.
-
-        :param size: bytes of the image
-        :raises Duplicate: there is an image of this name
-        """
+        """Create the image from its parts."""
         if self._stored == "parts":
             self._parts.complete(size)
         elif self._stored is None:
-            # An image without a byte has no part.
+            # An empty image has no parts.
             self._put_whole(b"")
 
     def _put_whole(self, block: memoryview | bytes) -> None:
-        # An image of one block is hashed before it is written.
+        # An image of one block is hashed before it is written, so the checksum is complete.
         self._parts.put_whole(block, None if self.digests is None else self.digests.checksum)
 
     def interrupt(self) -> None:
-        """Have the parts that are on their way end soon."""
+        """Make the parts in flight fail soon."""
         self._parts.interrupt()
 
     def abort(self) -> None:
-        """Remove what was sent."""
+        """Remove everything that was sent."""
         self._parts.abort()

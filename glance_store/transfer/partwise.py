@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies that a backend makes by itself, part by part, several parts at once."""
+"""Copies within a backend, several parts at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOG = logging.getLogger(__name__)
 
 
 class CannotCopyError(Exception):
-    """The backend does not copy this part by itself."""
+    """The backend cannot copy this part itself."""
 
 
 class PartRange(NamedTuple):
-    """A part of an image: its number, from 1, its first byte, and the one behind its last."""
+    """A part of an image: its number (from 1), first byte, and the byte after its last."""
 
     number: int
     start: int
@@ -27,11 +27,7 @@ class PartRange(NamedTuple):
 
 
 def part_ranges(plan: Plan, size: int) -> Iterator[PartRange]:
-    """Yield the parts of an image.
-
-    :param plan: of their sizes
-    :param size: bytes of the image
-    """
+    """Yield the parts of an image of `size` bytes."""
     start = 0
     while start < size:
         stop = min(start + plan.size_at(start), size)
@@ -46,15 +42,15 @@ def copy_parts(
     progress: Callable[[int], None],
     interrupt: Callable[[], None],
 ) -> bool:
-    """Have parts copied; the first one alone, as it shows whether that works.
+    """Copy parts within the backend. The first goes alone, to find out whether that works.
 
-    :param parts: those of the image
-    :param copy: has one copied; called in several threads; raises `CannotCopyError`
-    :param concurrency: how many at once
-    :param progress: called with the bytes of each, in the caller's thread
-    :param interrupt: called on a failure, so that those that are under way end soon
-    :returns: False: the backend cannot do it
-    :raises Exception: the first failure, when no `copy` runs any more
+    :param parts: the parts of the image
+    :param copy: copies one part; called on several threads; may raise `CannotCopyError`
+    :param concurrency: maximum number of copies at once
+    :param progress: called with the size of each part, on the caller's thread
+    :param interrupt: called after a failure, to end running copies soon
+    :returns: False if the backend cannot copy the image itself
+    :raises Exception: the first failure, after all copies have ended
     """
     try:
         first = next(parts)
@@ -62,7 +58,7 @@ def copy_parts(
         progress(first.stop - first.start)
         _copy_rest(parts, copy, concurrency, progress, interrupt)
     except CannotCopyError as exc:
-        LOG.debug("The backend does not copy the image by itself: %s", exc)
+        LOG.debug("The backend cannot copy the image itself: %s", exc)
         return False
     return True
 

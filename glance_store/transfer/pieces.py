@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A range of an image cut into pieces, and the exact bytes of each."""
+"""Cuts a range of an image into pieces, and reads exactly their bytes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from glance_store.transfer.interface import Extent, ImageReader, StreamingReader
 def pieces(reader: ImageReader, offset: int, stop: int, size: int) -> Iterator[Extent]:
     """Cut a range into pieces of at most `size` bytes, each all data or all hole.
 
-    :param reader: the image; says where the holes are
-    :param offset: first byte
-    :param stop: the byte behind the last one
-    :param size: bytes of a piece at most
-    :raises BackendException: the backend describes another range
-    :raises TruncatedImage: its description ends too early
+    :raises BackendException: the reader's extents do not match the range
+    :raises TruncatedImage: the reader's extents end before the range does
     """
     if offset >= stop:
         return
@@ -26,8 +22,8 @@ def pieces(reader: ImageReader, offset: int, stop: int, size: int) -> Iterator[E
     for extent in reader.extents(offset, stop - offset):
         if extent.offset != position:
             raise exceptions.BackendException(
-                f"The backend described byte {extent.offset} of the image where byte {position} "
-                "came next"
+                f"The backend returned an extent at byte {extent.offset} of the image, but the "
+                f"next byte is {position}"
             )
         end = min(position + extent.length, stop)
         while position < end:
@@ -39,19 +35,17 @@ def pieces(reader: ImageReader, offset: int, stop: int, size: int) -> Iterator[E
 
 
 def too_much(delivered: int, wanted: int) -> exceptions.BackendException:
-    """Return the error for a backend that delivers more than it was asked for."""
+    """Return the error for a backend that delivers more bytes than requested."""
     return exceptions.BackendException(
-        f"The backend delivered {delivered} bytes where {wanted} were asked for"
+        f"The backend delivered {delivered} bytes, but only {wanted} were requested"
     )
 
 
 def read_piece(reader: ImageReader, piece: Extent) -> bytes:
-    """Return exactly the bytes of a piece.
+    """Read exactly the bytes of a piece.
 
-    :param reader: the image
-    :param piece: a part of it
     :raises TruncatedImage: the image ends before the piece does
-    :raises BackendException: the backend delivered more than it was asked for
+    :raises BackendException: the backend delivered more bytes than requested
     """
     if not piece.data:
         return bytes(piece.length)
@@ -73,13 +67,10 @@ def read_piece(reader: ImageReader, piece: Extent) -> bytes:
 def stream_piece(
     reader: StreamingReader, piece: Extent, chunk_size: int
 ) -> Generator[bytes, None, None]:
-    """Yield exactly the bytes of a piece in chunks, from one answer of the backend.
+    """Yield exactly the bytes of a piece in chunks, from one response of the backend.
 
-    :param reader: the image
-    :param piece: a part of it
-    :param chunk_size: bytes of a chunk at most
     :raises TruncatedImage: the image ends before the piece does
-    :raises BackendException: the backend delivered more than it was asked for
+    :raises BackendException: the backend delivered more bytes than requested
     """
     position, stop = piece.offset, piece.offset + piece.length
     with contextlib.closing(reader.open_stream(position, piece.length)) as stream:

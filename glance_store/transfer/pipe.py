@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands blocks to a request that is sent while they come in, instead of being held as a whole."""
+"""Feeds blocks to a running request, so that its body is never held in memory as a whole."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
-# A time limit counts for the sending of one slice: it may not be large. Each costs a system call
-# and a change of hands: it may not be small.
+# The send timeout applies to each slice, so a slice must not be large. Each slice costs a system
+# call and a thread switch, so it must not be small.
 _SLICE = 256 * 1024
 
 
-class BrokenOff(Exception):  # noqa: N818 - a signal and no error
-    """The rest of the data will not come."""
+class BrokenOff(Exception):  # noqa: N818 - a signal, not an error
+    """The upload was cancelled; no more data follows."""
 
 
 class Pipe(Generic[_T]):
-    """A request on a thread of its own, whose body is a file that blocks are fed to.
+    """Runs a request on its own thread, with a file-like body fed block by block.
 
-    :param send: sends a request with the body that it is given, and returns the answer
-    :param length: bytes of the body; None when unknown
-    :param name: of the thread
+    :param send: sends a request with the given body and returns the response
+    :param length: bytes of the body; None if unknown
+    :param name: name of the thread
     """
 
     def __init__(self, send: Callable[[Feed], _T], length: int | None, name: str) -> None:
@@ -52,7 +52,7 @@ class Pipe(Generic[_T]):
             self._changed.notify_all()
 
     def _next(self) -> memoryview | None:
-        """Return the next block, None at the end; the one before is not needed any more."""
+        """Return the next block, None at the end. Releases the block before it."""
         with self._changed:
             if self._taken:
                 self._block, self._taken = None, False
@@ -66,14 +66,13 @@ class Pipe(Generic[_T]):
 
     @property
     def over(self) -> bool:
-        """Whether the request has ended, before its time or not."""
+        """Whether the request has ended, for whatever reason."""
         return self._over
 
     def feed(self, block: memoryview) -> bool:
-        """Send a block; when this returns it is not needed any more.
+        """Send a block, at least one byte. It may be reused when this returns.
 
-        :param block: its bytes, at least one
-        :returns: False: the request is over; see `finish`
+        :returns: False if the request has ended; see `finish`
         """
         with self._changed:
             if not self._over:
@@ -84,10 +83,7 @@ class Pipe(Generic[_T]):
             return not self._over
 
     def finish(self) -> _T:
-        """End the body, and return the answer.
-
-        :raises BaseException: what the request has raised
-        """
+        """End the body, and return the response or raise what the request raised."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -97,7 +93,7 @@ class Pipe(Generic[_T]):
         return self._answer[0]
 
     def cancel(self) -> None:
-        """Break the request off, and wait until it has ended."""
+        """Cancel the request, and wait until it has ended."""
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
@@ -105,10 +101,7 @@ class Pipe(Generic[_T]):
 
 
 class Feed:
-    """The body of a request as a file that can be read once; clients send it in chunks.
-
-    :param more: returns the next block, None at the end
-    """
+    """The body of a request as a file that can be read once; clients send it in chunks."""
 
     def __init__(self, more: Callable[[], memoryview | None]) -> None:
         self._more = more
@@ -116,7 +109,7 @@ class Feed:
         self._position = 0
 
     def read(self, length: int | None = -1) -> memoryview | bytes:
-        """Return the next bytes, whatever number of them was asked for; nothing at the end."""
+        """Return the next slice, whatever the length asked for; empty at the end."""
         if self._block is None or self._position >= len(self._block):
             self.close()
             self._block, self._position = self._more(), 0
@@ -136,12 +129,12 @@ class Feed:
         return part
 
     def close(self) -> None:
-        """Let go of the block."""
+        """Release the block."""
         self._block = None
 
 
 class KnownFeed(Feed):
-    """The same with a length that is known."""
+    """A `Feed` with a known length."""
 
     def __init__(self, more: Callable[[], memoryview | None], length: int) -> None:
         super().__init__(more)

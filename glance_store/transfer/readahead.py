@@ -12,25 +12,27 @@ from glance_store.transfer.interface import Extent, ImageReader
 
 
 class _Slot:
-    """What there is of a piece: chunks that nobody has taken yet, and what went wrong."""
+    """State of a piece: chunks not taken yet, and the error if it failed."""
 
     __slots__ = ("chunks", "error", "missing")
 
     def __init__(self, missing: int) -> None:
         self.chunks: deque[bytes] = deque()
-        self.missing = missing  # bytes that are still to be read
+        self.missing = missing  # bytes not read yet
         self.error: BaseException | None = None
 
 
 class ReadAhead:
-    """Reads pieces on threads, ahead of the consumer and in any order; hands them out in order.
+    """Reads pieces on threads, ahead of the consumer and in any order; delivers them in order.
 
-    The threads hold this object, never the `Download`: an iterator that is thrown away is noticed.
+    The threads refer to this object and never to the `Download`, so that a dropped download is
+    garbage-collected and stops them.
 
     :param reader: the image
-    :param pieces: in order
+    :param pieces: the pieces, in order
     :param read: yields exactly the bytes of a piece
-    :param threads: that read, and pieces in memory at most; None: the reader's `concurrency`
+    :param threads: number of threads, and maximum pieces in memory; default: the reader's
+        `concurrency`
     """
 
     def __init__(
@@ -43,13 +45,13 @@ class ReadAhead:
         self._reader = reader
         self._pieces = pieces
         self._read = read
-        # Reentrant: the collector may run stop() in a thread that holds the lock.
+        # Reentrant: the garbage collector may call stop() on a thread that holds the lock.
         self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)  # the consumer has a whole piece
         self._more = threading.Condition(self._lock)  # a chunk has been read
         self._window = reader.concurrency if threads is None else threads
         self._taken = 0  # pieces given to threads
-        self._delivered = 0  # pieces of which the consumer has all
+        self._delivered = 0  # pieces delivered completely
         self._total: int | None = None  # number of pieces, once known
         self._slots: dict[int, _Slot] = {}
         self._stopped = False
@@ -67,7 +69,7 @@ class ReadAhead:
             try:
                 thread.start()
             except Exception:
-                # An interrupt is no such case: by then the thread runs, or is about to.
+                # Not on an interrupt: by then the thread is running or about to.
                 with self._lock:
                     self._running -= 1
                 raise
@@ -115,7 +117,7 @@ class ReadAhead:
             return None
 
     def _end(self) -> None:
-        """No piece follows those that threads have taken."""
+        """Record that no more pieces follow."""
         self._total = self._taken
         self._more.notify_all()
         self._room.notify_all()
@@ -148,16 +150,13 @@ class ReadAhead:
                         return
 
     def wind_down(self) -> None:
-        """Begin no further piece: what has been begun is delivered, then the chunks end."""
+        """Start no more pieces; deliver those already started, then end."""
         with self._lock:
             if self._total is None:
                 self._end()
 
     def stop(self, wait: bool) -> None:
-        """Read no more; the reader is closed when the last read in flight has ended.
-
-        :param wait: until it has
-        """
+        """Stop reading. The reader is closed when the last read in flight ends; `wait` for that."""
         with self._lock:
             self._stopped = True
             self._room.notify_all()

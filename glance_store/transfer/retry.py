@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Further tries where a backend failed for a passing reason: the one loop of all drivers.
+"""Retries after temporary failures of a backend: the one retry loop of all drivers.
 
-Patience is measured in seconds, not in tries: a proxy that restarts takes as long for one request
-as for another. Whoever ends a transfer ends its pauses, too.
+The limit is in seconds and not in attempts, because a restarting proxy takes the same time whatever
+the request. Closing a transfer also ends its pauses.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Of the statuses 5xx those that another request does not cure: not implemented, a version of HTTP
-# that is not spoken, no space, a loop, more extensions or a login needed.
+# Permanent 5xx statuses: not implemented, HTTP version not supported, insufficient storage, loop
+# detected, not extended, network authentication required.
 _LASTING = frozenset({501, 505, 506, 507, 508, 510, 511})
-# Statuses of HTTP that another request may cure: too early, too many, the server is not well, or
-# (499, 520 and above) a proxy has trouble with the server behind it.
+# HTTP statuses worth a retry: request timeout, too early, too many requests, server errors, and
+# (499, 520 and above) a proxy that cannot reach the server behind it.
 PASSING = frozenset({408, 425, 429, 499, *range(500, 600)}) - _LASTING
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
-# Of many transfers that fail together, not all come again in the same moment.
+# Random factor, so that transfers that fail together do not retry at the same moment.
 _SPREAD = (0.8, 1.2)
 
 
 class Patience:
-    """How long the passing failures of one transfer are borne.
+    """How long one transfer keeps retrying after temporary failures.
 
-    :param seconds: from the first failure of a request until its last try begins; 0: no further try
-    :param in_all: the seconds are those of all requests together, as for clean-up
-    :param most: further tries of a request, where an operator has counted them; None: no limit
+    :param seconds: from the first failure of a request until its last attempt begins; 0 for no
+        retries
+    :param in_all: whether all requests share the seconds, as for clean-up
+    :param most: maximum retries of a request, if an operator set one; None for no limit
     """
 
     def __init__(self, seconds: float, in_all: bool = False, most: int | None = None) -> None:
@@ -58,13 +59,13 @@ class Patience:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Begin no further try, and end pauses at once; from any thread."""
+        """Stop retrying, and end pauses at once. May be called from any thread."""
         self._stop.set()
 
     def tries(self, more: float = 0.0) -> Tries:
-        """Return the tries of a request.
+        """Return the attempts of a new request.
 
-        :param more: seconds that it may take besides, such as for work in proportion to its size
+        :param more: additional seconds, such as for work in proportion to the request's size
         """
         account = _Account() if not self._in_all else self
         return Tries(self, account, self.seconds + more if self.seconds else 0.0)
@@ -75,14 +76,13 @@ class Patience:
         is_passing: Callable[[Exception], bool] | None = None,
         describe: Callable[[Exception], object] = str,
     ) -> _T:
-        """Call a function, again after growing pauses where that may help.
+        """Call a function; retry after temporary failures, with growing pauses.
 
         :param call: the function
-        :param is_passing: whether another try may cure an error; None: if it says so itself, as
-            `BackendUnavailable`
-        :param describe: what the log says of an error; without secrets
+        :param is_passing: tells whether an error is temporary; by default, `BackendUnavailable` is
+        :param describe: returns what to log about an error, without secrets
         :returns: what the function returns
-        :raises Exception: what the last try has raised
+        :raises Exception: what the last attempt raised
         """
         tries = self.tries()
         while True:
@@ -96,7 +96,7 @@ class Patience:
                     raise
 
     def wait(self, seconds: float) -> None:
-        """Wait; at most until the transfer is over."""
+        """Wait, but no longer than until the transfer ends."""
         self._stop.wait(seconds)
 
 
@@ -105,25 +105,25 @@ class _Account:
 
 
 class Tries:
-    """The tries of one request. Made by `Patience.tries`."""
+    """The attempts of one request. Created by `Patience.tries`."""
 
     def __init__(self, patience: Patience, account: Patience | _Account, seconds: float) -> None:
         self._patience = patience
         self._account = account
         self._seconds = seconds
         self._pause = _FIRST_PAUSE
-        self._begun: float | None = None  # when the last try began, unless it was the first
+        self._begun: float | None = None  # when the last retry began
         self._number = 0
 
     def again(self, exc: Exception, describe: Callable[[Exception], object] = str) -> bool:
-        """Wait until another try may begin.
+        """Wait until the next attempt may begin.
 
-        An error may say for how many seconds the backend wants to be left alone (`retry_after`),
-        and for how long one of its kind is worth bearing (`patience`).
+        An error may carry the seconds the backend asked to wait (`retry_after`), and the seconds to
+        keep retrying errors of its kind (`patience`).
 
-        :param exc: what the last try has raised
-        :param describe: what the log says of it; without secrets
-        :returns: False when there may be none: the time is up, or the transfer is over
+        :param exc: what the last attempt raised
+        :param describe: returns what to log about it, without secrets
+        :returns: False if there must be no other attempt: the time is up, or the transfer ended
         """
         now = time.monotonic()
         if self._begun is not None:
@@ -137,7 +137,7 @@ class Tries:
             return False
         if left <= 0 or asked > left or self._patience.stopped:
             return False
-        # The last try begins when the time is up, not some seconds before.
+        # The last attempt begins when the time is up, not some seconds before.
         pause = min(max(asked, self._pause * random.uniform(*_SPREAD)), left)  # noqa: S311 - no secret
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         rest = (
@@ -154,11 +154,10 @@ class Tries:
 
 
 def seconds_asked(text: str | None, date: str | None = None) -> float:
-    """Return for how long a server wants to be left alone.
+    """Return how many seconds a server asks to wait; 0 if it does not ask, or unreadably.
 
-    :param text: value of the header Retry-After (RFC 9110, 10.2.3), a number of seconds or a date
-    :param date: value of the header Date of the same answer: the clock of the server may be wrong
-    :returns: seconds; 0 where there is no such header, or nobody understands it
+    :param text: value of the header Retry-After (RFC 9110, 10.2.3): seconds, or a date
+    :param date: value of the header Date of the same response, as the server's clock may be wrong
     """
     text = (text or "").strip()
     if text.isdecimal():
@@ -171,10 +170,7 @@ def seconds_asked(text: str | None, date: str | None = None) -> float:
 
 
 def moment_of(text: str | None) -> datetime.datetime | None:
-    """Return the time that a header of HTTP names; None where it names none.
-
-    :param text: value of the header
-    """
+    """Parse the date in an HTTP header; None if it is not a date."""
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
     except (TypeError, ValueError):
@@ -183,11 +179,11 @@ def moment_of(text: str | None) -> datetime.datetime | None:
 
 
 class ResumingReader:
-    """Wraps a reader: a read that fails for a passing reason is asked for again.
+    """Wraps a reader to retry reads that fail temporarily.
 
-    :param reader: the reader to wrap; its `read_at` must be able to start at any offset anew
-    :param patience: for how long
-    :param transient: exceptions that another try may cure
+    :param reader: the reader; its `read_at` must work at any offset, any number of times
+    :param patience: how long to retry
+    :param transient: exceptions to retry
     """
 
     def __init__(
@@ -202,21 +198,21 @@ class ResumingReader:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the image; None when the backend does not say."""
+        """Bytes of the image; None if the backend does not tell."""
         return self._reader.size
 
     @property
     def version(self) -> str | None:
-        """What tells these bytes from others at the same place; None when that is not known."""
+        """Identifies the content of the image; None if unknown."""
         return getattr(self._reader, "version", None)
 
     @property
     def concurrency(self) -> int:
-        """How many `read_at` calls are worth having in flight."""
+        """Number of `read_at` calls to keep in flight."""
         return self._reader.concurrency
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset, with further tries."""
+        """Read up to `length` bytes at an offset, with retries."""
         return self._again(lambda: self._reader.read_at(offset, length), offset)
 
     def _again(self, call: Callable[[], _T], offset: int) -> _T:
@@ -227,27 +223,27 @@ class ResumingReader:
         )
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say which parts of a range are data and which are holes."""
+        """Yield which parts of a range are data and which are holes."""
         return self._reader.extents(offset, length)
 
     def interrupt(self) -> None:
-        """End pauses and reads that other threads wait in."""
+        """End pauses and reads on other threads."""
         self._patience.stop()
         interrupt = getattr(self._reader, "interrupt", None)
         if interrupt is not None:
             interrupt()
 
     def close(self) -> None:
-        """Let go of the image."""
+        """Close the image."""
         self._reader.close()
 
 
 class ResumingStreamingReader(ResumingReader):
-    """The same for a reader of streams: a stream that breaks off goes on with another one.
+    """A `ResumingReader` for streams: when one breaks off, another resumes where it ended.
 
     :param reader: the reader
-    :param patience: for how long
-    :param transient: exceptions that may pass
+    :param patience: how long to retry
+    :param transient: exceptions to retry
     """
 
     _reader: StreamingReader
@@ -263,16 +259,16 @@ class ResumingStreamingReader(ResumingReader):
 
     @property
     def range_size(self) -> int:
-        """Bytes of the ranges that are asked for side by side."""
+        """Bytes of each parallel range."""
         return self._reader.range_size
 
     @property
     def memory(self) -> Memory | None:
-        """What the transfers of the store share; None: there is no limit."""
+        """Memory shared by the transfers of the store; None if unlimited."""
         return getattr(self._reader, "memory", None)
 
     def open_stream(self, offset: int, length: int) -> Stream:
-        """Ask for bytes at an offset; what breaks off is asked for again."""
+        """Request bytes at an offset, with retries."""
         stream = _ResumingStream(
             self._reader, self._again, self._transient, self._open, offset, offset + length
         )
@@ -280,7 +276,7 @@ class ResumingStreamingReader(ResumingReader):
         return stream
 
     def interrupt(self) -> None:
-        """End pauses and reads that other threads wait in."""
+        """End pauses and reads on other threads."""
         super().interrupt()
         for stream in list(self._open):
             stream.interrupt()
@@ -289,12 +285,8 @@ class ResumingStreamingReader(ResumingReader):
 class _ResumingStream:
     """The bytes of a range, from as many streams as it takes.
 
-    :param reader: that opens them
-    :param again: calls a function that reads at an offset, with further tries
-    :param transient: exceptions that another try may cure
-    :param others: the streams that are open, this one too until it is closed
-    :param position: first byte
-    :param stop: the byte behind the last one
+    :param again: calls a function that reads at an offset, with retries
+    :param others: all open streams of the reader, including this one until it is closed
     """
 
     def __init__(
@@ -324,14 +316,14 @@ class _ResumingStream:
         return data
 
     def _read_on(self, length: int) -> bytes:
-        """Return the next bytes of the stream that is open; nothing where there is none."""
+        """Return the next bytes of the open stream; empty if there is none."""
         if self._stream is None:
             return b""
         try:
             return self._stream.read(length)
         except self._transient as exc:
-            # No try has failed: this one has brought what precedes.
-            LOG.info("Reading an image goes on at byte %d (%s)", self._position, exc)
+            # Not a failed attempt: this stream has delivered what comes before.
+            LOG.info("Reading an image resumes at byte %d (%s)", self._position, exc)
             self._let_go()
             return b""
 
@@ -339,16 +331,16 @@ class _ResumingStream:
         self._let_go()
         self._check()
         self._stream = self._reader.open_stream(self._position, self._stop - self._position)
-        # It may have come after the last look, and before there was a stream to end.
+        # interrupt() may have been called after the last check, but before this stream was set.
         self._check()
         return self._stream.read(length)
 
     def _check(self) -> None:
         if self._interrupted:
-            raise exceptions.BackendException("The download was closed while it was read")
+            raise exceptions.BackendException("The download was closed during a read")
 
     def interrupt(self) -> None:
-        """End what another thread waits for."""
+        """End a read on another thread."""
         self._interrupted = True
         interrupt = getattr(self._stream, "interrupt", None)
         if interrupt is not None:
@@ -360,6 +352,6 @@ class _ResumingStream:
             stream.close()
 
     def close(self) -> None:
-        """Let go of what was not read."""
+        """Discard what was not read."""
         self._others.discard(self)
         self._let_go()

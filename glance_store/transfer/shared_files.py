@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file in which the processes of a host share what they have read of an image.
 
-It is sparse: a header, a record for each chunk, the chunks. A chunk counts when its record says so,
-which is written after the data; the record has checksums, which are compared at each read. Whoever
-fetches a chunk holds a lock on its number, whoever uses the file holds it flocked: both go with the
-process that held them.
+It is a sparse file: a header, a record for each chunk, the chunks. A chunk is valid once its record
+says so; the record is written after the data, and its checksums are verified on every read. The
+process that fetches a chunk locks the byte with its number, and every user of the file holds a
+flock. Both locks end with their process.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 MIB = 1024 * 1024
-# Bytes of a chunk, which is fetched by one process, and of the parts that a checksum is of.
+# A chunk is fetched by one process; a part has one checksum. In bytes.
 CHUNK = 8 * MIB
 _PART = MIB
 _ALIGNMENT = 4096
 MAGIC = b"glance_store shared reads 1\0"
-# What the file is of, and the bytes of the image.
+# Magic, key of the image, size of the image.
 _HEADER = struct.Struct("<28s32sQ")
 _RECORD = struct.Struct(f"<I{CHUNK // _PART}I")
 _MISSING, _DATA, _ZEROS = 0, 0x61746164, 0x6F72657A
-# `struct flock` where file sizes have 64 bits: kind, whence, start, length, process.
+# `struct flock` with 64-bit offsets: type, whence, start, length, pid.
 _LOCK = struct.Struct("hhqqi4x")
 
 
 class SharingError(Exception):
-    """The directory, or a file in it, is of no use."""
+    """The directory, or a file in it, cannot be used."""
 
 
 class DamagedError(SharingError):
-    """A file does not hold what it should."""
+    """A file does not contain what it should."""
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Make a `SharingError` of what the file system raises."""
+    """Translate errors of the file system to `SharingError`."""
     try:
         yield
     except OSError as exc:
@@ -49,12 +49,12 @@ def guarded() -> Iterator[None]:
 
 
 def length_of(number: int, size: int) -> int:
-    """Return the bytes of a chunk of an image with so many bytes."""
+    """Return the length of a chunk of an image of `size` bytes."""
     return min(CHUNK, size - number * CHUNK)
 
 
 class ChunkLock:
-    """That this process fetches a chunk; let go of by `release`, or by the end of the process."""
+    """The right to fetch a chunk, until `release` or the end of the process."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -63,7 +63,7 @@ class ChunkLock:
         """Let others fetch the chunk. May be called again."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            # By name: a child that was forked meanwhile has the descriptor as well.
+            # Unlock explicitly: a child forked meanwhile still has the descriptor open.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock(fcntl.F_UNLCK, 0, 0))
             os.close(descriptor)
@@ -74,12 +74,7 @@ def _lock(kind: int, start: int, length: int) -> bytes:
 
 
 class ImageFile:
-    """The chunks of one image that are there. Safe from several threads.
-
-    :param descriptor: of the file, which becomes this object's
-    :param path: of the file
-    :param size: bytes of the image, more than 0
-    """
+    """The shared chunks of one image. Safe from several threads. Takes over the descriptor."""
 
     def __init__(self, descriptor: int, path: str, size: int) -> None:
         self._descriptor = descriptor
@@ -88,33 +83,29 @@ class ImageFile:
         self.chunks = -(-size // CHUNK)
         end = _HEADER.size + self.chunks * _RECORD.size
         self._data = -(-end // _ALIGNMENT) * _ALIGNMENT
-        # Reentrant: the collector may close a download in a thread that has it.
+        # Reentrant: the garbage collector may close a download on a thread that holds it.
         self._lock = threading.RLock()
         self._users = 0
         self._closing = False
 
     def prepare(self, key: bytes) -> None:
-        """Write the header if the file is new, else compare it.
+        """Write the header if the file is new, else verify it.
 
-        :param key: 32 bytes that tell the image and its version from all others
-        :raises DamagedError: the file is of something else
+        :param key: 32 bytes that identify the image and its version
         """
         header = _HEADER.pack(MAGIC, key, self.size)
         found = os.pread(self._descriptor, _HEADER.size, 0)
         if not found:
-            # Another process may do the same: it writes the same.
+            # Another process may do this at the same time, but writes the same bytes.
             write_all(self._descriptor, header, 0)
         elif found != header:
-            raise DamagedError("it is not that of this image")
+            raise DamagedError("the file belongs to another image")
         if os.fstat(self._descriptor).st_size < self._data + self.size:
             os.ftruncate(self._descriptor, self._data + self.size)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        """Give the descriptor, which stays open meanwhile.
-
-        :raises SharingError: this object is closed, or the file system fails meanwhile
-        """
+        """Keep the descriptor open within the block; translate errors of the file system."""
         with self._lock:
             if self._closing:
                 raise SharingError("the download was closed")
@@ -128,7 +119,7 @@ class ImageFile:
             self._end()
 
     def close(self) -> None:
-        """Let go of the file when nobody reads or writes any more. May be called again."""
+        """Close the file once nobody is reading or writing. May be called again."""
         with self._lock:
             self._closing = True
         self._end()
@@ -143,25 +134,18 @@ class ImageFile:
     def _record(self, descriptor: int, number: int) -> tuple[int, ...]:
         record = os.pread(descriptor, _RECORD.size, _HEADER.size + number * _RECORD.size)
         if len(record) != _RECORD.size:
-            raise DamagedError("it was cut short")
+            raise DamagedError("the file is truncated")
         return _RECORD.unpack(record)
 
     def has(self, number: int) -> bool:
-        """Tell whether a chunk is there.
-
-        :raises SharingError: the file system fails
-        :raises DamagedError: the file was cut short
-        """
+        """Tell whether a chunk is there."""
         with self.opened() as descriptor:
             return self._record(descriptor, number)[0] in (_DATA, _ZEROS)
 
     def lock(self, number: int) -> ChunkLock | None:
-        """Become the one who fetches a chunk; None while another one is.
-
-        :raises SharingError: the file system fails, or has no such locks
-        """
+        """Lock a chunk to fetch it; None if another download is fetching it."""
         with self.opened() as opened:
-            # A lock belongs to whoever opened the file, not to a process: each is opened anew.
+            # An OFD lock belongs to the open file, not to the process, so open it again.
             descriptor = os.open(f"/proc/self/fd/{opened}", os.O_RDWR | os.O_CLOEXEC)
             lock = ChunkLock(descriptor)
             try:
@@ -175,21 +159,13 @@ class ImageFile:
             return lock
 
     def allocate(self, number: int) -> None:
-        """Take the room of a chunk.
-
-        :raises SharingError: there is none
-        """
+        """Allocate the space of a chunk."""
         with self.opened() as descriptor:
             place = self._data + number * CHUNK
             os.posix_fallocate(descriptor, place, length_of(number, self.size))
 
     def write(self, number: int, parts: Sequence[bytes]) -> None:
-        """Note a chunk.
-
-        :param number: of the chunk
-        :param parts: its bytes, in parts of any length
-        :raises SharingError: the file system fails
-        """
+        """Write a chunk, given in parts of any length."""
         sums, place = [], self._data + number * CHUNK
         with self.opened() as descriptor:
             for block in _in_blocks(parts):
@@ -199,10 +175,7 @@ class ImageFile:
             self._note(descriptor, number, _DATA, sums)
 
     def write_zeros(self, number: int) -> None:
-        """Note that a chunk is nothing but zeros: it takes no room.
-
-        :raises SharingError: the file system fails
-        """
+        """Record that a chunk is all zeros, which takes no space."""
         with self.opened() as descriptor:
             self._note(descriptor, number, _ZEROS, [])
 
@@ -212,12 +185,11 @@ class ImageFile:
         write_all(descriptor, record, _HEADER.size + number * _RECORD.size)
 
     def read(self, offset: int, length: int) -> bytes | None:
-        """Read bytes of one chunk; None when it is not there.
+        """Read bytes of one chunk; None if it is not there.
 
         :param offset: first byte, in the image
-        :param length: how many; not beyond the end of the chunk
-        :raises SharingError: the file system fails
-        :raises DamagedError: what is there are not the bytes that were written
+        :param length: number of bytes; must not go beyond the chunk
+        :raises DamagedError: the checksums do not match
         """
         number = offset // CHUNK
         with self.opened() as descriptor:
@@ -226,26 +198,24 @@ class ImageFile:
                 return bytes(length)
             if state != _DATA:
                 return None
-            # Whole parts, as far as they go: the checksums are of these.
+            # Read whole parts, because each checksum covers one.
             first = offset - offset % _PART
             end = min(-(-(offset + length) // _PART) * _PART, self.size, (number + 1) * CHUNK)
             data = os.pread(descriptor, end - first, self._data + first)
         if len(data) != end - first:
-            raise DamagedError("it was cut short")
+            raise DamagedError("the file is truncated")
         view = memoryview(data)
         part = (first - number * CHUNK) // _PART
         for position in range(0, len(view), _PART):
             if zlib.crc32(view[position : position + _PART]) != sums[part + position // _PART]:
-                raise DamagedError(
-                    f"the bytes at {first + position} of the image are not those written"
-                )
+                raise DamagedError(f"checksum mismatch at byte {first + position} of the image")
         if len(data) == length:
             return data
         return data[offset - first : offset - first + length]
 
 
 def _in_blocks(parts: Sequence[bytes]) -> Iterator[bytes | bytearray | memoryview]:
-    """Yield the same bytes in blocks that a checksum is of, without copying where that is so."""
+    """Yield the same bytes in blocks of one checksum each, without copying if possible."""
     rest = bytearray()
     for part in parts:
         view = memoryview(part)

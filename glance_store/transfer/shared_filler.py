@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches chunks of an image from its backend for all that share them."""
+"""Fetches chunks of an image from its backend for all processes that share them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from glance_store.transfer.interface import ImageReader, InterruptibleReader
 from glance_store.transfer.shared_files import CHUNK, ChunkLock, ImageFile, SharingError
 from glance_store.transfer.shared_folder import Folder
 
-# Seconds that the end of a download waits for its last chunk to be written.
+# Seconds to wait at the end of a download until its last chunk is written.
 _PATIENCE = 10.0
 
 
 class Filler:
-    """Fetches chunks that follow each other, on a thread, at the speed of the backend.
+    """Fetches consecutive chunks on a thread, at the speed of the backend.
 
-    It ends where one is there already or is fetched by another, and when it is stopped.
+    It ends at a chunk that is already there or being fetched by another download, or when stopped.
 
-    :param folder: takes the room
-    :param file: takes the chunks
+    :param folder: reserves the space
+    :param file: stores the chunks
     :param first: number of the first chunk
-    :param lock: on that one; None to do without
-    :param reader: of the image; closed at the end
-    :param download: what it reads, from the first byte of the first chunk on
+    :param lock: lock on the first chunk; None to fetch it without one
+    :param reader: the image; closed at the end
+    :param download: reads the image from the first byte of the first chunk
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class Filler:
         self._reader = reader
         self._download = download
         self._process = os.getpid()
-        # Reentrant: the collector may stop it in a thread that has it.
+        # Reentrant: the garbage collector may call stop() on a thread that holds it.
         self._changed = threading.Condition(threading.RLock())
         self._stopped = False
-        self._rest = b""  # of what has come, and belongs to the next chunk
-        self._last: tuple[int, list[bytes]] | None = None  # the chunk that came last
+        self._rest = b""  # bytes already read that belong to the next chunk
+        self._last: tuple[int, list[bytes]] | None = None  # the latest chunk
         self.ended = False
         self.error: BaseException | None = None
         self.fetched = 0
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         thread = threading.Thread(target=self._run, name="glance_store-download", daemon=True)
         try:
             thread.start()
@@ -85,13 +85,13 @@ class Filler:
                 self._changed.notify_all()
 
     def _fetch(self) -> list[bytes] | None:
-        """Return the bytes of a chunk in parts; None when no more come."""
+        """Return the bytes of a chunk in parts; None at the end."""
         wanted = min(CHUNK, self._file.size - self._number * CHUNK)
         parts: list[bytes] = []
         while wanted > 0:
             part = self._rest or next(self._download, None)
             if part is None or self._stopped:
-                # All there is: the download itself notices a short one.
+                # The end: if it is too early, the download itself notices.
                 return None
             part, self._rest = part[:wanted], part[wanted:]
             parts.append(part)
@@ -108,14 +108,14 @@ class Filler:
         elif self._folder.reserve(self._file, self._number):
             self._file.write(self._number, parts)
         else:
-            raise SharingError(_("it is full, and all that is in it is in use"))
+            raise SharingError(_("it is full, and all images in it are in use"))
 
     def _go_on(self, parts: list[bytes]) -> bool:
-        """Note a chunk, and be the one who fetches the next; False when there is none to fetch."""
+        """Store a chunk and lock the next one; False if there is none to fetch."""
         following, lock = self._number + 1, None
         wanted = not self._stopped and following < self._file.chunks
         if wanted and not self._file.has(following):
-            # Before the chunk can be seen: who has just read it would be the first to come.
+            # Before the chunk becomes visible: its next reader would take the lock first.
             lock = self._file.lock(following)
         try:
             self._keep(parts)
@@ -123,14 +123,13 @@ class Filler:
             if self._lock is not None:
                 self._lock.release()
             self._lock, self._number = lock, following
-        # It may have come between the two.
+        # Another download may have stored it between has() and lock().
         return lock is not None and not self._file.has(following)
 
     def wait(self, number: int) -> list[bytes] | None:
-        """Wait for a chunk, or for the end.
+        """Wait until a chunk has been fetched, or this has ended.
 
-        :param number: of the chunk, which this one has been asked to fetch
-        :returns: its bytes in parts while they are at hand; else it has been written, or this ended
+        :returns: the chunk in parts if it is the latest; else None, as it has been written
         """
         with self._changed:
             while not self.ended and (self._last is None or self._last[0] < number):
@@ -140,14 +139,14 @@ class Filler:
             return None
 
     def finish(self) -> None:
-        """Wait until the chunk that came last is written, as long as that is no trouble."""
+        """Wait until the latest chunk is written, but not for long."""
         with self._changed:
             self._changed.wait_for(lambda: self.ended, _PATIENCE)
 
     def stop(self) -> None:
-        """Fetch no more; waits for nothing. The thread lets go of the image."""
+        """Stop fetching, without waiting. The thread closes the image."""
         self._stopped = True
-        # Not in a forked child: the connections are those of its parent.
+        # Not in a forked child, which shares the connections with its parent.
         here = self._process == os.getpid()
         if here and not self.ended and hasattr(self._reader, "interrupt"):
             cast("InterruptibleReader", self._reader).interrupt()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The local directory in which the processes of a host share what they have read of images."""
+"""The local directory in which the processes of a host share what they read of images."""
 
 from __future__ import annotations
 
@@ -22,44 +22,42 @@ from glance_store.transfer.shared_files import (
     write_all,
 )
 
-# Bytes in use, downloads that were served from the directory, bytes that they got from it.
+# Magic, bytes in use, downloads served from the directory, bytes they got from it.
 _INDEX = struct.Struct("<28sQQQ")
 _INDEX_NAME = "index"
-# Seconds to wait for the notes of the directory at most, and between two tries.
+# Maximum seconds to wait for the index, and seconds between attempts.
 _PATIENCE = 2.0
 _PAUSE = 0.005
 _SUFFIX = ".image"
 
 
 class Usage(NamedTuple):
-    """What a directory of shared reads holds, and what it was good for."""
+    """Contents and benefit of a directory of shared reads."""
 
     used: int  # bytes
     limit: int  # bytes
-    downloads: int  # that got at least a part of their bytes from it
+    downloads: int  # downloads that got at least some bytes from it
     saved: int  # bytes that the backends did not have to send
 
 
 class Folder:
-    """A directory of such files, with a bound of what they take.
+    """A directory of shared files.
 
-    :param path: the directory; made when it is missing
-    :param limit: bytes that the files take at most
+    :param path: the directory; created if missing
+    :param limit: maximum bytes of all files
     """
 
     def __init__(self, path: str, limit: int) -> None:
         self.path = path
         self.limit = limit
-        self.trouble: str | None = None  # what was last complained about
+        self.trouble: str | None = None  # the last error in the log
 
     def open(self, place: str, version: str, size: int) -> ImageFile:
-        """Open the file of an image, or make it.
+        """Open or create the file of an image.
 
-        :param place: tells the image from all others
-        :param version: tells its bytes from those that were there before, or may come
+        :param place: identifies the image
+        :param version: identifies its content
         :param size: bytes of the image, more than 0
-        :raises SharingError: the file system fails
-        :raises DamagedError: the file is not what it should be, and cannot be replaced
         """
         key = hashlib.sha256(f"{len(place)} {place} {version} {size}".encode()).digest()
         path = os.path.join(self.path, f"{_beginning(place)}-{key.hex()[:32]}{_SUFFIX}")
@@ -73,10 +71,10 @@ class Folder:
                     fcntl.flock(descriptor, fcntl.LOCK_SH)
                     if os.fstat(descriptor).st_nlink:
                         file.prepare(key)
-                        # The least recently used go first.
+                        # Files are removed by age of last use.
                         os.utime(descriptor)
                         return file
-                # It was removed before it was held.
+                # It was removed before it was locked.
                 file.close()
             except DamagedError:
                 file.close()
@@ -84,21 +82,15 @@ class Folder:
             except BaseException:
                 file.close()
                 raise
-        raise SharingError(f"{path} is removed again and again")
+        raise SharingError(f"{path} keeps being removed")
 
     def drop(self, path: str) -> None:
-        """Remove a file; who uses it goes on with what it has.
-
-        :raises SharingError: the file system fails
-        """
+        """Remove a file. Those who have it open can still use it."""
         with guarded(), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
     def forget(self, place: str) -> None:
-        """Remove what there is of an image, of whatever version.
-
-        :raises SharingError: the file system fails
-        """
+        """Remove the files of an image, whatever its version."""
         beginning = _beginning(place)
         with guarded():
             found = [entry.path for entry in self._files() if entry.name.startswith(beginning)]
@@ -106,10 +98,9 @@ class Folder:
             self.drop(path)
 
     def reserve(self, file: ImageFile, number: int) -> bool:
-        """Take the room of a chunk, if need be that of images which nobody has read for long.
+        """Allocate the space of a chunk, removing the least recently used images if necessary.
 
-        :returns: False when there is none: all that is there is in use
-        :raises SharingError: the file system fails
+        :returns: False if there is no space, because all images are in use
         """
         wanted = length_of(number, file.size)
         with guarded(), self._index() as index:
@@ -117,14 +108,14 @@ class Folder:
                 index.used = self._make_room(wanted)
             if index.used + wanted > self.limit:
                 return False
-            # First noted, then taken: who dies in between leaves less room, never more.
+            # Record first, then allocate: a crash in between wastes space, but never exceeds it.
             index.used += wanted
             index.save()
             file.allocate(number)
         return True
 
     def _make_room(self, wanted: int) -> int:
-        """Remove images that nobody uses, the least recently used first; return bytes in use."""
+        """Remove unused images, the least recently used first; return the bytes in use."""
         found = self._sizes()
         used = sum(size for _time, size, _path in found)
         for _time, size, path in sorted(found):
@@ -135,7 +126,7 @@ class Folder:
         return used
 
     def _sizes(self) -> list[tuple[int, int, str]]:
-        """Return of each file when it was last opened or written to, its bytes, its path."""
+        """Return (time last opened or written, bytes, path) of each file."""
         found = []
         for entry in self._files():
             with contextlib.suppress(FileNotFoundError):
@@ -150,7 +141,7 @@ class Folder:
             return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Removed while it is held: who has just opened it sees that when it gets it.
+            # Removed while locked: a process that has just opened it notices once it gets the lock.
             self.drop(path)
         except BlockingIOError:
             return False
@@ -166,21 +157,14 @@ class Folder:
             return []
 
     def count(self, saved: int) -> None:
-        """Note a download that got bytes from here.
-
-        :param saved: how many
-        :raises SharingError: the file system fails
-        """
+        """Record a download that got `saved` bytes from this directory."""
         with guarded(), self._index() as index:
             index.downloads += 1
             index.saved += saved
             index.save()
 
     def usage(self) -> Usage:
-        """Tell what is here.
-
-        :raises SharingError: the file system fails
-        """
+        """Return what the directory holds and has saved."""
         with guarded():
             used = sum(size for _time, size, _path in self._sizes())
             if not os.path.exists(os.path.join(self.path, _INDEX_NAME)):
@@ -190,7 +174,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _index(self) -> Iterator[_Index]:
-        """Give the notes of the directory, which are this thread's meanwhile."""
+        """Lock the index of the directory within the block."""
         path = os.path.join(self.path, _INDEX_NAME)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
@@ -206,7 +190,7 @@ class Folder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # Who has it may have been stopped, for ever.
+                # Its holder may have been stopped for good.
                 if time.monotonic() > limit:
                     raise
                 time.sleep(_PAUSE)
@@ -215,11 +199,11 @@ class Folder:
 
 
 class _Index:
-    """The notes of a directory; what cannot be read is made anew from the files."""
+    """The index of a directory; if unreadable, it is rebuilt from the files."""
 
     def __init__(self, descriptor: int, limit: int) -> None:
         self._descriptor = descriptor
-        # As good as full: the first to want room looks at the files.
+        # Assume it is full: the first reserve() then looks at the files.
         self.used, self.downloads, self.saved = limit, 0, 0
         data = os.pread(descriptor, _INDEX.size, 0)
         if len(data) == _INDEX.size and data.startswith(MAGIC):
@@ -231,5 +215,5 @@ class _Index:
 
 
 def _beginning(place: str) -> str:
-    """Return how the names of an image's files begin: nothing of its location can be read there."""
+    """Return the prefix of an image's file names, which must not reveal its location."""
     return hashlib.sha256(place.encode()).hexdigest()[:32]

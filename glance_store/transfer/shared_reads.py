@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One download for many readers: what one has fetched of an image serves the others of the host.
+"""One download for many readers: what one has fetched serves all others on the host.
 
-Whoever needs a chunk that nobody has, and nobody fetches, fetches it and all that follows up to the
-next one that is there, on a thread that does not wait for its consumer. Whoever needs one that is
-being fetched waits for it, for a bounded time. What goes wrong with the directory ends the sharing
-for that download, never the download.
+A download that needs a chunk nobody has or is fetching starts a thread. The thread fetches it and
+all that follow, up to the next chunk that is there, without waiting for its consumer. A download
+that needs a chunk being fetched waits for it, for a limited time. A problem with the directory ends
+the sharing for that download, but never the download itself.
 """
 
 from __future__ import annotations
@@ -30,20 +30,16 @@ from glance_store.transfer.shared_folder import Folder
 
 LOG = logging.getLogger(__name__)
 
-# Seconds after which a chunk that another one fetches is fetched all the same; the first time, and
-# after that: who has been waited for in vain may have been stopped.
+# Seconds to wait for a chunk that another download fetches before fetching it anyway: the first
+# time, and later, when the other one has probably been stopped.
 _PATIENCE = 10.0
 _LESS_PATIENCE = 1.0
-# Seconds between two looks at a chunk that another one fetches.
+# Seconds between checks for a chunk that another download fetches.
 _PAUSE = 0.01
 
 
 class _Opener:
-    """Opens one version of an image, the first time by what has been opened already.
-
-    :param reader: what that is
-    :param open_reader: opens the image, to read from an offset up to so many bytes
-    """
+    """Opens one version of an image: first returns the given reader, then opens new ones."""
 
     def __init__(self, reader: ImageReader, open_reader: Callable[[int, int], ImageReader]) -> None:
         self._reader: ImageReader | None = reader
@@ -51,10 +47,7 @@ class _Opener:
         self._open_reader = open_reader
 
     def open(self, offset: int, length: int) -> ImageReader:
-        """Open the image.
-
-        :raises RemoteServiceUnavailable: there is another one by now
-        """
+        """Open the image, or raise RemoteServiceUnavailable if it was replaced."""
         reader, self._reader = self._reader, None
         if reader is None:
             reader = self._open_reader(offset, length)
@@ -62,35 +55,30 @@ class _Opener:
                 reader.close()
                 raise exceptions.RemoteServiceUnavailable(
                     _(
-                        "The image was replaced while it was being read, at byte %(offset)d: what "
-                        "was read so far is of no use, start the download again"
+                        "The image was replaced during the download, at byte %(offset)d; discard "
+                        "what was read and start the download again"
                     ),
                     offset=offset,
                 )
         return reader
 
     def close(self) -> None:
-        """Let go of what has not been read from yet."""
+        """Close the reader that nobody has asked for."""
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
 
 
 def version_of(reader: ImageReader) -> str | None:
-    """Return what tells the bytes of an image from others at the same place; None if unknown."""
+    """Return what identifies the content of an image; None if unknown."""
     version = getattr(reader, "version", None)
     return version if isinstance(version, str) and version else None
 
 
 class SharedDownload(Chunks):
-    """The bytes of a range of an image, as `Download` gives them; others may have fetched them.
+    """A `Download` that shares what it reads with other downloads on the host.
 
-    :param folder: where they are shared
-    :param file: those of this image; closed with this object
-    :param opener: opens it; closed with this object
-    :param offset: first byte, at least 0
-    :param length: bytes wanted, None for all; clipped at the end of the image
-    :param chunk_size: bytes of a chunk at most
+    It closes `file` and `opener`.
     """
 
     def __init__(
@@ -125,14 +113,14 @@ class SharedDownload(Chunks):
             raise
         self._given += len(chunk)
         if self._given == self.length:
-            # Before the last bytes are handed over: whoever has them may go on to remove the image.
+            # Before the last bytes are delivered: the caller may delete the image next.
             if self._filler is not None:
                 self._filler.finish()
             self.close()
         return chunk
 
     def close(self) -> None:
-        """Stop reading and let go of the image; from any thread."""
+        """Stop reading and close the image. May be called from any thread."""
         if self._closed:
             return
         self._end()
@@ -162,7 +150,7 @@ class SharedDownload(Chunks):
             self._folder.count(saved)
             self._folder.trouble = None
         except SharingError as exc:
-            LOG.debug("Shared reads in %s could not be counted: %s", self._folder.path, exc)
+            LOG.debug("Shared reads in %s: cannot count them: %s", self._folder.path, exc)
 
     def _shared(self, position: int, stop: int) -> Iterator[bytes]:
         try:
@@ -180,7 +168,7 @@ class SharedDownload(Chunks):
         reader = self._opener.open(position, rest)
         self._direct = Download(reader, position, rest, self._chunk_size)
         if self._stopped.is_set():
-            # Perhaps close() came before it could see this one.
+            # close() may have run before `_direct` was set.
             self._direct.close()
         for chunk in self._direct:
             self._fetched += len(chunk)
@@ -197,7 +185,7 @@ class SharedDownload(Chunks):
                 self._folder.drop(self._file.path)
 
     def _chunk(self, position: int, end: int, stop: int) -> Iterator[bytes]:
-        """Yield bytes of one chunk, once they are there."""
+        """Yield bytes of one chunk as they arrive."""
         number = position // CHUNK
         while position < end and not self._stopped.is_set():
             if self._filler is not None:
@@ -207,7 +195,7 @@ class SharedDownload(Chunks):
                     return
             data = self._file.read(position, min(self._chunk_size, end - position))
             if data is not None:
-                # Who reads what others have fetched keeps no connection waiting.
+                # Reading what others have fetched needs no open connection.
                 self._opener.close()
                 position += len(data)
                 yield data
@@ -216,7 +204,7 @@ class SharedDownload(Chunks):
             self._fetch(number, stop)
 
     def _let_go_of_filler(self) -> None:
-        """Forget one that has ended; what it failed with is raised."""
+        """Forget the filler, and raise the error it failed with."""
         filler, self._filler = self._filler, None
         if filler is None:
             return
@@ -225,7 +213,7 @@ class SharedDownload(Chunks):
             raise filler.error
 
     def _fetch(self, number: int, stop: int) -> None:
-        """Have a chunk and what follows fetched, unless it comes from another."""
+        """Start fetching a chunk and those that follow, unless another download delivers it."""
         limit = time.monotonic() + self._patience
         lock = self._file.lock(number)
         while lock is None and time.monotonic() < limit:
@@ -233,7 +221,7 @@ class SharedDownload(Chunks):
                 return
             lock = self._file.lock(number)
         if lock is None:
-            LOG.debug("%s: chunk %d takes another one too long", self._file.path, number)
+            LOG.debug("%s: another download takes too long for chunk %d", self._file.path, number)
             self._patience = _LESS_PATIENCE
         try:
             if self._file.has(number):
@@ -249,11 +237,11 @@ class SharedDownload(Chunks):
         self._filler = filler
         filler.start()
         if self._stopped.is_set():
-            # Perhaps close() came before it could see this one.
+            # close() may have run before `_filler` was set.
             filler.stop()
 
     def _end_of_missing(self, number: int, stop: int) -> int:
-        """Return the byte where what has to be fetched ends: at a chunk that is there."""
+        """Return where to stop fetching: at the next chunk that is there."""
         chunks = -(-stop // CHUNK)
         while number + 1 < chunks and not self._file.has(number + 1):
             number += 1
@@ -261,7 +249,7 @@ class SharedDownload(Chunks):
 
 
 def _cut(parts: list[bytes], first: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes from one offset to another out of parts that follow each other."""
+    """Yield the bytes between two offsets of consecutive parts."""
     position = 0
     for part in parts:
         start, stop = max(first - position, 0), min(end - position, len(part))
@@ -272,7 +260,7 @@ def _cut(parts: list[bytes], first: int, end: int) -> Iterator[bytes]:
 
 def _warn(folder: Folder, error: SharingError) -> None:
     text = str(error)
-    # Said again when it is something else, or was well in between.
+    # Warn again only about another error, or after a success in between.
     level = logging.DEBUG if text == folder.trouble else logging.WARNING
     folder.trouble = text
     LOG.log(
@@ -284,10 +272,10 @@ def _warn(folder: Folder, error: SharingError) -> None:
 
 
 class SharedReads:
-    """What a store shares of its images with the other processes of the host.
+    """Shares the downloads of a store with other processes of the host.
 
-    :param folder: where
-    :param least: bytes of an image that is worth sharing
+    :param folder: the directory to share them in
+    :param least: minimum bytes of an image worth sharing
     """
 
     def __init__(self, folder: Folder, least: int) -> None:
@@ -303,21 +291,18 @@ class SharedReads:
         length: int | None,
         chunk_size: int,
     ) -> SharedDownload | None:
-        """Return a download that shares; None when this one had better not.
+        """Return a shared download, which takes over the reader; None if sharing does not pay.
 
-        :param reader: the image; closed if a download is returned
-        :param place: tells the image from all others
-        :param open_reader: opens the same image, to read from an offset up to so many bytes
-        :param offset: first byte
-        :param length: bytes wanted, None for all that follow
-        :param chunk_size: bytes of a chunk at most
+        :param reader: the image
+        :param place: identifies the image
+        :param open_reader: opens the image to read at most a given length from an offset
         """
         version, size = version_of(reader), reader.size
         wanted = clip(size, offset, length)
         if not version or not size or size < self._least or size > self.folder.limit:
             return None
         if not wanted or wanted < min(CHUNK, size):
-            # For so little it does not pay to fetch a whole chunk.
+            # Too little to fetch a whole chunk for.
             return None
         try:
             file = self.folder.open(place, version, size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact blocks out of whatever a caller hands in as image data."""
+"""Cuts whatever a caller passes as image data into exact blocks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-# What is asked for at once where a block is put together in a buffer: the copy comes from the cache
-# of the processor.
+# Bytes to read at once when filling a buffer: small enough to be copied from the CPU cache.
 _PORTION = 1024 * 1024
 
 
 class Buffers(Protocol):
-    """Where large blocks are put together."""
+    """Provides buffers for large blocks."""
 
     def buffer(self, length: int) -> mmap.mmap | None:
-        """Return a buffer of so many bytes; None: for blocks of this size there are none."""
+        """Return a buffer of `length` bytes; None if blocks of this size need none."""
         ...
 
 
 def _as_bytes(part: Any) -> bytes:
-    """Return what a source delivered as bytes that nobody changes any more."""
+    """Return what a source delivered as immutable bytes."""
     if type(part) is bytes:
         return part
     if isinstance(part, (bytes, bytearray, memoryview)):
-        # A source may use its buffer again for the next read: copy.
+        # Copy: the source may reuse its buffer for the next read.
         return bytes(part)
     raise exceptions.Invalid(
         _("The image data source returned %(kind)s instead of bytes"), kind=type(part).__name__
@@ -40,12 +39,12 @@ def _as_bytes(part: Any) -> bytes:
 
 
 def _reader_of(source: Any) -> Callable[[int], bytes]:
-    """Return a function that reads up to n bytes, b"" at the end."""
+    """Return a function that reads up to n bytes; empty at the end."""
     read = getattr(source, "read", None)
     if callable(read):
         return lambda length: _as_bytes(read(length))
     if isinstance(source, (bytes, bytearray, memoryview)):
-        # Iterating bytes yields numbers, surely not what the caller meant.
+        # Iterating over bytes would yield integers.
         pieces: Iterator[Any] = iter((source,))
     else:
         try:
@@ -70,15 +69,15 @@ class BlockSource:
     """Cuts a source into blocks, whatever portions it delivers.
 
     :param source: an object with ``read(n)``, or an iterable of bytes-like objects
-    :param buffers: where large blocks are put together; None: wherever there is memory
-    :raises Invalid: it is neither
+    :param buffers: provides buffers for large blocks; None to allocate each block
+    :raises Invalid: the source is neither
     """
 
     def __init__(self, source: Any, buffers: Buffers | None = None) -> None:
         self._read = _reader_of(source)
         self._buffers = buffers
         self._rest = b""
-        self._position = 0  # in _rest; slicing the rest off anew for each block would be quadratic
+        self._position = 0  # in _rest; slicing _rest for each block would be quadratic
         self._at_end = False
 
     def _portion(self, length: int) -> bytes:
@@ -86,7 +85,7 @@ class BlockSource:
             portion = self._rest[self._position : self._position + length]
             self._position += len(portion)
             if self._position == len(self._rest):
-                # It may be huge, and the next of its kind may never come.
+                # Free it now: it may be huge, and nothing else may replace it.
                 self._rest, self._position = b"", 0
             return portion
         if self._at_end:
@@ -100,11 +99,9 @@ class BlockSource:
         return portion
 
     def block(self, length: int, usual: int = 0) -> Buffer:
-        """Return the next `length` bytes; fewer only at the end of the data.
+        """Return the next `length` bytes (at least 1); fewer only at the end of the data.
 
-        :param length: bytes, at least 1
-        :param usual: bytes of the blocks of which this may be the last one
-        :raises Invalid: the source delivered something that is not bytes
+        `usual` is the regular block size, if this may be a shorter last one: buffers are that size.
         """
         buffer = None
         if self._buffers is not None:
@@ -116,7 +113,7 @@ class BlockSource:
             return first
         portion = self._portion(length - len(first))
         if not portion:
-            # The end of most images that fit a block: nothing has to be copied.
+            # No copy for an image that fits one block.
             return first
         block = bytearray(first)
         while portion:
@@ -125,7 +122,7 @@ class BlockSource:
         return block
 
     def _fill(self, buffer: mmap.mmap, length: int) -> memoryview:
-        """Put a block together in a buffer, which may be larger than it is."""
+        """Read a block into a buffer, which may be larger."""
         end = 0
         while end < length and (portion := self._portion(min(_PORTION, length - end))):
             buffer[end : end + len(portion)] = portion
@@ -134,11 +131,11 @@ class BlockSource:
 
 
 def bytes_of(block: memoryview) -> bytes:
-    """Return a block as bytes, without a copy where it is all of a bytes object.
+    """Return a block as bytes, for clients that accept nothing else.
 
-    For backends whose client takes nothing else; most blocks are just that.
+    Makes no copy if the block is a whole bytes object, as most are.
 
-    :param block: as a writer gets it
+    :param block: a block as passed to a writer
     """
     whole = block.obj
     if type(whole) is bytes and len(whole) == block.nbytes:

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which parts of a block are zeros, found at memory speed."""
+"""Finds the zeros in a block at memory speed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# Holes are found in steps of this many bytes, counted from the start of the block.
+# Holes are found at multiples of this many bytes from the start of the block.
 GRANULARITY = 16 * 1024
 
 _COARSE = 256 * 1024
-# startswith() ends in memcmp and copies nothing; comparing memoryviews goes item by item.
+# startswith() uses memcmp and copies nothing; comparing memoryviews goes item by item.
 _ZEROS = bytes(_COARSE)
 _FINE_ZEROS = bytes(GRANULARITY)
 
 
 def is_zero(block: bytes | bytearray, start: int = 0, end: int | None = None) -> bool:
-    """Tell whether ``block[start:end]`` holds zeros only."""
+    """Tell whether ``block[start:end]`` is all zeros."""
     stop = len(block) if end is None else end
     for position in range(start, stop, _COARSE):
         length = min(_COARSE, stop - position)
@@ -26,11 +26,9 @@ def is_zero(block: bytes | bytearray, start: int = 0, end: int | None = None) ->
 
 
 def data_runs(block: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a block that are not zeros.
+    """Yield (start, end) of each run of data in a block, in order and never adjacent.
 
-    :param block: the bytes
-    :returns: pairs (start, end), in order, not touching each other; runs of zeros shorter than
-        `GRANULARITY` are counted as data
+    Runs of zeros shorter than `GRANULARITY` count as data.
     """
     size = len(block)
     run: int | None = None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One long answer of a backend as long as that is fast, several side by side where it is not.
+"""Reads an image in one long response while that is fast, and in several parallel ones if not.
 
-More connections than one help where the connection is the limit: a far server, a rate for each of
-them. Where the machines are the limit they only take time from each other. Which is the case shows
-when it is tried.
+Several connections help if the connection is the bottleneck: a distant server, or a rate limit per
+connection. If the machines are the bottleneck, connections only compete with each other. The only
+way to find out is to try.
 """
 
 from __future__ import annotations
@@ -20,42 +20,38 @@ from glance_store.transfer.pieces import pieces, stream_piece
 from glance_store.transfer.readahead import ReadAhead
 
 MIB = 1024 * 1024
-# Chunks of this size are still in the cache of the processor when they are handed over. Of a range
-# there are many, so that there is something to measure.
+# Chunks of this size are still in the CPU cache when they are delivered. A range has many chunks,
+# so that there is something to measure.
 _CHUNK = MIB
 _CHUNKS_IN_A_RANGE = 32
-# Bytes in a second from one connection, of which more than one consumer can hardly use.
+# Bytes per second; one connection this fast is more than a consumer can use.
 _FAST = 500 * MIB
-# Seconds of waiting for a connection that tell how fast it is.
+# Seconds of waiting after which the speed of a connection is known.
 _SAMPLE = 0.04
-# How fast several answers have to be, of the speed of one: what is measured is not exact.
+# Parallel responses must reach this share of the speed of one, as measurements are not exact.
 _ENOUGH = 0.9
-# One alone begins with this part of the range of those side by side, but no more bytes than that,
-# and the next is so many times as long: each can show that several would be faster. When they were
-# not it gets long at once.
+# The first single response is this share of a parallel range, up to a maximum in bytes. Each next
+# one is `_GROWTH` times as long, up to `_LONGEST` ranges, so that the speed is checked often at the
+# start. Once parallel responses turn out not to be faster, the longest is used at once.
 _FIRST = 1 / 4
 _FIRST_AT_MOST = 4 * MIB
 _GROWTH = 4
 _LONGEST = 128
-# Several begin with this part of a range for each thread, so many times. They are judged by the
-# second time; all may have begun a third one by then.
+# Parallel responses start with `_TRIED` pieces per thread of this share of a range. Only the second
+# one is measured, and by then a thread may have started its third.
 _SHORT = 1 / 4
 _TRIED = 3
 
 
 class _Meter:
-    """Measures how long a consumer waits for its chunks."""
+    """Measures how long a consumer waits for chunks."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self.waited = 0.0
 
     def over(self, chunks: Iterator[bytes], skip: int = 1) -> Generator[bytes, None, None]:
-        """Yield chunks, measured.
-
-        :param chunks: what is waited for
-        :param skip: bytes at the beginning that do not count, and all of the chunk they end in
-        """
+        """Yield chunks and measure the wait, except for the chunks of the first `skip` bytes."""
         while True:
             begun = time.perf_counter()
             chunk = next(chunks, None)
@@ -69,26 +65,20 @@ class _Meter:
             yield chunk
 
     def is_clear(self) -> bool:
-        """Tell whether there has been enough waiting to know something."""
+        """Tell whether the wait was long enough to judge the speed."""
         return self.waited >= _SAMPLE
 
     def is_slow(self) -> bool:
-        """Tell whether the backend is what keeps the consumer waiting."""
+        """Tell whether the backend is the bottleneck."""
         return self.is_clear() and self.bytes < _FAST * self.waited
 
     def keeps_up(self, other: _Meter) -> bool:
-        """Tell whether this way is not clearly slower than another one."""
+        """Tell whether this is not clearly slower than `other`."""
         return self.waited * other.bytes * _ENOUGH < other.waited * self.bytes
 
 
 class Streams:
-    """The bytes of a range of an image without holes.
-
-    :param reader: the image
-    :param offset: first byte
-    :param stop: the byte behind the last one
-    :param chunk_size: bytes of a chunk at most
-    """
+    """The bytes of a range of an image without holes."""
 
     def __init__(self, reader: StreamingReader, offset: int, stop: int, chunk_size: int) -> None:
         self._reader = reader
@@ -102,9 +92,9 @@ class Streams:
         self._share = Share(getattr(reader, "memory", None), ahead=True)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes in order, from the first one on in the consumer's thread."""
+        """Yield the bytes in order, starting on the consumer's thread."""
         position, size = self._offset, self._reader.range_size
-        # No more than a range is too little for several: it comes in one piece.
+        # A single range is too little for several connections.
         length = size
         if self._end - position > size:
             length = min(max(1, int(_FIRST * size)), _FIRST_AT_MOST)
@@ -113,10 +103,10 @@ class Streams:
             piece = Extent(position, min(length, self._end - position), True)
             if alone.is_clear():
                 alone = _Meter()
-            # Closed here as well: stop() cannot do it while another thread reads.
+            # Closed here too: stop() cannot close it while this thread reads.
             with contextlib.closing(self._read(piece)) as self._alone:
                 if self._stopped.is_set():
-                    # Perhaps it came before it could see this one.
+                    # stop() may have run before `_alone` was set.
                     return
                 for chunk in alone.over(self._alone):
                     position += len(chunk)
@@ -130,7 +120,7 @@ class Streams:
                 length = _LONGEST * size
 
     def _threads(self, position: int) -> int:
-        """Return how many answers there may be at once, as far as there is memory for them."""
+        """Return how many parallel responses the remaining memory allows."""
         threads, size = self._reader.concurrency, self._reader.range_size
         if self._end - position <= size:
             return 1
@@ -139,13 +129,13 @@ class Streams:
         return threads
 
     def _side_by_side(self, position: int, threads: int, alone: _Meter) -> Iterator[bytes]:
-        """Yield what follows from several answers, as long as that is faster than one."""
+        """Yield the rest from parallel responses while that is faster than a single one."""
         short = max(1, int(_SHORT * self._reader.range_size))
         trial = _TRIED * threads * short
-        # Of a short rest there would be nothing left to decide about.
+        # If little is left, the trial would be all of it.
         open_question = self._end - position > 2 * trial
         begun = position + trial if open_question else position
-        # All threads end at the same time when their ranges are of one size.
+        # With ranges of equal size, all threads end at the same time.
         rest = self._end - begun
         rounds = -(-rest // (threads * self._reader.range_size))
         size = -(-rest // (threads * rounds))
@@ -157,7 +147,7 @@ class Streams:
         if self._stopped.is_set():
             return
         meter = _Meter()
-        # The first of all ranges come at the same time, after a while without any.
+        # Skip the first piece of each thread: they all arrive at once, after a long wait.
         for chunk in meter.over(beside.chunks(), threads * short):
             yield chunk
             if open_question and meter.bytes >= threads * short:
@@ -169,14 +159,11 @@ class Streams:
         return stream_piece(self._reader, piece, self._chunk_size)
 
     def stop(self, wait: bool) -> None:
-        """Read no more; the reader is closed when the last read in flight has ended.
-
-        :param wait: until it has
-        """
+        """Stop reading. The reader is closed when the last read in flight ends; `wait` for that."""
         self._stopped.set()
         self._share.close()
         if self._alone is not None:
-            # Another thread may be reading: it lets go of its answer when it has what it waits for.
+            # Another thread may be reading: then it closes its response after the current read.
             with contextlib.suppress(ValueError):
                 self._alone.close()
         if self._beside is None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads for calls: side by side, in time, or later.
+"""Threads for calls: in parallel, with a timeout, or in the background.
 
-A thread that submits may be interrupted at any point, may run the garbage collector while it does,
-and another one may fork meanwhile. So nothing here waits with a lock held, locks are re-entrant and
-taken by `with` (one bytecode), and what a count could lose is looked up where it is.
+A submitting thread may be interrupted anywhere, or run the garbage collector, and another thread
+may fork meanwhile. So nothing here waits with a lock held, locks are reentrant and taken by `with`
+(one bytecode), and state is looked up rather than counted, because counts can get lost.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Seconds after which a thread ends that has nothing to do.
+# Seconds after which an idle thread ends.
 _IDLE = 10.0
 
 
 class _Process:
-    """The process that this one takes itself for: a child is its parent until `forked`."""
+    """What this process believes it is: a child believes it is its parent until `forked`."""
 
     pid = os.getpid()
-    forks = 0  # since the first process: a pid may be that of an ancestor again
+    forks = 0  # since the first process; unlike a pid, never reused by a descendant
 
     @classmethod
     def forked(cls) -> None:
         cls.pid, cls.forks = os.getpid(), cls.forks + 1
 
-    # Arguments: at the end of the interpreter there may be no module any more.
+    # Passed as defaults, because modules may be gone at interpreter shutdown.
     @classmethod
     def has_threads(
         cls,
         getpid: Callable[[], int] = os.getpid,
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> bool:
-        """Tell whether threads are there that would release their locks."""
+        """Tell whether the threads exist that would release their locks."""
         return cls.pid == getpid() and not is_finalizing()
 
 
@@ -53,21 +53,21 @@ os.register_at_fork(after_in_child=_Process.forked)
 
 
 class _Crew:
-    """The tasks that wait in one process, and the threads that carry them out."""
+    """The waiting tasks of one process, and the threads that run them."""
 
     def __init__(self, limit: int, name: str) -> None:
         self.lock = threading.RLock()
         self.tasks: deque[Callable[[], object]] = deque()
-        self.threads: set[threading.Thread] = set()  # from their first task on
+        self.threads: set[threading.Thread] = set()  # added with their first task
         self.idle: list[threading.Lock] = []  # released to wake a thread
-        self.working = 0  # threads with a task
+        self.working = 0  # threads running a task
         self.closed = False
         self._limit = limit
         self._name = name
 
     def add(self, task: Callable[[], object]) -> int:
-        """Have a task carried out; return how many wait or run."""
-        # The collector may call this where this thread has the lock, and see to threads after it.
+        """Queue a task; return the number of tasks waiting or running."""
+        # If the garbage collector calls this on a thread that holds the lock, that thread staffs.
         nested = self.lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
         with self.lock:
             self.tasks.append(task)
@@ -77,7 +77,7 @@ class _Crew:
         return load
 
     def _staff(self) -> None:
-        """Wake or start a thread if a task waits."""
+        """Wake or start a thread if a task is waiting."""
         with self.lock:
             if not self.tasks:
                 return
@@ -87,12 +87,12 @@ class _Crew:
             if len(self.threads) >= self._limit:
                 return
         if sys.is_finalizing():
-            raise RuntimeError("no thread can be started while the interpreter ends")
+            raise RuntimeError("cannot start a thread at interpreter shutdown")
         try:
-            # Without the lock: this waits for the new thread, in which the collector may want it.
+            # Without the lock: start() waits for the new thread, where the collector may want it.
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except RuntimeError:
-            # Another thread takes the task when it is done with its own.
+            # A running thread takes the task after its own.
             if not self.threads:
                 raise
 
@@ -101,12 +101,12 @@ class _Crew:
             try:
                 task()
             finally:
-                # Neither task nor result is kept while the thread waits.
+                # An idle thread must not keep the task and its result alive.
                 del task
                 with self.lock:
                     self.working -= 1
         with contextlib.suppress(RuntimeError):
-            # The collector may have added a task after the last look.
+            # The garbage collector may have added a task after the last check.
             self._staff()
 
     def _next(self) -> Callable[[], object] | None:
@@ -117,7 +117,7 @@ class _Crew:
             with self.lock:
                 if wake in self.idle:
                     self.idle.remove(wake)
-                # First this, then the look: a task that comes after the look starts a thread.
+                # Before checking the tasks: a task added after the check starts a thread.
                 if self.closed or not told:
                     self.threads.discard(this)
                 if self.tasks and len(self.threads - {this}) < self._limit:
@@ -125,15 +125,15 @@ class _Crew:
                     self.working += 1
                     return self.tasks.popleft()
                 if this not in self.threads:
-                    # It is to end, or others were started at the same time.
+                    # It is told to end, or there are too many threads.
                     return None
             wake.acquire(blocking=False)
             self.idle.append(wake)
-            # First this, then the look: a task that comes after the look wakes the thread.
+            # Before checking the tasks: a task added after the check wakes this thread.
             told = bool(self.tasks) or self.closed or wake.acquire(timeout=_IDLE)
 
     def close(self) -> None:
-        """Let threads end as soon as no task waits."""
+        """Let threads end as soon as no task is waiting."""
         with self.lock:
             self.closed = True
             while self.idle:
@@ -141,24 +141,24 @@ class _Crew:
 
 
 class Workers:
-    """Run calls on threads, a bounded number at a time, in the order of `submit`.
+    """Run calls on a limited number of threads, in the order of `submit`.
 
-    Unlike the executors of the standard library, it takes calls after the main thread has ended, as
-    long as another thread keeps the process alive: glance-scrubber removes images then. And a call
-    that never returns does not keep the process from ending.
+    Unlike the executors of the standard library, it accepts calls after the main thread has ended,
+    while another thread keeps the process alive: glance-scrubber deletes images then. And a call
+    that never returns does not keep the process from exiting.
 
-    Threads start when they are needed, and end after a while without work, or when this object is
-    closed or collected. A forked child starts without threads and without calls that wait.
+    Threads start when needed. They end after some idle time, or when this object is closed or
+    garbage-collected. A forked child starts without threads and without waiting calls.
 
-    :param threads: maximum number
-    :param name: of the threads
+    :param threads: maximum number of threads
+    :param name: name of the threads
     """
 
     def __init__(self, threads: int, name: str) -> None:
         self._limit = max(1, threads)
         self._name = name
-        # Those of ancestors stay untouched: their locks may be held, their tasks are not ours.
-        # The threads hold the crew alone: a collected Workers is noticed.
+        # One for each process. Those of ancestors stay untouched: their locks may be held, and
+        # their tasks are not ours. Threads refer only to the crew, so that __del__ can run here.
         self._crews: dict[int, _Crew] = {}
 
     def __del__(self, process: type[_Process] = _Process) -> None:
@@ -171,22 +171,21 @@ class Workers:
         return crew or self._crews.setdefault(_Process.forks, _Crew(self._limit, self._name))
 
     def put(self, task: Callable[[], object]) -> int:
-        """Have a task carried out, also when closed.
+        """Run a task on a thread, even when closed.
 
-        :param task: must not raise
-        :returns: number of tasks that wait or run
-        :raises RuntimeError: no thread runs, and none can be started; the task waits for the next
+        :param task: the task, which must not raise
+        :returns: number of tasks waiting or running
+        :raises RuntimeError: there is no thread, and none can be started. The task stays queued
         """
         return self._crew().add(task)
 
     def submit(self, function: Callable[..., _T], *arguments: Any) -> concurrent.futures.Future[_T]:
-        """Have a function called.
+        """Call a function on a thread.
 
-        :param function: what to call
-        :param arguments: of the call
-        :returns: its future result; cancelled before a thread has taken it, the function is not
-            called
-        :raises RuntimeError: this object is closed, or no thread runs and none can be started
+        :param function: the function
+        :param arguments: its arguments
+        :returns: the future; if cancelled before a thread takes it, the function is not called
+        :raises RuntimeError: this object is closed, or there is no thread and none can be started
         """
         future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
@@ -198,7 +197,7 @@ class Workers:
                     future.set_exception(exc)
 
         if self._crew().closed:
-            raise RuntimeError(f"the threads {self._name} have been told to end")
+            raise RuntimeError(f"the workers {self._name} are closed")
         try:
             self.put(run)
         except BaseException:
@@ -207,9 +206,9 @@ class Workers:
         return future
 
     def close(self, wait: bool = False) -> None:
-        """Take no further calls of `submit`; those taken are carried out, then the threads end.
+        """Accept no more calls of `submit`. Threads end after the calls already accepted.
 
-        :param wait: until they have ended; not from one of them
+        :param wait: whether to wait until they have ended; not allowed on one of them
         """
         crew = self._crew()
         crew.close()
@@ -219,7 +218,7 @@ class Workers:
 
 
 class Pending(Generic[_T]):
-    """A call on its way to a thread, whose result the caller takes or leaves."""
+    """A call to run on a thread, whose result the caller takes or abandons."""
 
     def __init__(
         self,
@@ -227,17 +226,17 @@ class Pending(Generic[_T]):
         arguments: tuple[Any, ...],
         dispose: Callable[[_T], object] | None = None,
     ) -> None:
-        # Whoever takes the only entry has it: pop() is one bytecode.
+        # Only one caller can take the entry: pop() is atomic.
         self._work = [(function, arguments)]
         self._outcome: list[tuple[_T | None, BaseException | None]] = []
         self._dispose = dispose
-        # Who was first: the thread with the result, or the caller who left. So is setdefault().
+        # Which came first: the thread's result, or the caller's leave(). setdefault() is atomic.
         self._first: dict[None, str] = {}
         self._over = threading.Lock()
         self._over.acquire()
 
     def run(self) -> None:
-        """Make the call, unless the caller left before; on a thread."""
+        """Make the call, unless the caller has left. Runs on a thread."""
         try:
             function, arguments = self._work.pop()
         except IndexError:
@@ -252,11 +251,11 @@ class Pending(Generic[_T]):
             self.discard()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for the result; False: it did not come within `timeout` seconds."""
+        """Wait up to `timeout` seconds; tell whether the result is there."""
         return self._over.acquire(timeout=timeout)
 
     def leave(self) -> bool:
-        """Leave the result to the disposer; False: it is there, and the caller's to discard."""
+        """Abandon the result to `dispose`; False if it is there, for the caller to discard."""
         self._work.clear()
         return self._first.setdefault(None, "caller") == "caller"
 
@@ -267,12 +266,12 @@ class Pending(Generic[_T]):
             if error is not None:
                 raise error
         finally:
-            # Its traceback would lead back to it.
+            # Break the reference cycle with its traceback.
             del error
         return cast("_T", result)
 
     def discard(self) -> None:
-        """Give the result to the disposer, unless it was taken or is an error."""
+        """Pass the result to `dispose`, unless it was taken or is an error."""
         while self._outcome:
             result, error = self._outcome.pop()
             if error is None and self._dispose is not None:
@@ -280,24 +279,24 @@ class Pending(Generic[_T]):
 
 
 def _logged(function: Callable[..., object], *arguments: Any) -> None:
-    """Call a function whose error nobody waits for."""
+    """Call a function; log its error."""
     try:
         function(*arguments)
     except Exception:
-        LOG.warning("Cleaning up after a call failed", exc_info=True)
+        LOG.warning("Clean-up in the background failed", exc_info=True)
 
 
 class Calls:
-    """Make calls that return in time, and clean up after those that do not.
+    """Make calls with a timeout, and clean up after those that exceed it.
 
     A call on a dead network mount cannot be interrupted. With a timeout it runs on a thread, and
-    the caller goes on with an error. The call stays stuck; what it does when it comes back is part
-    of the caller's design.
+    the caller continues with an error. The call stays stuck; the caller must be ready for whatever
+    it does if it ever returns.
 
-    :param timeout: seconds that a call may take; 0: all calls run in the caller's thread, unbounded
-    :param threads: maximum number of calls at once; others wait within their time
-    :param name: of the threads
-    :param note: called before each wait with the number of calls that wait or run
+    :param timeout: maximum seconds of a call; 0 to make all calls on the caller's thread, unlimited
+    :param threads: maximum number of calls at once; the timeout includes the wait for a thread
+    :param name: name of the threads
+    :param note: called before each wait with the number of calls waiting or running
     """
 
     def __init__(
@@ -310,7 +309,7 @@ class Calls:
         self.timeout = timeout
         self._note = note
         self._workers = Workers(threads, name)
-        # Stuck calls do not take the threads of what cleans up after them.
+        # Clean-up needs its own threads, because stuck calls may occupy all others.
         self._cleaners = Workers(threads, f"{name}-cleanup")
 
     def call(
@@ -321,15 +320,15 @@ class Calls:
     ) -> _T:
         """Call a function and return in time.
 
-        An interrupt between this result and its assignment loses it: what must not get lost lets
-        go of itself when it is collected.
+        An interrupt may lose the result before the caller can assign it. A result that must not
+        leak should release itself when it is garbage-collected.
 
-        :param function: what to call; not called at all when no thread is free in time
-        :param arguments: of the call
+        :param function: the function; not called at all if no thread is free in time
+        :param arguments: its arguments
         :param dispose: called with a result that nobody takes, after a timeout or an interrupt
         :returns: the result
         :raises TimeoutError: it did not return in time
-        :raises RuntimeError: no thread runs, and none can be started
+        :raises RuntimeError: there is no thread, and none can be started
         """
         if not self.timeout:
             return function(*arguments)
@@ -353,32 +352,32 @@ class Calls:
         wait: float = 0.0,
         process: type[_Process] = _Process,
     ) -> None:
-        """Have something closed or removed, now or as soon as the backend answers.
+        """Close or remove something, now or as soon as the backend answers.
 
-        It has threads of its own, is never cancelled, and its errors are logged. It may be called
-        from `__del__`. What is left when the process ends is not done. Without a timeout it is done
-        in the caller's thread.
+        Clean-up has its own threads and is never cancelled. Errors are logged. It may be called
+        from `__del__`. Without a timeout, it runs on the caller's thread. Clean-up that is still
+        waiting when the process ends is lost.
 
-        :param function: what to call, once
-        :param arguments: of the call
-        :param wait: seconds to wait for it, where the backend is known to answer; 0 returns at once
+        :param function: the function, called once
+        :param arguments: its arguments
+        :param wait: seconds to wait for it, if the backend is known to answer; 0 to return at once
         """
         if not self.timeout:
             function(*arguments)
             return
         if not process.has_threads():
-            # The process ends, or it is a child that has collected what its parent had.
+            # The process is ending, or this is a child that collects an object of its parent.
             return
         pending = Pending(_logged, (function, *arguments))
         try:
             self._cleaners.put(pending.run)
         except RuntimeError as exc:
-            LOG.warning("Cleaning up waits for a thread: %s", exc)
+            LOG.warning("Clean-up is delayed until a thread can start: %s", exc)
             return
         if wait:
             pending.wait(wait)
 
     def close(self) -> None:
-        """Let the threads end as soon as nothing waits for them; later calls start others."""
+        """Let the threads end as soon as nothing is waiting. Later calls start new ones."""
         self._workers.close()
         self._cleaners.close()

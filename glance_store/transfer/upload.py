@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One upload: source -> blocks -> digests and writer, all or nothing.
 
-The caller's thread alone reads the source. Each digest has a thread of its own (hashlib lets go of
-the interpreter lock), the writer as many as it wants. A counted budget of blocks bounds memory. An
-image that fits one block takes no thread at all.
+Only the caller's thread reads the source. Each digest has its own thread (hashlib releases the
+GIL), and the writer has as many as it wants. A budget of blocks bounds memory. An image that fits
+one block uses no threads.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from glance_store.transfer.source import BlockSource, Buffer
 
 LOG = logging.getLogger(__name__)
 
-# Small blocks want a deeper queue, so that lanes of uneven speed do not wait for each other.
+# Small blocks need a deeper queue, so that lanes of uneven speed do not wait for each other.
 _QUEUE_BYTES = 8 * 1024 * 1024
 
 
 class UploadResult(NamedTuple):
-    """What was stored: bytes, hexadecimal md5, hexadecimal multihash."""
+    """What was stored: size in bytes, md5 and multihash in hexadecimal."""
 
     size: int
     checksum: str
@@ -39,10 +39,9 @@ class UploadResult(NamedTuple):
 
 
 def default_budget(writer: ImageWriter) -> int:
-    """Return how many blocks of an upload may be in memory at once.
+    """Return how many blocks of the first size an upload may hold in memory.
 
-    Of blocks that grow (see `GrowingWriter`) fewer are: as many as have the bytes of that many
-    blocks of the first size, or one.
+    The limit is their bytes. If blocks grow (see `GrowingWriter`), fewer fit, but always one.
     """
     held: int | None = getattr(writer, "blocks_held", None)
     return held or max(writer.concurrency + 2, _QUEUE_BYTES // writer.block_size)
@@ -60,10 +59,10 @@ def upload(
     :param source: an object with ``read(n)``, or an iterable of bytes
     :param writer: where the image goes; committed on success, aborted on any failure
     :param digests: new digests for this upload
-    :param size: bytes that the source must have; 0 when unknown
-    :param budget: blocks in memory at most, at least 2; None for `default_budget`
+    :param size: number of bytes the source must have; 0 if unknown
+    :param budget: maximum blocks in memory, at least 2; None for `default_budget`
     :returns: size and digests of what was stored
-    :raises Invalid: the source has more or fewer bytes than `size`, or is no source of bytes
+    :raises Invalid: the source has more or fewer bytes than `size`, or does not deliver bytes
     :raises Exception: whatever the source, the writer or the verifier raised first
     """
     try:
@@ -71,7 +70,7 @@ def upload(
             # Complete when commit() is called.
             writer.digests = digests
         share = Share(getattr(writer, "memory", None))
-        # Zeros are looked for in blocks that are bytes.
+        # Zero detection needs blocks that are bytes, not buffers.
         buffers = None if writer.holes else share
         blocks = _SizedSource(source, _block_sizes(writer), size, buffers)
         try:
@@ -81,7 +80,7 @@ def upload(
         result = UploadResult(total, digests.checksum, digests.multihash)
         digests.approve(total)
         writer.commit(total)
-        # Inside: an interrupt that comes when all is done still finds somebody to abort it.
+        # Inside the try: an interrupt right after the commit must still abort.
         return result
     except BaseException:
         _abort(writer)
@@ -89,19 +88,19 @@ def upload(
 
 
 def fill(writer: Unfinished, copy: Callable[[], bool], size: int) -> bool:
-    """Store an image whose bytes the backend copies by itself.
+    """Store an image whose bytes the backend copies itself.
 
     :param writer: where the image goes; committed on success, aborted on any failure
-    :param copy: has all bytes copied; False: the backend cannot do that
+    :param copy: copies all bytes; returns False if the backend cannot
     :param size: bytes of the image
-    :returns: whether it is stored; if not, nothing of it is left
+    :returns: whether the image is stored; if not, nothing is left of it
     :raises Exception: whatever failed first
     """
     try:
         copied = copy()
         if copied:
             writer.commit(size)
-            # Inside: an interrupt that comes when all is done still finds somebody to abort it.
+            # Inside the try: an interrupt right after the commit must still abort.
             return True
     except BaseException:
         _abort(writer)
@@ -111,14 +110,14 @@ def fill(writer: Unfinished, copy: Callable[[], bool], size: int) -> bool:
 
 
 def _block_sizes(writer: ImageWriter) -> Callable[[int], int]:
-    """Return the function that tells the bytes of the block at an offset."""
+    """Return a function that tells the size of the block at an offset."""
     block_size = writer.block_size
     growing: Callable[[int], int] | None = getattr(writer, "block_size_at", None)
     return growing or (lambda _offset: block_size)
 
 
 def _interrupt(writer: ImageWriter) -> None:
-    """Have writes that wait for their backend end soon."""
+    """Make writes that wait for the backend fail soon."""
     interrupt: Callable[[], None] | None = getattr(writer, "interrupt", None)
     if interrupt is not None:
         interrupt()
@@ -129,11 +128,11 @@ def _abort(writer: Unfinished) -> None:
         writer.abort()
     except Exception:
         # The first error is on its way to the caller and must not be masked.
-        LOG.exception("What a failed upload has left in the backend could not be removed")
+        LOG.exception("Cannot remove what a failed upload left in the backend")
 
 
 class _SizedSource:
-    """The blocks of a source that must have exactly `expected` bytes (0: any number)."""
+    """The blocks of a source that must deliver exactly `expected` bytes (0 for any number)."""
 
     def __init__(
         self,
@@ -145,17 +144,17 @@ class _SizedSource:
         self._source = BlockSource(source, buffers)
         self._block_size_at = block_size_at
         self._expected = expected
-        self.block_size = block_size_at(0)  # of the block that is next
+        self.block_size = block_size_at(0)  # of the next block
         self.total = 0
 
     def next_block(self) -> Buffer:
-        """Return the next block, empty at the end; raise Invalid when the size is wrong.
+        """Return the next block, empty at the end; raise Invalid if the size is wrong.
 
-        Whoever gets the last block of an announced size knows that it is the last one.
+        If the size is known, the last block is returned only after checking that nothing follows.
         """
         wanted = self.block_size
         if self._expected:
-            # One byte past the announced end tells that there is too much, and costs nothing.
+            # Ask for one byte past the announced end, to notice excess data at no cost.
             wanted = min(wanted, self._expected - self.total + 1)
         block = self._source.block(wanted, self.block_size)
         self.total += len(block)
@@ -188,7 +187,7 @@ def _transfer(
 ) -> int:
     offset = 0
     while True:
-        # Here no block is held: who waits keeps nobody waiting.
+        # No block is held here, so waiting for memory cannot block other uploads.
         wanted = source.block_size
         held = share.take(wanted)
         block = source.next_block()
@@ -207,9 +206,9 @@ def _transfer(
         share.give(held)
         del block
     read_already = [_Read(second, more), _Read(block, held)]
-    # Blocks are counted, and none may live on in a variable.
+    # A variable must not keep alive a block whose memory has been given back.
     del block, second
-    # Two have been read by now, whatever the budget.
+    # Two blocks are read already, whatever the budget.
     blocks = max(2, default_budget(writer) if budget is None else budget)
     lanes = _Lanes(blocks * writer.block_size, share)
     _run(lanes, source, read_already, offset, writer, digests)
@@ -217,12 +216,12 @@ def _transfer(
 
 
 def _has_use_for_threads(writer: ImageWriter) -> bool:
-    # Threads of its own would only take turns with the uploads that keep all cores busy.
+    # With all cores busy, more threads would only compete.
     return writer.concurrency > 1 or LOAD.has_spare_core()
 
 
 class _Read(NamedTuple):
-    """A block that was read, and the bytes of shared memory that are held for it."""
+    """A block read from the source, and the shared memory held for it."""
 
     block: Buffer
     held: int
@@ -236,7 +235,7 @@ def _run(
     writer: ImageWriter,
     digests: Digests,
 ) -> None:
-    """Move all that follows an offset over threads."""
+    """Transfer the rest of an image on threads."""
     try:
         for consumer in digests.consumers:
             lanes.start(1, functools.partial(_update, consumer))
@@ -247,7 +246,7 @@ def _run(
         _interrupt(writer)
         lane_error = lanes.cancel()
         if lane_error is not None and lane_error is not exc:
-            # A lane had failed before the source did.
+            # A lane failed before the source did.
             raise lane_error from exc
         raise
     except BaseException:
@@ -257,7 +256,7 @@ def _run(
 
 
 def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests) -> None:
-    """Do all that a block needs in the caller's thread."""
+    """Hash and write a block on the caller's thread."""
     if not block:
         return
     try:
@@ -271,7 +270,7 @@ def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests)
 
 def _feed(lanes: _Lanes, source: _SizedSource, read_already: list[_Read], offset: int) -> None:
     while True:
-        # Room first, data second: what is being read counts as well.
+        # Reserve before reading: a block being read counts too.
         if read_already:
             room = lanes.reserve(len(read_already[-1].block), read_already[-1].held)
             block = read_already.pop().block
@@ -300,14 +299,14 @@ def _write(writer: ImageWriter, offset: int, block: Buffer) -> None:
 
 
 class _Room(NamedTuple):
-    """The bytes that are held for a block: of the upload's budget, of the memory of all."""
+    """Bytes held for a block: of the upload's own budget, and of the shared memory."""
 
     own: int
     shared: int
 
 
 class _Item:
-    """A block, the bytes that are held for it, and how many lanes still need it."""
+    """A block, the bytes held for it, and the number of lanes that still need it."""
 
     __slots__ = ("block", "offset", "pending", "room")
 
@@ -319,7 +318,7 @@ class _Item:
 
 
 class _Lane:
-    """A queue of blocks in order, and the wake-up of the threads that empty it."""
+    """A queue of blocks, and the condition that wakes its threads."""
 
     def __init__(self, lock: threading.RLock, handle: Callable[[int, Buffer], None]) -> None:
         self.items: deque[_Item] = deque()
@@ -328,25 +327,25 @@ class _Lane:
 
 
 class _Lanes:
-    """Feeds every block to every lane; at most `budget` bytes are on their way, or one block."""
+    """Feeds every block to every lane, with at most `budget` bytes (or one block) in flight."""
 
     def __init__(self, budget: int, share: Share) -> None:
-        # Reentrant: only then does an interrupted wait() of a condition hold its lock at its end.
+        # Reentrant: only then does an interrupted Condition.wait() still hold the lock.
         self._lock = threading.RLock()
         self._space = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._budget = self._free = budget
         self._share = share
-        self._in_flight = 0  # blocks that some lane still needs
-        self._busy = 0  # threads with a block in hand
+        self._in_flight = 0  # blocks that a lane still needs
+        self._busy = 0  # threads processing a block
         self._lanes: list[_Lane] = []
         self._threads: list[threading.Thread] = []
-        self._closed = False  # no block will follow
-        self._stopped = False  # blocks that wait are not worked on any more
+        self._closed = False  # no more blocks follow
+        self._stopped = False  # waiting blocks are dropped
         self.error: BaseException | None = None
 
     def start(self, threads: int, handle: Callable[[int, Buffer], None]) -> None:
-        """Add a lane whose blocks are handled by a number of threads."""
+        """Add a lane and start its threads."""
         lane = _Lane(self._lock, handle)
         self._lanes.append(lane)
         for _number in range(max(1, threads)):
@@ -357,13 +356,13 @@ class _Lanes:
             self._threads.append(thread)
 
     def reserve(self, block_size: int, held: int | None = None) -> _Room:
-        """Wait for room for one block; raise what a lane has raised.
+        """Wait for room for one block; raise what a lane raised.
 
-        :param block_size: bytes
-        :param held: bytes of shared memory that are held for it already
-        :returns: the bytes that are now held for it
+        :param block_size: bytes of the block
+        :param held: shared memory already held for it
+        :returns: the bytes now held for it
         """
-        # A block that is larger than the whole budget passes alone.
+        # A block larger than the whole budget goes alone.
         room = min(block_size, self._budget)
         with self._lock:
             while self._free < room and not self._stopped:
@@ -380,7 +379,7 @@ class _Lanes:
             raise self.error
 
     def put(self, offset: int, block: Buffer, room: _Room) -> None:
-        """Hand a block, for which there is room, to all lanes."""
+        """Pass a block with reserved room to all lanes."""
         with self._lock:
             self._in_flight += 1
             if self._in_flight == 1:
@@ -391,24 +390,24 @@ class _Lanes:
                 lane.ready.notify()
 
     def finish(self) -> None:
-        """Wait until all blocks are worked off; raise what a lane has raised."""
+        """Wait until all blocks are processed; raise what a lane raised."""
         with self._lock:
             self._closed = True
             self._wake_all()
-            # Not by join(): whoever works on may be waiting for what only the caller can end.
+            # Not with join(): if a lane fails, another may be stuck until the caller interrupts it.
             while self._in_flight and not self._stopped:
                 self._space.wait()
         self._check()
         self._join()
 
     def cancel(self) -> BaseException | None:
-        """Drop the blocks that wait, and wait for those that are worked on.
+        """Drop waiting blocks, and wait for those being processed.
 
-        :returns: what a lane had raised before
-        :raises BaseException: the first interrupt meanwhile, and not before the wait is over:
-            abort() would meet a write that still runs
+        :returns: what a lane raised before
+        :raises BaseException: the first interrupt during the wait, raised after it: `abort` must
+            not run while a write does
         """
-        # What a block in hand raises from now on is not the first error.
+        # What a lane raises from now on is not the first error.
         error = self.error
         interrupt: BaseException | None = None
         while True:
@@ -427,8 +426,8 @@ class _Lanes:
             for lane in self._lanes:
                 lane.items.clear()
             self._wake_all()
-            # Not by join() alone: before Python 3.13 a join() that an interrupt has broken off
-            # takes the thread for dead.
+            # Not with join() alone: before Python 3.13, an interrupted join() marks the thread as
+            # ended.
             while self._busy:
                 self._idle.wait()
         self._join()
@@ -488,5 +487,5 @@ class _Lanes:
                     self._share.give(item.room.shared)
                     self._space.notify()
                     self._landed(1)
-            # Room was given back: the block may not live on while the lane waits for the next.
+            # Its room was given back, so do not keep the block while waiting for the next.
             del item

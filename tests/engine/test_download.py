@@ -202,7 +202,7 @@ class TooMuch(MemoryReader):
 def test_a_read_returns_too_much(concurrency: int) -> None:
     for size, length in ((90, None), (90, 40), (None, 40), (None, None)):
         reader = TooMuch(pattern(90), concurrency, size=size)
-        with pytest.raises(exceptions.BackendException, match="90 bytes where 16 were asked"):
+        with pytest.raises(exceptions.BackendException, match="90 bytes, but only 16 were"):
             list(Download(reader, 0, length, CHUNK))
         reader.check_closed()
 

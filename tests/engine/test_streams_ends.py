@@ -88,7 +88,7 @@ def test_a_read_returns_too_much(at: int, alone: float) -> None:
         reader = StreamingMemoryReader(
             data, THREADS, range_size=RANGE, surplus_at=at, on_data=clock.spend
         )
-        with pytest.raises(exceptions.BackendException, match="5 bytes where 4 were asked for"):
+        with pytest.raises(exceptions.BackendException, match="5 bytes, but only 4 were requested"):
             collect(clock.consume(Download(reader)), delivered)
     assert b"".join(delivered) == data[:at]
     reader.check_closed()

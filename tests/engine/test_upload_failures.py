@@ -112,7 +112,7 @@ def test_abort_fails_after_the_source(caplog: pytest.LogCaptureFixture) -> None:
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.name == "glance_store.transfer.upload"
-    assert "could not be removed" in record.getMessage()
+    assert "Cannot remove what a failed upload left" in record.getMessage()
     assert "locked" in caplog.text
 
 

@@ -382,7 +382,7 @@ def test_clean_up_without_the_rights_to_list(
         images.add("image", source, 3 * PART)
     assert nothing_left(objects)
     assert "A failed upload has left" not in caplog.text
-    assert "could not be removed" not in caplog.text
+    assert "Cannot remove what a failed upload left" not in caplog.text
 
 
 @pytest.mark.usefixtures("brisk")
