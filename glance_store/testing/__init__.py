@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conformance kit: the tests that every driver passes, for drivers from anywhere.
+"""The conformance kit: the tests that every built-in driver passes, for any driver.
 
-It needs pytest, and hypothesis for one of its tests. Subclass `StoreConformance` in a test file:
+It needs pytest, and hypothesis for one test. Subclass `StoreConformance` in a test file:
 
 .. code-block:: python
 
@@ -20,9 +20,9 @@ It needs pytest, and hypothesis for one of its tests. Subclass `StoreConformance
         def listing(self):
             return os.listdir(self.folder)
 
-Tests of what the store is not capable of are skipped, with the reason. A class for a further
-configuration of the driver sets `Kit.variant`: with the pytest plugin
-`glance_store.testing.selection` it runs the tests alone whose outcome that can change.
+Tests of capabilities that the store lacks are skipped, with the reason. A class that tests another
+configuration of the driver sets `Kit.variant`. With the pytest plugin
+`glance_store.testing.selection` it then runs only the tests that this configuration can affect.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _MODULES = (
     "stateful",
     "watch",
 )
-# Failing assertions show their values, as in a test file.
+# Let failing assertions show their values, as in a test file.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
-# ruff: noqa: E402 - what is imported before the call above is not rewritten
+# ruff: noqa: E402 - modules imported before the call above are not rewritten
 
 from glance_store.testing.concurrency import Concurrency
 from glance_store.testing.copies import Copies

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several threads, several processes, and the end of one."""
+"""Several threads, several processes, and the end of the main thread."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from glance_store.testing.inputs import Source, check_bytes, image, succeeded, t
 from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
 THREADS = 6
-# Seconds: what a store may need to turn an upload away, and a child process for all of its work.
+# Seconds a store may take to refuse an upload, and a child process for all its work.
 _PATIENCE = 60
 
 
 def in_a_child(work: Callable[[], object]) -> None:
-    """Call a function in a child process, and fail with its traceback if it fails there."""
+    """Call a function in a child process; if it fails there, fail with its traceback."""
     end, start = os.pipe()
     with warnings.catch_warnings():
-        # Python 3.12 warns when there are threads; that a driver bears it is what is tested.
+        # Python 3.12 warns about forking with threads, but that is what we test.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         report = ""
         try:
-            # A child that hangs ends itself.
+            # End a child that hangs.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(_PATIENCE)
             work()
-        except BaseException:  # noqa: BLE001 - it is shown by the parent
+        except BaseException:  # noqa: BLE001 - the parent shows it
             report = traceback.format_exc()
         finally:
             os.write(start, report.encode()[-4000:])
@@ -54,16 +54,16 @@ def in_a_child(work: Callable[[], object]) -> None:
 
 @touches("locking")
 class Concurrency(Kit):
-    """Readers and writers at the same time, and processes that fork."""
+    """Concurrent readers and writers, and processes that fork."""
 
     def _shared(self) -> Callable[[], Store]:
-        """Return what gives each thread its store: the same one where that is promised."""
+        """Return a function that gives each thread its store: a shared one if that is allowed."""
         if self.store.is_capable(BitMasks.DRIVER_REUSABLE):
             return lambda: self.store
         return self.new_store
 
     def test_readers_of_one_image(self) -> None:
-        """Many read the same image, each gets all of it."""
+        """Many threads read the same image, and each gets all of it."""
         data = image(3 * self.block_size + 7)
         uri = self.place(data)
         store = self._shared()
@@ -72,7 +72,7 @@ class Concurrency(Kit):
 
     @needs(RANGES)
     def test_readers_of_ranges(self) -> None:
-        """Many read different parts of the same image."""
+        """Many threads read different parts of the same image."""
         data = image(THREADS * self.block_size)
         uri = self.place(data)
         store = self._shared()
@@ -86,7 +86,7 @@ class Concurrency(Kit):
         check_bytes(b"".join(succeeded(together(*readers))), data)
 
     def test_interleaved_downloads(self) -> None:
-        """Downloads of one thread, chunk by chunk in turn, keep out of each other's way."""
+        """Downloads read in turn on one thread do not affect each other."""
         size = max(3 * self.block_size, 2 * self.store.read_size) + 7
         images = [image(size, seed=number) for number in range(2)]
         downloads = [self.get(self.place(data))[0] for data in images]
@@ -104,7 +104,7 @@ class Concurrency(Kit):
 
     @needs(WRITE)
     def test_writers(self) -> None:
-        """Many store images at the same time."""
+        """Many threads store images at the same time."""
         images = [image(2 * self.block_size + 7, seed=number) for number in range(THREADS)]
         store = self._shared()
         writers = [
@@ -117,7 +117,7 @@ class Concurrency(Kit):
     @touches("account", "locking")
     @needs(WRITE)
     def test_readers_and_writers(self) -> None:
-        """Some read while others store."""
+        """Some threads read while others store."""
         old = image(3 * self.block_size + 7)
         uri = self.place(old)
         store = self._shared()
@@ -138,7 +138,7 @@ class Concurrency(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("known", [True, False], ids=["known-size", "unknown-size"])
     def test_race_for_one_id(self, known: bool) -> None:
-        """Of several uploads of one id exactly one wins; the others get `Duplicate`."""
+        """Of several uploads with one id, exactly one succeeds; the others get `Duplicate`."""
         image_id = self.new_id()
         images = [image(2 * self.block_size + 7, seed=number) for number in range(4)]
         store = self._shared()
@@ -159,7 +159,7 @@ class Concurrency(Kit):
     @touches("layout", "wire", "locking")
     @needs(WRITE)
     def test_upload_that_overtakes_another(self) -> None:
-        """While an upload runs, one of the same id comes and goes: one of both is stored."""
+        """Of an upload and a faster one with the same id during it, exactly one succeeds."""
         image_id = self.new_id()
         size = 3 * self.block_size + 7
         slow, quick = image(size, seed=1), image(size, seed=2)
@@ -177,7 +177,7 @@ class Concurrency(Kit):
         def overtake(position: int) -> None:
             if position >= self.block_size and thread.ident is None:
                 thread.start()
-                # A store may also make the second one wait for the first.
+                # A store may make the second upload wait for the first.
                 thread.join(_PATIENCE)
 
         before = sorted(self.listing())
@@ -196,7 +196,7 @@ class Concurrency(Kit):
 
     @touches("account", "locking")
     def test_read_after_fork(self) -> None:
-        """A store that is in use works in a child process, and goes on to work in the parent."""
+        """After a fork, a store in use can read in the child and still in the parent."""
         data = image(2 * self.block_size + 7)
         uri = self.place(data)
         check_bytes(self.read(uri), data)
@@ -206,7 +206,7 @@ class Concurrency(Kit):
     @touches("account", "locking")
     @needs(WRITE)
     def test_write_after_fork(self) -> None:
-        """So it does for uploads."""
+        """After a fork, a store in use can write in the child and still in the parent."""
         data = image(2 * self.block_size + 7)
         uri = self.add(self.new_id(), data)
 
@@ -224,9 +224,9 @@ class Concurrency(Kit):
     @touches("layout")
     @needs(WRITE)
     def test_when_the_main_thread_has_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Other threads of a program may outlive it: glance-scrubber removes images in them.
+        """A store works after the main thread has ended: glance-scrubber deletes images then.
 
-        The executors of the standard library take no calls any more then.
+        The executors of the standard library no longer accept calls at that point.
         """
         monkeypatch.setattr(concurrent.futures.thread, "_shutdown", True)
         with pytest.raises(RuntimeError), concurrent.futures.ThreadPoolExecutor() as executor:

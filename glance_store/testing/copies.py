@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies that a backend makes by itself; for drivers that can have them made."""
+"""Copies within the backend, for drivers that implement `Store.copy_from`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 @touches("layout", "account", "wire")
 class Copies(Kit):
-    """A copy is an image like any other: all of it or nothing, and never over another."""
+    """A copy is all or nothing, and never overwrites another image."""
 
     @property
     def copies_within(self) -> bool:
-        """Whether the driver can have copies made."""
+        """Whether the driver implements `copy_from`."""
         return type(self.store).copy_from is not Store.copy_from
 
     def copy(self, uri: str, image_id: str, progress: Any = None) -> tuple[str, int] | None:
-        """Have an image copied by another store on the same backend.
+        """Copy an image from another store on the same backend.
 
         :param uri: location of the image
         :param image_id: id of the copy
         :param progress: as for `Store.copy_from`
-        :returns: location and bytes of the copy; None where the backend cannot copy this image
+        :returns: location and size of the copy; None if the backend cannot copy this image
         """
         source = self.new_store()
         place = self.locate(uri, source)
@@ -39,7 +39,7 @@ class Copies(Kit):
 
     @needs(WRITE, "copies_within")
     def test_copies(self) -> None:
-        """They have all bytes, need nothing of the image any more, and progress counts them."""
+        """A copy is complete and does not need its source; progress adds up to its size."""
         for size in (0, 3 * self.block_size + 5):
             data = image(size)
             uri, image_id = self.place(data), self.new_id()
@@ -57,7 +57,7 @@ class Copies(Kit):
 
     @needs(WRITE, "copies_within")
     def test_no_image_is_overwritten(self) -> None:
-        """Neither one that is there before the copy, nor one that comes meanwhile."""
+        """A copy overwrites neither an existing image nor one that is stored meanwhile."""
         data, other = image(3 * self.block_size), image(self.block_size + 1, seed=2)
         uri, image_id = self.place(data), self.new_id()
         there = self.add(image_id, other)
@@ -79,7 +79,7 @@ class Copies(Kit):
         try:
             made = self.copy(uri, image_id, add)
         except exceptions.Duplicate:
-            # Whichever was first, the other one was told.
+            # The upload was first; the copy got Duplicate.
             made = None
         if uris and uris[0] != "refused":
             assert made is None
@@ -89,7 +89,7 @@ class Copies(Kit):
 
     @needs(WRITE, "copies_within")
     def test_what_ends_a_copy(self) -> None:
-        """Nothing of it is left, and the id is free."""
+        """A copy ended by its progress callback leaves nothing, and its id is free."""
 
         class EndedError(Exception):
             pass
@@ -105,7 +105,7 @@ class Copies(Kit):
 
     @needs(WRITE, "copies_within")
     def test_no_image(self) -> None:
-        """There is nothing to copy."""
+        """Copying a missing image raises `NotFound`."""
         missing = self.missing_uri()
         with self.leaving_nothing(), pytest.raises(exceptions.NotFound):
             self.copy(missing, self.new_id())

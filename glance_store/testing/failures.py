@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uploads that fail leave nothing, whatever the reason and wherever it strikes."""
+"""Failed uploads leave nothing, whatever failed and whenever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from glance_store import exceptions
 from glance_store.testing.inputs import Source, SourceError, check_bytes, image
 from glance_store.testing.kit import WRITE, Kit, needs, touches
 
-# Announced and delivered, each in blocks and bytes.
+# Announced and delivered size, each in (blocks, bytes).
 WRONG_SIZES = {
     "one-byte-instead-of-none-more": ((0, 1), (0, 2)),
     "nothing-instead-of-one-byte": ((0, 1), (0, 0)),
@@ -23,17 +23,17 @@ WRONG_SIZES = {
     "blocks-short": ((7, 0), (3, 5)),
 }
 BLOCKS = 5
-# The engine may read so many bytes ahead of what is written.
+# Maximum bytes that the engine reads ahead of what is written.
 _READ_AHEAD = 16 * 1024 * 1024
 
 
 class Interrupt(BaseException):
-    """Stands for what stops a thread: KeyboardInterrupt, GreenletExit."""
+    """Stands for exceptions that stop a thread, such as GreenletExit."""
 
 
 @touches("layout")
 class Failures(Kit):
-    """Wrong sizes, sources that break off, images that show too early."""
+    """Wrong sizes, failing sources, images visible too early, leaked resources."""
 
     @needs(WRITE)
     @pytest.mark.parametrize(("announced", "delivered"), WRONG_SIZES.values(), ids=WRONG_SIZES)
@@ -50,7 +50,7 @@ class Failures(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("size", [-1, "many"])
     def test_size_that_is_none(self, size: Any) -> None:
-        """So is a size that is no number of bytes."""
+        """A size that is not a number of bytes is refused."""
         with self.leaving_nothing(), pytest.raises(exceptions.Invalid):
             self.add(self.new_id(), Source(image(10)), size)
 
@@ -58,7 +58,7 @@ class Failures(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("block", range(BLOCKS + 1))
     def test_source_that_raises(self, block: int) -> None:
-        """What a source raises at any block reaches the caller, and nothing is left."""
+        """What a source raises, at any block, reaches the caller; nothing is left."""
         image_id = self.new_id()
         error = SourceError("the client has gone")
         for announced in (BLOCKS * self.block_size + 1, 0):
@@ -73,7 +73,7 @@ class Failures(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Interrupt])
     def test_interrupt(self, interrupt: type[BaseException]) -> None:
-        """An upload that is interrupted leaves nothing either."""
+        """An interrupted upload leaves nothing."""
         image_id = self.new_id()
         source = Source(image(3 * self.block_size), end=interrupt())
         with self.leaving_nothing(), pytest.raises(interrupt):
@@ -83,7 +83,7 @@ class Failures(Kit):
     @touches("layout", "account")
     @needs(WRITE)
     def test_other_images_are_not_touched(self) -> None:
-        """A failed upload does no harm to the images that are there."""
+        """A failed upload does not harm other images."""
         data = image(2 * self.block_size + 3)
         uri = self.add(self.new_id(), data)
         with pytest.raises(SourceError):
@@ -96,10 +96,10 @@ class Failures(Kit):
     def test_image_is_invisible_until_it_is_complete(self, known: bool) -> None:
         """While an upload runs, nobody can read the image."""
         image_id = self.new_id()
-        # Where the location does not depend on the id alone there is nothing to try.
+        # Find out the location, which depends on the id.
         expected = self.add(image_id, image(10))
         self.delete(expected)
-        # So large that some of it is written by the time the last block is read.
+        # Large enough that part of it is written before the last block is read.
         data = image(_READ_AHEAD + 8 * self.block_size)
         tried = []
 
@@ -116,13 +116,13 @@ class Failures(Kit):
     @touches("layout", "locking")
     @needs(WRITE)
     def test_failed_uploads_hold_nothing(self) -> None:
-        """After failed uploads there are no more threads and open files than before."""
+        """Failed uploads leave no threads or open files."""
 
         def fail() -> None:
             with pytest.raises(SourceError):
                 self.add(self.new_id(), Source(image(3 * self.block_size), end=SourceError("gone")))
 
-        # The first two may open connections that are kept for the next.
+        # The first two may open connections that are kept for later.
         fail()
         fail()
         before = self.held()
@@ -132,7 +132,7 @@ class Failures(Kit):
 
     @touches("layout", "wire", "locking")
     def test_downloads_hold_nothing(self) -> None:
-        """Nor are there after downloads, whether they were read to the end, given up or failed."""
+        """Downloads leave no threads or open files, whether complete, abandoned or failed."""
         data = image(2 * self.block_size)
         uri, missing = self.place(data), self.missing_uri()
 

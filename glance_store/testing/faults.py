@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that fails: each request of an upload and of a download, once and for good.
+"""A network that fails: each request of an operation fails, once or permanently.
 
-For drivers that talk to a server over HTTP. What stands between driver and server, and fails
-requests on demand, comes from the test class; see `Kit.proxy`.
+For drivers that use HTTP. The test class provides the proxy that fails requests; see `Kit.proxy`.
 """
 
 from __future__ import annotations
@@ -17,34 +16,34 @@ from glance_store.testing.inputs import check_bytes, image
 from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
 STATUSES = (500, 503)
-# A driver may answer a failing backend with any exception of the library, and with no other.
+# If the backend fails, a driver may raise any exception of the library, but no other.
 CLEAN = (exceptions.GlanceStoreException, exceptions.BackendException)
 
 
 class Proxy(Protocol):
-    """Stands between a driver and its server."""
+    """A proxy between a driver and its server."""
 
     def each_request(self, operation: Callable[[], object]) -> Iterator[int]:
-        """Run an operation, then yield the number of each of its requests, with nothing failing."""
+        """Run an operation without failures, then yield the number of each of its requests."""
         ...
 
     def fail_request(self, number: int, status: int, *, times: int | None) -> None:
-        """Have a request answered with an error.
+        """Answer a request with an error.
 
-        :param number: of the request, the first from now on is 1
-        :param status: of the answer
-        :param times: how often, None for good: the request itself and its repetitions
+        :param number: number of the request, counted from 1 from now on
+        :param status: HTTP status of the response
+        :param times: how often the request and its retries fail; None for always
         """
         ...
 
     def clear(self) -> None:
-        """Let all requests pass again, and count from 1."""
+        """Let all requests pass again, and restart counting at 1."""
         ...
 
 
 @touches("layout", "wire")
 class Faults(Kit):
-    """Every request of a transfer fails: the driver recovers, or fails cleanly."""
+    """When any request of an operation fails, the driver recovers or fails cleanly."""
 
     def _proxied(self) -> Any:
         if self.proxy is None:
@@ -54,7 +53,7 @@ class Faults(Kit):
     @pytest.mark.parametrize("status", STATUSES)
     @pytest.mark.parametrize("times", [1, None], ids=["once", "for-good"])
     def test_each_request_of_a_download_fails(self, status: int, times: int | None) -> None:
-        """A download delivers the right bytes or raises; it is never short."""
+        """A download delivers the right bytes, or raises; it never ends early."""
         proxy = self._proxied()
         data = image(3 * self.block_size + 5)
         uri = self.place(data)
@@ -67,7 +66,7 @@ class Faults(Kit):
     @needs(RANGES)
     @pytest.mark.parametrize("times", [1, None], ids=["once", "for-good"])
     def test_each_request_of_a_range_fails(self, times: int | None) -> None:
-        """Nor is a range."""
+        """The download of a range delivers the right bytes, or raises."""
         proxy = self._proxied()
         data = image(3 * self.block_size + 5)
         uri = self.place(data)
@@ -81,7 +80,7 @@ class Faults(Kit):
             self._right_or_clean(read, data[first : first + length])
 
     def test_each_request_for_a_size_fails(self) -> None:
-        """The size of an image is right, or an error; it is never made up."""
+        """`get_size` returns the right size, or raises."""
         proxy = self._proxied()
         data = image(self.block_size + 5)
         uri = self.place(data)
@@ -110,7 +109,7 @@ class Faults(Kit):
 
         for number in proxy.each_request(lambda: counted.append(upload())):
             if counted:
-                # Stored only to count the requests of an upload, which those of this are not.
+                # This image was stored only to count requests; deleting it must not count.
                 self.delete(counted.pop())
                 before = sorted(self.listing())
                 proxy.clear()
@@ -124,12 +123,12 @@ class Faults(Kit):
                 check_bytes(self.read(uri), data)
                 self.delete(uri)
             assert sorted(self.listing()) == before, (
-                f"request {number} of an upload leaves something"
+                f"failing request {number} of an upload leaves something behind"
             )
 
     @needs(WRITE)
     def test_each_request_of_a_deletion_fails(self) -> None:
-        """An image that could not be deleted is whole, and can be deleted later."""
+        """An image whose deletion failed is complete, and can be deleted later."""
         proxy = self._proxied()
         data = image(2 * self.block_size + 5)
         counted = self.place(data)

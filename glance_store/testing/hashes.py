@@ -14,7 +14,7 @@ from glance_store import exceptions
 from glance_store.testing.inputs import SourceError, Verifier, check_bytes, image
 from glance_store.testing.kit import WRITE, Kit, needs, touches
 
-# Those that every Python has; shake_128 and its kind have no digest without a length.
+# Those of every Python, except shake_128 and shake_256, whose digests have no fixed length.
 ALGORITHMS = sorted(
     name
     for name in hashlib.algorithms_guaranteed
@@ -24,12 +24,12 @@ ALGORITHMS = sorted(
 
 @touches()
 class Hashes(Kit):
-    """What `add` computes of the bytes that it stores."""
+    """Digests and verification of the stored bytes."""
 
     @needs(WRITE)
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     def test_hash(self, algorithm: str) -> None:
-        """`add` returns size, md5 and multihash of what it has stored."""
+        """`add` returns size, md5 and multihash of what it stored."""
         data = image(2 * self.block_size + 17)
         result = self.call(self.store.add, self.new_id(), io.BytesIO(data), len(data), algorithm)
         uri, size, checksum, multihash, metadata = result
@@ -42,7 +42,7 @@ class Hashes(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("size", [0, 1], ids=["nothing", "one-byte"])
     def test_hash_of_a_tiny_image(self, size: int) -> None:
-        """So it does of an image of next to nothing."""
+        """`add` returns the right digests for an image of one byte or none."""
         data = image(size)
         result = self.call(self.store.add, self.new_id(), io.BytesIO(data), 0, "sha512")
         assert result[1:4] == (
@@ -53,7 +53,7 @@ class Hashes(Kit):
 
     @needs(WRITE)
     def test_call_without_a_hash(self) -> None:
-        """A call of the old kind, without an algorithm, has a result without a multihash."""
+        """A call without a hashing algorithm returns no multihash."""
         data = image(self.block_size)
         add: Callable[..., tuple[Any, ...]] = self.store.add
         result = self.call(add, self.new_id(), io.BytesIO(data), len(data))
@@ -67,7 +67,7 @@ class Hashes(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("algorithm", ["nonsense", "shake_128"])
     def test_unknown_hash(self, algorithm: str) -> None:
-        """A name that is no hash is refused before anything is stored."""
+        """An unknown hashing algorithm is refused before anything is stored."""
         image_id = self.new_id()
         with self.leaving_nothing(), pytest.raises(exceptions.UnknownHashingAlgo):
             self.add(image_id, image(self.block_size), hashing_algo=algorithm)
@@ -76,7 +76,7 @@ class Hashes(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("known", [True, False], ids=["known-size", "unknown-size"])
     def test_verifier(self, known: bool) -> None:
-        """A verifier sees all bytes once, in order."""
+        """A verifier gets all bytes once, in order."""
         data = image(5 * self.block_size + 17)
         verifier = Verifier()
         uri = self.add(self.new_id(), data, len(data) if known else 0, verifier=verifier)
@@ -85,7 +85,7 @@ class Hashes(Kit):
 
     @needs(WRITE)
     def test_verifier_that_raises(self) -> None:
-        """What a verifier raises reaches the caller, and nothing is stored."""
+        """What a verifier raises reaches the caller; nothing is stored."""
         image_id = self.new_id()
         verifier = Verifier(fail_at=2 * self.block_size)
         with self.leaving_nothing(), pytest.raises(SourceError, match="out of order"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a store says that it holds; for drivers that can tell."""
+"""Images, leftovers and capacity of a store, for drivers that report them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from glance_store.testing.kit import WRITE, Kit, needs, touches
 _T = TypeVar("_T")
 
 _HOUR = 3600.0
-# Of whatever age; backends have clocks of their own.
+# Finds leftovers of any age, even if the clock of the backend is ahead.
 _ANY_AGE = -60.0
 _BLOCKS = 6
-# Seconds until the backend has done what a dead client had asked for.
+# Seconds until the backend has processed all requests of a dead client.
 _PATIENCE = 60.0
 
 
@@ -36,11 +36,11 @@ def _listed(find: Callable[[], Iterator[_T]]) -> list[_T]:
 
 @touches("layout", "account", "locations")
 class Holdings(Kit):
-    """Images are listed with locations that lead to them; leftovers are those of dead uploads."""
+    """Images are listed with valid locations; only dead uploads count as leftovers."""
 
     @needs(WRITE)
     def test_images(self) -> None:
-        """Everything that was stored is listed, with its location and size, and nothing else."""
+        """All stored images are listed with location and size, and nothing else is."""
         _listed(self.store.images)
         expected = {}
         for size in (0, 1, self.block_size, 3 * self.block_size + 5):
@@ -51,7 +51,7 @@ class Holdings(Kit):
             for one in self.call(_listed, self.store.images)
             if one.state == COMPLETE
         }
-        # A backend may count in units of its own.
+        # A backend may not know the exact size.
         assert found.keys() == expected.keys()
         for image_id, (uri, size) in expected.items():
             assert found[image_id][0] == uri
@@ -61,7 +61,7 @@ class Holdings(Kit):
 
     @needs(WRITE)
     def test_a_living_upload_is_no_leftover(self) -> None:
-        """Nor is it an image before it is complete."""
+        """A running upload is neither a leftover nor a complete image."""
         _listed(lambda: self.store.leftovers(_HOUR))
         image_id = self.new_id()
         data = image(_BLOCKS * self.block_size)
@@ -84,7 +84,7 @@ class Holdings(Kit):
 
     @needs(WRITE, "finds_killed_uploads")
     def test_what_a_killed_upload_leaves(self) -> None:
-        """It is found, and goes; images stay."""
+        """What a killed upload leaves is found and removed; images stay."""
         _listed(lambda: self.store.leftovers(_HOUR))
         data = image(self.block_size + 1)
         uri = self.add(self.new_id(), data)
@@ -97,7 +97,7 @@ class Holdings(Kit):
         assert self.read(uri) == data
 
     def _collect(self, before: list[Any]) -> None:
-        """Remove what is left, until nothing more comes: requests may have been on their way."""
+        """Remove leftovers until no more appear: requests may still have been in flight."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             found = list(self.store.leftovers(_ANY_AGE))
@@ -123,11 +123,11 @@ class Holdings(Kit):
             finally:
                 os._exit(1)
         _child, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), "the upload has failed before it was killed"
+        assert os.WIFSIGNALED(status), "the upload failed before it was killed"
 
     @touches()
     def test_capacity(self) -> None:
-        """Room is told in bytes, or not at all."""
+        """Capacity is reported in bytes, or not at all."""
         room = self.store.capacity()
         for figure in room or ():
             assert figure is None or (isinstance(figure, int) and figure >= 0)

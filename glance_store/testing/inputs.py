@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image data, and the things that an image service may hand in as its source."""
+"""Image data, and sources as an image service may pass them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _T = TypeVar("_T")
 
 @functools.lru_cache(maxsize=16)
 def image(size: int, seed: int = 0) -> bytes:
-    """Return the bytes of an image, the same each time, without runs of zeros.
+    """Return reproducible random bytes for an image, without runs of zeros.
 
-    :param size: bytes
-    :param seed: images of one size and different seeds differ, unless they are tiny
+    :param size: number of bytes
+    :param seed: another seed gives other bytes, unless the image is tiny
     """
     return random.Random(f"{size} {seed}").randbytes(size)
 
 
 def check_bytes(actual: bytes, expected: bytes) -> None:
-    """Fail unless both are equal; images are too large for pytest to compare them in words."""
+    """Fail unless both are equal. Images are too large for the diff of pytest."""
     __tracebackhide__ = True
     if actual == expected:
         return
     common = min(len(actual), len(expected))
     first = next((at for at in range(common) if actual[at] != expected[at]), common)
     pytest.fail(
-        f"Wrong data: {len(actual)} bytes where {len(expected)} are expected, "
-        f"different from byte {first} on"
+        f"Wrong data: {len(actual)} bytes, expected {len(expected)}; first difference at byte "
+        f"{first}"
     )
 
 
 class SourceError(Exception):
-    """What a source raises that breaks off."""
+    """Raised by a source that fails."""
 
 
 class Source:
     """A source with ``read``.
 
     :param data: the bytes of the image
-    :param portion: bytes that a read returns at most; None for as many as are asked for
+    :param portion: maximum bytes of a read; None for no limit
     :param before_read: called with the offset before each read
-    :param end: raised where the data ends; None for a normal end
+    :param end: raised at the end of the data; None for a normal end
     """
 
     def __init__(
@@ -79,10 +79,7 @@ class Source:
 
 
 class OneBuffer:
-    """A source that reads into the same buffer each time, and returns a view of it.
-
-    :param data: the bytes of the image
-    """
+    """A source that reuses one buffer and returns views of it."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -90,7 +87,7 @@ class OneBuffer:
         self._position = 0
 
     def read(self, length: int) -> memoryview:
-        """Return the next bytes; those of the read before are overwritten."""
+        """Return the next bytes, overwriting those of the previous read."""
         if len(self._buffer) < length:
             self._buffer = bytearray(length)
         portion = self._data[self._position : self._position + length]
@@ -101,9 +98,9 @@ class OneBuffer:
 
 
 class Verifier:
-    """What an image service checks signatures with.
+    """A stand-in for the signature verifier of an image service.
 
-    :param fail_at: raise a `SourceError` when so many bytes have come; None for never
+    :param fail_at: raise `SourceError` after that many bytes; None for never
     """
 
     def __init__(self, fail_at: int | None = None) -> None:
@@ -118,10 +115,9 @@ class Verifier:
 
 
 def together(*functions: Callable[[], _T]) -> list[_T | BaseException]:
-    """Call functions at the same time, each in a thread of its own.
+    """Call functions at the same time, each on its own thread.
 
-    :param functions: without arguments
-    :returns: what each has returned, or raised
+    :returns: what each function returned or raised
     """
     results: list[_T | BaseException] = [AssertionError("did not end") for _ in functions]
     start = threading.Barrier(len(functions))
@@ -130,7 +126,7 @@ def together(*functions: Callable[[], _T]) -> list[_T | BaseException]:
         start.wait()
         try:
             results[number] = function()
-        except BaseException as exc:  # noqa: BLE001 - the caller looks at it
+        except BaseException as exc:  # noqa: BLE001 - the caller checks it
             results[number] = exc
 
     threads = [

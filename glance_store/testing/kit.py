@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the kit stand on: the hooks that a driver's author fills in, and helpers."""
+"""Base of the kit's tests: the hooks that a driver author implements, and helpers."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ RANGES = BitMasks.READ_RANDOM
 _NEEDS = "_glance_store_needs"
 _TOUCHES = "_glance_store_touches"
 
-# What a further configuration of a driver can change, and a test can depend on.
+# What another configuration of a driver can change, and a test can depend on.
 ASPECTS = {
-    "layout": "how an image lies in the backend: objects, segments, blocks, holes",
-    "wire": "the requests that reach the backend, and what it answers",
-    "account": "whose account is used, and with which credentials",
-    "locations": "how ids and locations are written and understood",
-    "locking": "what several users of one image or of one id can do at the same time",
+    "layout": "how an image is stored in the backend: objects, segments, blocks, holes",
+    "wire": "the requests to the backend, and its responses",
+    "account": "which account and credentials are used",
+    "locations": "how ids and locations are written and parsed",
+    "locking": "what several users of one image or one id can do at the same time",
 }
 
 
 def needs(*requirements: BitMasks | str) -> Callable[[_F], _F]:
-    """Decorate a test: skip it for a store that lacks something.
+    """Decorate a test: skip it if a requirement is not met.
 
-    :param requirements: capabilities of the store, or names of attributes of the test class
+    :param requirements: capabilities of the store, or names of attributes of the test class that
+        must be set
     """
 
     def decorate(function: _F) -> _F:
@@ -56,11 +57,11 @@ def needs(*requirements: BitMasks | str) -> Callable[[_F], _F]:
 
 
 def touches(*aspects: str) -> Callable[[_F], _F]:
-    """Decorate a test: say which changes of the configuration can change its outcome.
+    """Decorate a test: declare which aspects of a configuration can affect it.
 
-    On a class it holds for those of its tests that do not say it themselves.
+    On a class, it applies to all tests without a declaration of their own.
 
-    :param aspects: names of `ASPECTS`; none for a test that no configuration can change
+    :param aspects: keys of `ASPECTS`; none for a test that no configuration can affect
     """
     _check_aspects("touches()", aspects)
 
@@ -77,40 +78,40 @@ def touches(*aspects: str) -> Callable[[_F], _F]:
 
 
 def touched(function: object) -> frozenset[str] | None:
-    """Return what a test touches; None for one that does not say it, as it is not of the kit."""
+    """Return the aspects that affect a test; None for a test that is not of the kit."""
     found: frozenset[str] | None = getattr(function, _TOUCHES, None)
     return found
 
 
 def _check_aspects(where: str, aspects: Iterable[str]) -> None:
-    # A tuple without its comma is a text, and its letters are not aspects.
+    # Also catches a tuple without its comma: a string, whose letters are not aspects.
     unknown = [aspect for aspect in aspects if aspect not in ASPECTS]
     if unknown:
-        raise TypeError(f"{where} names {unknown}; the kit knows {', '.join(ASPECTS)}")
+        raise TypeError(f"{where} names {unknown}, but the kit knows {', '.join(ASPECTS)}")
 
 
 class Kit:
-    """Base of all tests of the kit. Of its members, a driver's author overrides these.
+    """Base of all tests of the kit. A driver author overrides these members.
 
-    Hooks: `make_store` and, for a store that can write, `listing`; for one that cannot, `seed` and
-    `missing_uri`. Optional: the fixture `backend`, `between_tests`, `allocated`, `held`.
+    Required: `make_store` and, for a store that can write, `listing`; for one that cannot, `seed`
+    and `missing_uri`. Optional: the fixture `backend`, `between_tests`, `allocated`, `held`.
 
-    :cvar block_size: bytes of the writer's blocks. Sizes of images are chosen around it, so the
-        smaller the quicker: make the store's blocks small and say so here
+    :cvar block_size: bytes of the writer's blocks. Image sizes depend on it, so small blocks make
+        the tests fast
     :cvar holes: whether the store leaves holes for runs of zeros
-    :cvar secrets: texts that no log line, error or representation may hold: passwords, keys and
-        tokens of the configuration or in locations, chosen so that they occur nowhere else
-    :cvar random_sequences: how many sequences of 20 random operations are tried; fewer where each
-        operation takes seconds
-    :cvar hostile_uris: locations that the store must refuse, besides those that every store must
-    :cvar variant: for a further configuration of a driver: what it changes, names of `ASPECTS`.
-        With the plugin `glance_store.testing.selection` it runs those tests alone that touch it.
-        None for the main configuration, which runs all
-    :cvar knows_the_living: whether the store can tell a living upload from a dead one
-    :cvar finds_killed_uploads: whether `Store.leftovers` finds all that a killed upload leaves
-    :ivar store: the store of this test, as long as it runs
-    :ivar proxy: what fails requests between driver and server, in the form of
-        `glance_store.testing.faults.Proxy`; set by `backend`, None where there is no server
+    :cvar secrets: strings that must not appear in any log line, error or repr: passwords, keys and
+        tokens from the configuration or locations, chosen so that they occur nowhere else
+    :cvar random_sequences: number of sequences of 20 random operations to try; set a lower one if
+        an operation takes seconds
+    :cvar hostile_uris: locations that this store must refuse, besides those that every store must
+    :cvar variant: for an additional configuration of a driver: the aspects it changes, keys of
+        `ASPECTS`. With the plugin `glance_store.testing.selection`, only tests that depend on these
+        run. None for the main configuration, which runs all tests
+    :cvar knows_the_living: whether the store can tell a running upload from a dead one
+    :cvar finds_killed_uploads: whether `Store.leftovers` finds everything a killed upload leaves
+    :ivar store: the store of the current test
+    :ivar proxy: a `glance_store.testing.faults.Proxy` between driver and server; set by `backend`,
+        None if there is no server
     """
 
     __test__ = False
@@ -130,7 +131,7 @@ class Kit:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # The classes of the kit are no tests; what is made of them is, unless it says otherwise.
+        # pytest collects subclasses, unless they opt out, but not the classes of the kit.
         if not cls.__module__.startswith("glance_store.testing") and "__test__" not in vars(cls):
             cls.__test__ = True
         _check_aspects(f"{cls.__name__}.variant", cls.variant or ())
@@ -139,25 +140,25 @@ class Kit:
 
     @pytest.fixture
     def backend(self) -> Any:
-        """Bring up what the store needs: a directory, a server. Override with any fixture."""
+        """Set up what the store needs, such as a server. Override with any fixture."""
         return None
 
     def make_store(self) -> Store:
-        """Return a new, configured store on the backend of this test; called several times.
+        """Return a new, configured store on the backend of this test. Called several times.
 
-        All stores of one test see the same images.
+        All stores of one test must see the same images.
         """
         raise NotImplementedError(f"{type(self).__name__} must define make_store()")
 
     def listing(self) -> Iterable[Any]:
-        """Return everything that the backend holds, hidden and unfinished things included.
+        """Return everything in the backend, including what is hidden or unfinished.
 
-        The values are compared and sorted, nothing else. Needed for stores that can write.
+        The values are only compared and sorted. Required for stores that can write.
         """
         raise NotImplementedError(f"{type(self).__name__} must define listing()")
 
     def seed(self, image_id: str, data: bytes) -> str:
-        """Put an image into the backend; a store that cannot write needs another way.
+        """Put an image into the backend. Override it for a store that cannot write.
 
         :param image_id: id of the image
         :param data: its bytes
@@ -166,22 +167,22 @@ class Kit:
         return self.add(image_id, data)
 
     def missing_uri(self) -> str:
-        """Return a well-formed location at which there is no image."""
+        """Return a valid location without an image."""
         uri = self.place(b"soon gone")
         self.delete(uri)
         return uri
 
     def allocated(self, uri: str) -> int | None:
-        """Return how many bytes of the backend an image takes up; None if that is unknown.
+        """Return how many bytes an image takes up in the backend; None if unknown.
 
         :param uri: location of the image
         """
         return None
 
     def held(self) -> Counter[str]:
-        """Return how much of what a driver must give back is in use in this process.
+        """Count the resources in this process that a driver must release.
 
-        Where a server of the test runs in the same process, count what is the driver's alone.
+        If a test server runs in the same process, count only those of the driver.
         """
         held = Counter(threads=threading.active_count())
         if os.path.isdir("/proc/self/fd"):
@@ -189,12 +190,12 @@ class Kit:
         return held
 
     def wait_until_dead(self) -> None:
-        """Wait until the backend has noticed that a client was killed."""
+        """Wait until the backend has noticed that a client is dead."""
 
     def between_tests(self) -> None:
-        """Clean up after a test, where `backend` is not made anew for each."""
+        """Clean up after a test, if `backend` outlives it."""
 
-    # -- the frame of each test
+    # -- set-up of each test
 
     @pytest.fixture(autouse=True)
     def _frame(self, request: pytest.FixtureRequest, backend: Any) -> Iterator[None]:
@@ -206,7 +207,7 @@ class Kit:
                 yield
             finally:
                 self.between_tests()
-                # pytest keeps this object to the end of the run, and so its connections.
+                # pytest keeps this object, and with it the connections, until the end of the run.
                 del self.store
         self.watch.check()
 
@@ -218,7 +219,7 @@ class Kit:
             elif not self.store.is_capable(requirement):
                 pytest.skip(f"the store is not capable of {requirement.name}")
 
-    # -- what tests do with a store: errors on the way are looked at for secrets
+    # -- operations for tests; every error is checked for secrets
 
     def call(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
         """Call a function of the driver."""
@@ -229,16 +230,16 @@ class Kit:
             raise
 
     def new_store(self) -> Store:
-        """Return a further store on the same backend."""
+        """Return another store on the same backend."""
         return self.call(self.make_store)
 
     @staticmethod
     def new_id() -> str:
-        """Return the id of an image that was never there."""
+        """Return an unused image id."""
         return str(uuid.uuid4())
 
     def locate(self, uri: str, store: Store | None = None) -> Location:
-        """Return the parsed form of a location."""
+        """Parse a location."""
         store = store or self.store
         scheme = uri.partition(":")[0]
         place = store.get_store_location_class()
@@ -256,9 +257,9 @@ class Kit:
 
         :param image_id: its id
         :param source: bytes, or any source
-        :param size: bytes announced; None for the right number, which is known for bytes only
-        :param store: another store than that of the test
-        :param options: further arguments of `add`
+        :param size: announced size; None for the right one if `source` is bytes, else unknown
+        :param store: the store; None for that of the test
+        :param options: other arguments of `add`
         :returns: its location
         """
         if isinstance(source, bytes):
@@ -274,32 +275,32 @@ class Kit:
         return self.seed(image_id or self.new_id(), data)
 
     def get(self, uri: str, store: Store | None = None, **bounds: Any) -> tuple[Any, int]:
-        """Return an iterator over an image or a range of it, and the bytes that it promises."""
+        """Return an iterator over an image, or a range of it, and the announced size."""
         store = store or self.store
         chunks, size = self.call(store.get, self.locate(uri, store), **bounds)
         return chunks, size
 
     def read(self, uri: str, store: Store | None = None, **bounds: Any) -> bytes:
-        """Return an image or a range of it."""
+        """Return the bytes of an image, or of a range of it."""
         chunks, size = self.get(uri, store, **bounds)
         data = self.call(b"".join, chunks)
-        assert size == len(data), "get() has promised another number of bytes than it delivers"
+        assert size == len(data), "get() announced another number of bytes than it delivered"
         return data
 
     def size(self, uri: str, store: Store | None = None) -> int:
-        """Return the bytes of an image."""
+        """Return the size of an image."""
         store = store or self.store
         return self.call(store.get_size, self.locate(uri, store))
 
     def delete(self, uri: str, store: Store | None = None) -> None:
-        """Remove an image."""
+        """Delete an image."""
         store = store or self.store
         self.call(store.delete, self.locate(uri, store))
 
-    # -- what tests say about a store
+    # -- assertions
 
     def check_missing(self, uri: str) -> None:
-        """Fail unless an image can neither be read nor asked for its size."""
+        """Fail unless `get` and `get_size` raise `NotFound`."""
         with pytest.raises(exceptions.NotFound):
             self.get(uri)
         with pytest.raises(exceptions.NotFound):
@@ -307,13 +308,13 @@ class Kit:
 
     @contextlib.contextmanager
     def leaving_nothing(self) -> Iterator[None]:
-        """Fail unless the backend holds the same after the block as before it."""
+        """Fail unless the backend holds the same after the block as before."""
         before = sorted(self.listing())
         yield
-        assert sorted(self.listing()) == before, "something is left behind, or has gone"
+        assert sorted(self.listing()) == before, "something was left behind, or is missing"
 
     def check_free(self, image_id: str) -> None:
-        """Fail unless an image of this id can be stored, as after a failed upload."""
+        """Fail unless an image with this id can be stored."""
         data = image(self.block_size + 3, seed=99)
         uri = self.add(image_id, data)
         assert self.read(uri) == data

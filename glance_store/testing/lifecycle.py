@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image is stored once, found, and removed; and what a store says about itself."""
+"""The life of an image: stored once, found, deleted. And what a store says about itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Lifecycle(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("known", [True, False], ids=["known-size", "unknown-size"])
     def test_duplicate(self, known: bool) -> None:
-        """An id that is taken is refused, and the image of that id stays as it is."""
+        """An id that is taken is refused, and its image does not change."""
         image_id = self.new_id()
         data = image(2 * self.block_size + 3)
         uri = self.add(image_id, data)
@@ -34,7 +34,7 @@ class Lifecycle(Kit):
     @touches("wire", "account", "locking")
     @needs(WRITE)
     def test_duplicate_in_another_store(self) -> None:
-        """So it is when another process has stored the image."""
+        """An id taken by another store on the same backend is refused."""
         image_id = self.new_id()
         data = image(self.block_size + 3)
         uri = self.add(image_id, data, store=self.new_store())
@@ -46,7 +46,7 @@ class Lifecycle(Kit):
 
     @needs(WRITE)
     def test_delete(self) -> None:
-        """A deleted image is gone, with all that belonged to it."""
+        """A deleted image is gone, with everything that belonged to it."""
         with self.leaving_nothing():
             uri = self.add(self.new_id(), image(3 * self.block_size + 3))
             self.delete(uri)
@@ -55,7 +55,7 @@ class Lifecycle(Kit):
     @touches("wire", "account")
     @needs(WRITE)
     def test_delete_twice(self) -> None:
-        """An image that is gone cannot be deleted."""
+        """Deleting an image twice raises `NotFound`."""
         uri = self.add(self.new_id(), image(self.block_size))
         self.delete(uri)
         with self.leaving_nothing(), pytest.raises(exceptions.NotFound):
@@ -64,7 +64,7 @@ class Lifecycle(Kit):
     @touches("layout")
     @needs(WRITE)
     def test_delete_one_of_several(self) -> None:
-        """The other images stay, also one with the same bytes."""
+        """Deleting an image does not affect another one, even with the same bytes."""
         data = image(2 * self.block_size + 3)
         first, second = (self.add(self.new_id(), data) for _number in range(2))
         assert first != second
@@ -75,7 +75,7 @@ class Lifecycle(Kit):
     @touches("layout", "wire")
     @needs(WRITE)
     def test_id_is_free_after_delete(self) -> None:
-        """An id can be used again, and has the new image then."""
+        """The id of a deleted image can be used for a new one."""
         image_id = self.new_id()
         self.delete(self.add(image_id, image(2 * self.block_size + 3)))
         data = image(self.block_size + 3, seed=1)
@@ -85,7 +85,7 @@ class Lifecycle(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("begun", [True, False], ids=["begun", "not-begun"])
     def test_delete_while_reading(self, begun: bool) -> None:
-        """A download of a deleted image ends well or with an error, never with wrong data."""
+        """A download of a deleted image completes or raises; it never delivers wrong data."""
         data = image(max(3 * self.block_size, 2 * self.store.read_size) + 3)
         uri = self.add(self.new_id(), data)
         chunks, _size = self.get(uri)
@@ -98,7 +98,7 @@ class Lifecycle(Kit):
         try:
             found += self.call(b"".join, chunks)
         except exceptions.GlanceStoreException:
-            assert deleted, "the deletion was refused, and the download broken off all the same"
+            assert deleted, "the deletion was refused, but the download failed"
         else:
             check_bytes(bytes(found), data)
         if not deleted:
@@ -109,12 +109,12 @@ class Lifecycle(Kit):
 
     @touches("wire", "account", "locations")
     def test_missing_image(self) -> None:
-        """An image that is not there is `NotFound`, before the first chunk is asked for."""
+        """A missing image raises `NotFound` before the first chunk is requested."""
         self.check_missing(self.missing_uri())
 
     @touches("layout", "wire")
     def test_size(self) -> None:
-        """The size is told without reading, and by `get`."""
+        """`get_size` and `get` return the size of an image."""
         data = image(2 * self.block_size + 3)
         uri = self.place(data)
         assert self.size(uri) == len(data)
@@ -127,7 +127,7 @@ class Lifecycle(Kit):
     @touches("locations")
     @needs(WRITE)
     def test_metadata(self) -> None:
-        """Location metadata are texts, and name the store in multi-store mode."""
+        """Location metadata consists of strings, and names the store in multi-store mode."""
         data = image(10)
         result = self.call(self.store.add, self.new_id(), io.BytesIO(data), len(data), ALGORITHM)
         metadata = result[-1]
@@ -139,7 +139,7 @@ class Lifecycle(Kit):
     @touches("account", "locations")
     @needs(WRITE)
     def test_url_prefix(self) -> None:
-        """All locations begin with the prefix that the store states, and with a scheme of its."""
+        """Locations start with the store's `url_prefix`, if known, and one of its schemes."""
         uri = self.add(self.new_id(), image(10))
         prefix = self.store.url_prefix
         assert prefix is None or uri.startswith(prefix)
@@ -147,7 +147,7 @@ class Lifecycle(Kit):
 
     @touches("wire", "account")
     def test_health(self) -> None:
-        """A store that works says so in a few words."""
+        """`check_health` of a working store returns a few words."""
         self.place(image(10))
         words = self.call(self.store.check_health)
         assert isinstance(words, str)
@@ -165,7 +165,7 @@ class Lifecycle(Kit):
 
     @touches()
     def test_read_only_store(self) -> None:
-        """A store that may not write refuses to add and to delete, and reads on."""
+        """A read-only store refuses to add and delete, but can read."""
         data = image(self.block_size + 3)
         uri = self.place(data)
         store = self.new_store()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locations: those of the store, those of others, and those that somebody has made up."""
+"""Locations of the store, of other stores, and malformed ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from glance_store import exceptions
 from glance_store.testing.inputs import check_bytes, image
 from glance_store.testing.kit import WRITE, Kit, needs, touches
 
-# In place of {s} stands a scheme of the store.
+# {s} is replaced by a scheme of the store.
 HOSTILE = {
     "no-location": ["://", ":", "no location at all", " "],
     "next-to-nothing": ["{s}", "{s}:", "{s}:/", "{s}://", "{s}:///", "{s}:////", "{s}:// /"],
@@ -30,16 +30,16 @@ FOREIGN = ["nosuch://nowhere/image", "gopher://127.0.0.1:1/image", "javascript:a
 
 @touches("locations")
 class Locations(Kit):
-    """A location is the store's own, or refused with an exception of the library."""
+    """Every location is either valid, or refused with an exception of the library."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make a test of each of the driver's own hostile locations."""
+        """Create a test for each of the driver's `hostile_uris`."""
         if "hostile_uri" in metafunc.fixturenames:
             uris = metafunc.cls.hostile_uris if metafunc.cls is not None else ()
             metafunc.parametrize("hostile_uri", uris, ids=[ascii(uri)[:40] for uri in uris])
 
     def _check_refused(self, uri: str) -> None:
-        """Fail unless there is no image at a location, in words of the library."""
+        """Fail unless a location is refused with an exception of the library."""
         try:
             self.locate(uri)
         except exceptions.BadStoreUri:
@@ -52,12 +52,12 @@ class Locations(Kit):
             except exceptions.GlanceStoreException:
                 continue
             except Exception as exc:
-                shown = f"{type(exc).__name__}, which is none of the library's exceptions"
+                shown = f"{type(exc).__name__}, which is not an exception of the library"
                 raise AssertionError(f"{ascii(uri)[:200]} raises {shown}") from exc
-            pytest.fail(f"{use.__name__} takes {ascii(uri)[:200]} for the location of an image")
+            pytest.fail(f"{use.__name__} accepts the hostile location {ascii(uri)[:200]}")
 
     def test_location_round_trip(self) -> None:
-        """A location is written again as it was read."""
+        """Parsing a location and building it again gives the same text."""
         data = image(10)
         uri = self.place(data)
         written = self.locate(uri).get_store_uri()
@@ -68,18 +68,18 @@ class Locations(Kit):
     @touches()
     @pytest.mark.parametrize("uris", HOSTILE.values(), ids=HOSTILE)
     def test_hostile_location(self, uris: list[str]) -> None:
-        """A location that is malformed or leads nowhere is refused."""
+        """A location that is malformed or points nowhere is refused."""
         for uri in uris:
             self._check_refused(uri.replace("{s}", self.store.get_schemes()[0]))
 
     @touches("account", "locations")
     def test_hostile_location_of_the_driver(self, hostile_uri: str) -> None:
-        """So are those that the driver's author knows to be dangerous."""
+        """A hostile location named by the driver author is refused."""
         self._check_refused(hostile_uri)
 
     @touches()
     def test_foreign_location(self) -> None:
-        """A location of another kind of store is refused as such."""
+        """A location with a scheme of another store is refused as malformed."""
         for uri in FOREIGN:
             with pytest.raises(exceptions.BadStoreUri):
                 self.locate(uri)
@@ -87,7 +87,7 @@ class Locations(Kit):
     @touches("wire", "locations")
     @needs(WRITE)
     def test_neighbours_of_a_location(self) -> None:
-        """A location that is almost one of the store's deletes nothing."""
+        """A location that is almost that of an image deletes nothing."""
         data = image(self.block_size + 3)
         uri = self.add(self.new_id(), data)
         folder = uri.rpartition("/")[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A random sequence of operations on a store, next to a model in memory. Needs hypothesis."""
+"""Random sequences of operations on a store, compared with a model in memory. Needs hypothesis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glance_store.testing.kit import Kit
 
 _SLOTS = st.integers(0, 3)
 _SEEDS = st.integers(0, 5)
-# Of the largest image.
+# Size of the largest image.
 _BLOCKS = 3
 
 SETTINGS = settings(
@@ -28,16 +28,13 @@ SETTINGS = settings(
 
 
 def run(kit: Kit) -> None:
-    """Compare a store with the model.
-
-    :param kit: the running test, whose hooks are used
-    """
+    """Compare the store of a running test with the model."""
     block = kit.block_size
     edges = [0, 1, block - 1, block, block + 1, 2 * block, _BLOCKS * block]
     sizes = st.one_of(st.sampled_from(edges), st.integers(0, _BLOCKS * block))
 
     class Machine(_Machine):
-        """The rules of the base, with data of sizes around the block."""
+        """The base machine, with image sizes around the block size."""
 
         def __init__(self) -> None:
             super().__init__(kit)
@@ -49,12 +46,12 @@ def run(kit: Kit) -> None:
 
         @rule(slot=_SLOTS, size=sizes, seed=_SEEDS, error=st.sampled_from([-1, 1]))
         def add_with_a_wrong_size(self, slot: int, size: int, seed: int, error: int) -> None:
-            """Fail to store an image."""
+            """Fail to store an image whose size is wrong."""
             self.fail_to_store(slot, image(size, seed), max(size + error, 1 if size != 1 else 2))
 
         @rule(slot=_SLOTS, size=sizes, seed=_SEEDS)
         def add_from_a_broken_source(self, slot: int, size: int, seed: int) -> None:
-            """Fail to store an image."""
+            """Fail to store an image whose source fails."""
             self.fail_to_store(slot, Source(image(size, seed), end=SourceError("gone")), 0)
 
         @rule(slot=_SLOTS, start=st.integers(0, _BLOCKS * block), length=st.integers(1, 2 * block))
@@ -80,7 +77,7 @@ class _Machine(RuleBasedStateMachine):
         self.model: dict[int, bytes] = {}
 
     def store_image(self, slot: int, data: bytes, announced: int) -> None:
-        """Store an image; where there is one already it stays."""
+        """Store an image, or get `Duplicate` if there is one."""
         if slot in self.model:
             with pytest.raises(exceptions.Duplicate):
                 self.kit.add(self.ids[slot], data, announced, self.store)
@@ -90,12 +87,12 @@ class _Machine(RuleBasedStateMachine):
         self.expected = sorted(self.kit.listing())
 
     def fail_to_store(self, slot: int, source: Any, announced: int) -> None:
-        """Try to store what cannot be stored."""
+        """Try to store something that must be refused."""
         with pytest.raises((SourceError, exceptions.Invalid, exceptions.Duplicate)):
             self.kit.add(self.ids[slot], source, announced, self.store)
 
     def compare_range(self, slot: int, start: int, length: int) -> None:
-        """Read a part of an image that is there."""
+        """Read a part of an image if it exists."""
         if slot in self.model:
             uri, data = self.places[slot], self.model[slot]
             found = self.kit.read(uri, self.store, offset=start, chunk_size=length)
@@ -103,7 +100,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(slot=_SLOTS)
     def read(self, slot: int) -> None:
-        """Read an image, or find that it is not there."""
+        """Read an image, or get `NotFound`."""
         if slot in self.model:
             check_bytes(self.kit.read(self.places[slot], self.store), self.model[slot])
             assert self.kit.size(self.places[slot], self.store) == len(self.model[slot])
@@ -112,7 +109,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(slot=_SLOTS)
     def delete(self, slot: int) -> None:
-        """Delete an image, or find that it is not there."""
+        """Delete an image, or get `NotFound`."""
         if slot in self.model:
             self.kit.delete(self.places[slot], self.store)
             del self.model[slot]
@@ -123,16 +120,16 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Go on with a new store."""
+        """Continue with a new store."""
         self.store = self.kit.new_store()
 
     @invariant()
     def nothing_else_changes(self) -> None:
-        """Compare what the backend holds: failures and reads change nothing."""
+        """Check the contents of the backend: failures and reads change nothing."""
         assert sorted(self.kit.listing()) == self.expected
 
     def teardown(self) -> None:
-        """Delete all, and find nothing left."""
+        """Delete all images, and check that nothing is left."""
         for slot in self.model:
             self.kit.delete(self.places[slot], self.store)
         assert sorted(self.kit.listing()) == self.empty

@@ -14,7 +14,7 @@ from glance_store.capabilities import BitMasks
 from glance_store.testing.inputs import check_bytes, image
 from glance_store.testing.kit import RANGES, Kit, needs, touches
 
-# Offset and length, each in blocks and bytes; the image has three blocks and 5 bytes.
+# Offset and length, each in (blocks, bytes); END is the size of the image.
 END = (3, 5)
 CASES = {
     "from-the-start": ((0, 0), None),
@@ -39,7 +39,7 @@ Bound = tuple[int, int]
 
 @touches("layout", "wire")
 class Ranges(Kit):
-    """Ranges of a stored image, and downloads that are given up."""
+    """Ranges of an image, and abandoned downloads."""
 
     def _bytes(self, bound: Bound) -> int:
         return bound[0] * self.block_size + bound[1]
@@ -47,7 +47,7 @@ class Ranges(Kit):
     @needs(RANGES)
     @pytest.mark.parametrize(("offset", "length"), CASES.values(), ids=CASES)
     def test_range(self, offset: Bound, length: Bound | None) -> None:
-        """A range has exactly its bytes, fewer at the end; a length of 0 means all that follow."""
+        """A range has exactly its bytes, clipped at the end; length 0 means the rest."""
         data = image(self._bytes(END))
         uri = self.place(data)
         start = self._bytes(offset)
@@ -57,7 +57,7 @@ class Ranges(Kit):
 
     @needs(RANGES)
     def test_ranges_in_any_order(self) -> None:
-        """Ranges of one image can be read one after the other, forwards and backwards."""
+        """Ranges of one image can be read in any order."""
         data = image(self._bytes(END))
         uri = self.place(data)
         numbers = random.Random(3)
@@ -69,7 +69,7 @@ class Ranges(Kit):
 
     @needs(RANGES)
     def test_ranges_make_the_whole(self) -> None:
-        """Ranges side by side give the image."""
+        """Adjacent ranges add up to the image."""
         data = image(self._bytes(END))
         uri = self.place(data)
         step = self.block_size // 2 + 1
@@ -80,7 +80,7 @@ class Ranges(Kit):
 
     @needs(RANGES)
     def test_range_of_an_empty_image(self) -> None:
-        """An image without bytes has none in any range either."""
+        """Any range of an empty image is empty."""
         uri = self.place(b"")
         assert self.read(uri, offset=0, chunk_size=10) == b""
         assert self.read(uri, offset=10) == b""
@@ -88,7 +88,7 @@ class Ranges(Kit):
     @touches("wire")
     @needs(RANGES)
     def test_range_of_a_missing_image(self) -> None:
-        """A range of an image that is not there is refused like the whole of it."""
+        """A range of a missing image raises `NotFound`."""
         uri = self.missing_uri()
         with pytest.raises(exceptions.NotFound):
             self.get(uri, offset=5, chunk_size=7)
@@ -101,14 +101,14 @@ class Ranges(Kit):
         ids=["offset", "length"],
     )
     def test_negative_range(self, bounds: dict[str, Any]) -> None:
-        """Negative numbers are refused, and do not count from the end."""
+        """A negative offset or length is refused."""
         uri = self.place(image(self.block_size))
         with pytest.raises(exceptions.Invalid):
             self.get(uri, **bounds)
 
     @touches()
     def test_ranges_that_the_store_cannot_read(self) -> None:
-        """A store without ranges says so, and does not deliver something else."""
+        """A store that cannot read ranges refuses them."""
         if self.store.is_capable(BitMasks.READ_RANDOM):
             pytest.skip("the store reads ranges")
         uri = self.place(image(self.block_size))
@@ -121,7 +121,7 @@ class Ranges(Kit):
 
     @touches("wire", "locking")
     def test_download_given_up(self) -> None:
-        """A download can be closed before its end, twice, and before its beginning."""
+        """A download can be closed before its end, twice, or before it starts."""
         data = image(max(3 * self.block_size, 2 * self.store.read_size) + 5)
         uri = self.place(data)
         chunks, _size = self.get(uri)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was stored is what is read, at all sizes."""
+"""Images of any size read back as they were stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from glance_store import exceptions
 from glance_store.testing.inputs import check_bytes, image
 from glance_store.testing.kit import WRITE, Kit, needs, touches
 
-# In blocks and bytes: (1, -1) is one byte less than a block.
+# (blocks, bytes): (1, -1) is one byte less than a block.
 SIZES = {
     "nothing": (0, 0),
     "one-byte": (0, 1),
@@ -51,7 +51,7 @@ class RoundTrips(Kit):
 
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
     def test_round_trip(self, size: tuple[int, int]) -> None:
-        """An image is read as it was stored."""
+        """An image reads back as it was stored."""
         data = image(size[0] * self.block_size + size[1])
         uri = self.place(data)
         check_bytes(self.read(uri), data)
@@ -60,7 +60,7 @@ class RoundTrips(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
     def test_round_trip_of_unknown_size(self, size: tuple[int, int]) -> None:
-        """So is one whose size was not announced."""
+        """An image whose size was not announced reads back as it was stored."""
         data = image(size[0] * self.block_size + size[1])
         uri = self.add(self.new_id(), data, size=0)
         check_bytes(self.read(uri), data)
@@ -68,7 +68,7 @@ class RoundTrips(Kit):
 
     @touches("layout", "wire")
     def test_chunks(self) -> None:
-        """An image is delivered as bytes, never empty ones, by an iterator that can be closed."""
+        """`get` returns an iterator that can be closed, of bytes that are never empty."""
         chunks, _size = self.get(self.place(image(3 * self.block_size)))
         with contextlib.closing(chunks):
             assert iter(chunks) is not None
@@ -78,7 +78,7 @@ class RoundTrips(Kit):
 
     @touches("account")
     def test_another_store_on_the_same_backend(self) -> None:
-        """A store that is made later, as after a restart of the service, reads what is there."""
+        """A new store, as after a restart of the service, reads existing images."""
         data = image(2 * self.block_size + 3)
         uri = self.place(data)
         check_bytes(self.read(uri, self.new_store()), data)
@@ -86,11 +86,11 @@ class RoundTrips(Kit):
     @touches("layout")
     @needs(WRITE)
     def test_block_size_of_the_kit(self) -> None:
-        """The sizes above are meant for the blocks of the writer: `block_size` must be theirs."""
+        """`Kit.block_size` is that of the writer, as the sizes of these tests depend on it."""
         try:
             writer = self.call(self.store.open_writer, self.new_id(), 0)
         except NotImplementedError:
-            pytest.skip("the driver has an add() of its own")
+            pytest.skip("the driver has its own add()")
         try:
             assert type(self).block_size == writer.block_size
         finally:
@@ -100,7 +100,7 @@ class RoundTrips(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("image_id", ODD_IDS.values(), ids=ODD_IDS)
     def test_odd_image_id(self, image_id: str) -> None:
-        """Whatever the id: all works, or `add` refuses it and leaves nothing."""
+        """With any id, everything works, or `add` refuses it and leaves nothing."""
         data = image(self.block_size + 1)
         with self.leaving_nothing():
             try:
@@ -114,7 +114,7 @@ class RoundTrips(Kit):
     @touches("wire", "locations")
     @needs(WRITE)
     def test_similar_ids_are_different_images(self) -> None:
-        """Ids that differ in case, escapes or spaces alone do not get into each other's way."""
+        """Ids that differ only in case, escapes or spaces are different images."""
         stored = {}
         for number, image_id in enumerate(
             ["image", "IMAGE", "image ", "image.", "imag%65", "image?x", "image#x", "image;x"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secrets stay secret.
 
-Every test of the kit runs at the level DEBUG and fails when a log line, an error or a
-representation holds one of the secrets; those here look for them where they slip out most often.
+Every test of the kit logs at level DEBUG, and fails if a log line, an error or a repr contains a
+secret. The tests here look where secrets leak most often.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 
 def _with_authority(uri: str, before: str = "", after: str = "") -> str:
-    """Return a location with something before and after what stands between ``//`` and ``/``."""
+    """Return a location with text added before and after its authority."""
     start, slashes, rest = uri.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{start}{slashes}{before}{authority}{after}{slash}{path}"
@@ -45,12 +45,12 @@ MALFORMED: dict[str, Callable[[str], str]] = {
 
 @touches("account", "locations")
 class Secrets(Kit):
-    """Log lines, errors and representations without passwords, keys and tokens."""
+    """No log line, error or repr shows passwords, keys or tokens."""
 
     @touches("wire", "account", "locations")
     @needs("secrets")
     def test_use_shows_no_secret(self) -> None:
-        """Nothing is shown by reading, nor by looking for what is not there."""
+        """Reading an image, or looking for a missing one, shows no secret."""
         uri = self.place(image(2 * self.block_size + 3))
         self.read(uri, self.new_store())
         self.size(uri)
@@ -60,7 +60,7 @@ class Secrets(Kit):
     @touches("wire", "account", "locations")
     @needs(WRITE, "secrets")
     def test_upload_shows_no_secret(self) -> None:
-        """Nor by uploads, those that fail included, and deletions."""
+        """Uploads, failed uploads and deletions show no secret."""
         image_id = self.new_id()
         data = image(2 * self.block_size + 3)
         uri = self.add(image_id, data)
@@ -77,10 +77,10 @@ class Secrets(Kit):
 
     @needs("secrets")
     def test_refusal_shows_no_secret(self) -> None:
-        """Nor by a store that may not write."""
+        """The errors of a read-only store show no secret."""
         uri = self.place(image(10))
         store = self.new_store()
-        store.disable_writes("the kit has said so")
+        store.disable_writes("disabled by the conformance kit")
         with pytest.raises(exceptions.StoreAddDisabled):
             self.call(store.add, self.new_id(), io.BytesIO(b""), 0, "sha256")
         with pytest.raises(exceptions.StoreDeleteNotSupported):
@@ -89,7 +89,7 @@ class Secrets(Kit):
 
     @needs("secrets")
     def test_representations_show_no_secret(self) -> None:
-        """Nor by printing a store, a location or a download."""
+        """Printing a store, a location, a download or a reader shows no secret."""
         uri = self.place(image(self.block_size + 3))
         location = self.locate(uri)
         for shown in (self.store, location, location.store_location):
@@ -105,18 +105,18 @@ class Secrets(Kit):
 
     @needs(WRITE, "secrets")
     def test_writer_shows_no_secret(self) -> None:
-        """Nor by printing a writer."""
+        """Printing a writer shows no secret."""
         try:
             writer = self.call(self.store.open_writer, self.new_id(), 10)
         except NotImplementedError:
-            pytest.skip("the driver has an add() of its own")
+            pytest.skip("the driver has its own add()")
         self.watch.note_object(writer)
         self.call(writer.abort)
         self.watch.check()
 
     @needs("secrets")
     def test_malformed_location_shows_no_secret(self) -> None:
-        """Nor by a location that was mistyped, whatever is done with it."""
+        """Using a mistyped location shows no secret."""
         uri = self.place(image(10))
         for spoil in MALFORMED.values():
             for use in (self.get, self.size):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest plugin: further configurations of a driver run only the tests that they can change.
+"""A pytest plugin: additional configurations of a driver run only the tests they can affect.
 
-A test of the kit says what it touches, and a class says with `Kit.variant` what its configuration
-changes. Tests that touch nothing of that are left out, unless pytest runs with ``--all``. Without
-this plugin every configuration runs all tests. Load it with ``-p glance_store.testing.selection``,
-or name it in ``pytest_plugins`` of the topmost ``conftest.py``.
+Each test of the kit declares the aspects it depends on; a test class declares with `Kit.variant`
+which aspects its configuration changes. Tests that depend on none of these are left out, unless
+pytest runs with ``--all``. Without this plugin, every configuration runs all tests. Load it with
+``-p glance_store.testing.selection``, or from ``pytest_plugins`` in the top-level ``conftest.py``.
 
-``pytest --collect-only -q`` then ends with a table: the tests of each class, and of each folder the
-distinct checks, for which the same test on several configurations counts once.
+``pytest --collect-only -q`` then ends with a table of the tests of each class, and the distinct
+checks of each folder, which count the same test on several configurations once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all",
         action="store_true",
         dest="all_configurations",
-        help="run the whole kit on further configurations of a driver as well",
+        help="run the whole kit on additional configurations of a driver too",
     )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what a configuration cannot change."""
+    """Leave out tests that a configuration cannot affect."""
     everything = config.getoption("all_configurations")
     left_out = [] if everything else [item for item in _of_the_kit(items) if not _is_chosen(item)]
     if left_out:
@@ -51,13 +51,13 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str | list[str]:
     left_out = config.stash.get(_LEFT_OUT, [])
     if not left_out:
         return []
-    return f"conformance kit: {len(left_out)} tests left out that a variant cannot change (--all)"
+    return f"conformance kit: {len(left_out)} tests left out that a variant cannot affect (--all)"
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Show the table, where tests are only collected."""
+    """Show the table if tests are only collected."""
     if config.option.collectonly and config.stash.get(_CHOSEN, []):
         for line in _table(config.stash[_CHOSEN], config.stash[_LEFT_OUT]):
             terminalreporter.write_line(line)
@@ -70,19 +70,19 @@ def _of_the_kit(items: Iterable[pytest.Item]) -> Iterator[pytest.Function]:
 
 
 def _is_chosen(item: pytest.Function) -> bool:
-    """Return whether a test runs: where it stands in the class itself, it is meant for it."""
+    """Tell whether to run a test; one that is not of the kit always runs."""
     aspects = touched(item.function)
     variant = item.cls.variant
     return variant is None or aspects is None or not aspects.isdisjoint(variant)
 
 
 def _table(chosen: list[pytest.Function], left_out: list[pytest.Function]) -> Iterator[str]:
-    """Yield the lines of the table."""
+    """Yield the lines of the table of tests."""
     tests: defaultdict[str, Counter[type[Kit]]] = defaultdict(Counter)
     checks: defaultdict[str, set[str]] = defaultdict(set)
     for item in chosen:
         tests[_folder(item)][item.cls] += 1
-        # Not the name: ids in it differ between classes that get the same values.
+        # Not item.name: its ids differ between classes with the same values.
         values = item.callspec.params if hasattr(item, "callspec") else {}
         checks[_folder(item)].add(f"{item.originalname} {sorted(values.items())}")
     missing = Counter((_folder(item), item.cls) for item in left_out)
@@ -97,5 +97,5 @@ def _table(chosen: list[pytest.Function], left_out: list[pytest.Function]) -> It
 
 
 def _folder(item: pytest.Function) -> str:
-    """Return where the configurations of one driver lie."""
+    """Return the folder of a test; the configurations of one driver share it."""
     return item.nodeid.partition("::")[0].rpartition("/")[0] or "."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever portions the source delivers, and in whatever form."""
+"""Sources of any kind, with portions of any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from glance_store.testing.kit import WRITE, Kit, needs, touches
 
 
 def _pieces(data: bytes, longest: int) -> Iterator[bytes]:
-    """Yield random parts of the data, some of them empty."""
+    """Yield random portions of the data, some of them empty."""
     lengths = random.Random(longest)
     position = 0
     while position < len(data):
@@ -27,33 +27,33 @@ def _pieces(data: bytes, longest: int) -> Iterator[bytes]:
 
 
 class _Greedy:
-    """Returns more than was asked for."""
+    """A source that returns more than asked for."""
 
     def __init__(self, data: bytes, too_much: int) -> None:
         self._data = data
         self._too_much = too_much
 
     def read(self, length: int) -> bytes:
-        """Return the next bytes, and more."""
+        """Return the next bytes and more."""
         portion = self._data[: length + self._too_much]
         self._data = self._data[length + self._too_much :]
         return portion
 
 
 class _Odd:
-    """Returns the same thing from each read."""
+    """A source that returns the same object from each read."""
 
     def __init__(self, portion: Any) -> None:
         self._portion = portion
 
     def read(self, length: int) -> Any:
-        """Return that thing."""
+        """Return that object."""
         return self._portion
 
 
 @touches()
 class Sources(Kit):
-    """Sources of all kinds; what is no source is refused."""
+    """Sources of all kinds; anything else is refused."""
 
     def _check(self, source: Any, data: bytes) -> None:
         announced = self.add(self.new_id(), source, len(data))
@@ -62,31 +62,31 @@ class Sources(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("portion", [1000, 65537], ids=["small", "uneven"])
     def test_short_reads(self, portion: int) -> None:
-        """A source may return less than it was asked for."""
+        """A source may return less than asked for."""
         data = image(2 * self.block_size + 5)
         self._check(Source(data, portion=portion), data)
 
     @needs(WRITE)
     def test_long_reads(self) -> None:
-        """One that returns more than that loses nothing."""
+        """A source may return more than asked for; nothing is lost."""
         data = image(3 * self.block_size + 5)
         self._check(_Greedy(data, self.block_size // 2 + 1), data)
 
     @needs(WRITE)
     def test_reused_buffer(self) -> None:
-        """A source may overwrite the memory of the read before."""
+        """A source may overwrite the buffer of the previous read."""
         data = image(5 * self.block_size + 5)
         self._check(OneBuffer(data), data)
 
     @needs(WRITE)
     def test_iterator(self) -> None:
-        """A source may be an iterator, whose parts have any length, also none."""
+        """A source may be an iterator of portions of any length, even empty ones."""
         data = image(3 * self.block_size + 5)
         self._check(_pieces(data, self.block_size // 3), data)
 
     @needs(WRITE)
     def test_iterator_of_large_parts(self) -> None:
-        """Its parts may have several blocks."""
+        """The portions of an iterator may span several blocks."""
         data = image(5 * self.block_size + 5)
         cut = 3 * self.block_size + 1
         self._check(iter([data[:cut], data[cut:]]), data)
@@ -94,13 +94,13 @@ class Sources(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("kind", [memoryview, bytearray])
     def test_list_of_buffers(self, kind: type) -> None:
-        """A source may be any iterable, of bytes-like objects."""
+        """A source may be any iterable of bytes-like objects."""
         data = image(2 * self.block_size + 5)
         self._check([kind(piece) for piece in _pieces(data, self.block_size)], data)
 
     @needs(WRITE)
     def test_file(self, tmp_path: Path) -> None:
-        """A source may be an open file, which is read from where it stands."""
+        """A source may be an open file, read from its current position."""
         data = image(2 * self.block_size + 5)
         (tmp_path / "source").write_bytes(b"read before" + data)
         with (tmp_path / "source").open("rb") as file:
@@ -109,7 +109,7 @@ class Sources(Kit):
 
     @needs(WRITE)
     def test_source_is_read_by_its_owner(self) -> None:
-        """A source is read in the thread that has called `add`: it may be bound to that."""
+        """A source is read only on the thread that called `add`, as it may depend on that."""
         data = image(4 * self.block_size)
         source = Source(data)
         self._check(source, data)
@@ -122,7 +122,7 @@ class Sources(Kit):
         ids=["text", "none", "list-of-texts", "list-of-numbers", "number"],
     )
     def test_no_source_of_bytes(self, source: Any) -> None:
-        """What delivers no bytes is refused, and leaves nothing."""
+        """A source that does not deliver bytes is refused, and leaves nothing."""
         image_id = self.new_id()
         with self.leaving_nothing(), pytest.raises(exceptions.Invalid):
             self.add(image_id, source, 5)

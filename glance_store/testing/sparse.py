@@ -8,7 +8,7 @@ import pytest
 from glance_store.testing.inputs import check_bytes, image
 from glance_store.testing.kit import RANGES, WRITE, Kit, needs, touches
 
-# What is data, from and to, each in blocks and bytes; the rest of the size is zeros.
+# Runs of data as (start, end), each in (blocks, bytes). The rest up to END is zeros.
 Bound = tuple[int, int]
 END: Bound = (5, 3)
 PATTERNS: dict[str, list[tuple[Bound, Bound]]] = {
@@ -23,7 +23,7 @@ PATTERNS: dict[str, list[tuple[Bound, Bound]]] = {
 
 @touches("layout")
 class Sparse(Kit):
-    """The bytes of a hole are zeros, and take up no room where the store can help it."""
+    """Holes read as zeros, and take no space if the store supports that."""
 
     def _bytes(self, bound: Bound) -> int:
         return bound[0] * self.block_size + bound[1]
@@ -37,7 +37,7 @@ class Sparse(Kit):
 
     @pytest.mark.parametrize("pattern", PATTERNS)
     def test_image_with_holes(self, pattern: str) -> None:
-        """An image with holes is read as it was stored."""
+        """An image with holes reads back as it was stored."""
         data = self._image(pattern)
         uri = self.place(data)
         check_bytes(self.read(uri), data)
@@ -46,7 +46,7 @@ class Sparse(Kit):
     @needs(WRITE)
     @pytest.mark.parametrize("pattern", ["zeros-alone", "hole-at-the-end", "several-holes"])
     def test_image_with_holes_of_unknown_size(self, pattern: str) -> None:
-        """So is one whose size was not announced."""
+        """An image with holes whose size was not announced reads back as it was stored."""
         data = self._image(pattern)
         uri = self.add(self.new_id(), data, size=0)
         check_bytes(self.read(uri), data)
@@ -54,7 +54,7 @@ class Sparse(Kit):
 
     @needs(RANGES)
     def test_ranges_of_an_image_with_holes(self) -> None:
-        """Ranges may begin and end in holes."""
+        """Ranges may start and end in holes."""
         data = self._image("several-holes")
         uri = self.place(data)
         for first, last in [
@@ -73,7 +73,7 @@ class Sparse(Kit):
     @needs(WRITE, "holes")
     @pytest.mark.parametrize("pattern", ["zeros-alone", "hole-in-the-middle", "several-holes"])
     def test_holes_take_no_room(self, pattern: str) -> None:
-        """The backend sets no room aside for whole blocks of zeros."""
+        """The backend allocates no space for whole blocks of zeros."""
         data = self._image(pattern)
         blocks = [data[at : at + self.block_size] for at in range(0, len(data), self.block_size)]
         needed = sum(self.block_size for block in blocks if block.strip(b"\0"))
@@ -81,6 +81,6 @@ class Sparse(Kit):
             uri = self.add(self.new_id(), data, announced)
             allocated = self.allocated(uri)
             if allocated is None:
-                pytest.skip("allocated() does not tell how much room an image takes up")
+                pytest.skip("allocated() does not tell how much space an image takes")
             assert allocated <= needed
             check_bytes(self.read(uri), data)

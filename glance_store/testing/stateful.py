@@ -14,7 +14,7 @@ class Stateful(Kit):
 
     @needs(WRITE, RANGES)
     def test_random_operations(self) -> None:
-        """Whatever is done in whatever order, store and model agree."""
+        """After any sequence of operations, the store matches the model."""
         pytest.importorskip("hypothesis", reason="needs the library hypothesis")
         from glance_store.testing import machine
 

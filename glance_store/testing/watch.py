@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps an eye on what a driver shows of its secrets: log lines, errors, representations."""
+"""Watches whether a driver shows secrets in log lines, errors or reprs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ _SHOWN = 300
 
 
 class Watch(logging.Handler):
-    """Collects texts, and finds the secrets in them.
-
-    :param secrets: what no text may hold; upper and lower case make no difference
-    """
+    """A log handler that finds secrets, ignoring case, in log lines and other texts."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__(logging.NOTSET)
@@ -28,11 +25,11 @@ class Watch(logging.Handler):
         self._shown: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log line, with the traceback that belongs to it."""
+        """Check a log line and its traceback."""
         self._look_at("a log line", self.format(record))
 
     def note_error(self, error: BaseException) -> None:
-        """Take the texts of an error, and of those that are printed with it."""
+        """Check an error, and the errors that a traceback would show with it."""
         shown: BaseException | None = error
         seen: set[int] = set()
         # An error can be its own cause.
@@ -47,9 +44,9 @@ class Watch(logging.Handler):
                 shown = shown.__context__
 
     def note_object(self, shown: Any) -> None:
-        """Take the representations of an object."""
+        """Check the repr and the str of an object."""
         for text in (repr(shown), str(shown), f"{shown}"):
-            self._look_at(f"the representation of a {type(shown).__name__}", text)
+            self._look_at(f"the repr of {type(shown).__name__}", text)
 
     def _look_at(self, what: str, text: str) -> None:
         folded = text.casefold()
@@ -58,16 +55,16 @@ class Watch(logging.Handler):
                 self._shown.append(f"{what}: {text[:_SHOWN]}")
 
     def check(self) -> None:
-        """Fail when a secret has been shown since the last call."""
+        """Fail if a secret has been shown since the last call."""
         __tracebackhide__ = True
         with self._texts_lock:
             shown, self._shown = self._shown, []
         if shown:
-            pytest.fail("A secret is shown in " + "\n".join(dict.fromkeys(shown)))
+            pytest.fail("Secret shown in " + "\n".join(dict.fromkeys(shown)))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear every log line of every logger, from DEBUG on, whatever their levels are."""
+        """Receive every log line of every logger within the block, from DEBUG up."""
         root = logging.getLogger()
         loggers = [
             logger
