@@ -121,7 +121,7 @@ def _name(store: StoreCapability) -> str:
     return str(getattr(store, "name", type(store).__name__))
 
 
-def _read_only(store: StoreCapability) -> str:
+def _read_only_reason(store: StoreCapability) -> str:
     reason = getattr(store, "configuration_error", None)
     if reason is None:
         text = _("Store %(name)s is read-only: images can be neither added nor deleted")
@@ -159,10 +159,10 @@ def check(store_op_fun: _F) -> _F:
             )
         elif name in ("add", "copy_from"):
             if not store.is_capable(BitMasks.WRITE_ACCESS):
-                raise exceptions.StoreAddDisabled(_read_only(store))
+                raise exceptions.StoreAddDisabled(_read_only_reason(store))
         elif name == "delete":
             if not store.is_capable(BitMasks.WRITE_ACCESS):
-                raise exceptions.StoreDeleteNotSupported(_read_only(store))
+                raise exceptions.StoreDeleteNotSupported(_read_only_reason(store))
         else:
             LOG.warning("Capabilities are not checked for the store operation %s", name)
         return store_op_fun(store, *args, **kwargs)

@@ -76,7 +76,7 @@ class UnfinishedCopy(Unfinished, Protocol):
         ...
 
 
-def _number(value: Any) -> int | None:
+def _byte_count(value: Any) -> int | None:
     """Return a number of bytes, 0 for an empty value; None if it is not a number of bytes."""
     try:
         number = int(value or 0)
@@ -87,7 +87,7 @@ def _number(value: Any) -> int | None:
 
 
 def _declared_size(image_size: Any) -> int:
-    size = _number(image_size)
+    size = _byte_count(image_size)
     # Neither the kernel nor any backend counts further.
     if size is None or size >= 1 << 63:
         raise exceptions.Invalid(
@@ -438,7 +438,7 @@ class Store(capabilities.StoreCapability):
         :raises Invalid: `offset` or `chunk_size` is not a number of bytes
         :raises StoreRandomGetNotSupported: the store cannot read ranges
         """
-        first, length = _number(offset), _number(chunk_size)
+        first, length = _byte_count(offset), _byte_count(chunk_size)
         if first is None or length is None:
             raise exceptions.Invalid(
                 _("Cannot read %(length).80r bytes at offset %(offset).80r of an image"),

@@ -53,7 +53,7 @@ def _ask(find: Callable[[], Any], describe: Callable[[BaseException], str]) -> H
     return Health(healthy, text, round(time.monotonic() - begun, 3))
 
 
-def _room_of(store: Any) -> Capacity:
+def _capacity_of(store: Any) -> Capacity:
     try:
         return store.capacity() or _UNKNOWN
     except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
@@ -67,7 +67,7 @@ class Probe:
     def __init__(self, store: Any, describe: Callable[[BaseException], str] = reason) -> None:
         workers = Workers(1, "glance_store-health")
         self._health = workers.submit(_ask, lambda: store, describe)
-        self._room = workers.submit(_room_of, store)
+        self._capacity = workers.submit(_capacity_of, store)
         workers.close()
 
     def result(self, deadline: float, limit: float) -> tuple[Health, Capacity]:
@@ -75,11 +75,11 @@ class Probe:
 
         `limit`, the seconds it had, is for the text alone.
         """
-        asked: list[concurrent.futures.Future[Any]] = [self._health, self._room]
+        asked: list[concurrent.futures.Future[Any]] = [self._health, self._capacity]
         concurrent.futures.wait(asked, max(0.0, deadline - time.monotonic()))
         return (
             self._health.result() if self._health.done() else _silent(limit),
-            self._room.result() if self._room.done() else _UNKNOWN,
+            self._capacity.result() if self._capacity.done() else _UNKNOWN,
         )
 
 
@@ -92,7 +92,7 @@ class _Question(NamedTuple):
 
     answer: concurrent.futures.Future[Health]
     begun: float
-    came: list[float]
+    ended: list[float]
 
 
 class Watch:
@@ -120,17 +120,17 @@ class Watch:
         state = self._states.get(pid) or self._states.setdefault(pid, _WatchState())
         with state.lock:
             last = state.question
-            if last is None or (last.came and time.monotonic() - last.came[0] >= self._keep):
-                came: list[float] = []
-                last = _Question(self._workers.submit(self._answer, came), time.monotonic(), came)
+            if last is None or (last.ended and time.monotonic() - last.ended[0] >= self._keep):
+                ended: list[float] = []
+                last = _Question(self._workers.submit(self._answer, ended), time.monotonic(), ended)
                 state.question = last
             return last
 
-    def _answer(self, came: list[float]) -> Health:
+    def _answer(self, ended: list[float]) -> Health:
         try:
             return _ask(self._find, reason)
         finally:
-            came.append(time.monotonic())
+            ended.append(time.monotonic())
 
     def health(self, question: _Question) -> Health:
         """Wait for the answer to a question from `ask`, up to the limit."""

@@ -83,17 +83,17 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
         _STATE.begin(conf, multi=False)
         _enable_observers(conf)
         count = 0
-        wrong: list[store_options.Mistake] = []
-        useless: list[str] = []
+        bad_values: list[store_options.Mistake] = []
+        without_scheme: list[str] = []
         for entry in sorted(set(conf.glance_store.stores)):
-            store = _create(conf, entry, None, wrong)
+            store = _create(conf, entry, None, bad_values)
             if store is None:
                 continue
-            schemes = _schemes(store, entry, useless)
+            schemes = _schemes(store, entry, without_scheme)
             location.register_scheme_map({scheme: _entry(store, entry) for scheme in schemes})
             count += bool(schemes)
-        _set_aside(conf, wrong)
-        _refuse(useless)
+        _set_aside(conf, bad_values)
+        _refuse(without_scheme)
         return count
 
 
@@ -105,21 +105,21 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
         count = 0
-        wrong: list[store_options.Mistake] = []
-        useless: list[str] = []
+        bad_values: list[store_options.Mistake] = []
+        without_scheme: list[str] = []
         for identifier, entry in _configured(conf):
-            store = _create(conf, entry, identifier, wrong)
+            store = _create(conf, entry, identifier, bad_values)
             if store is None:
                 # A store from an earlier configuration must not stay in use.
                 _forget(identifier)
                 continue
-            schemes = _schemes(store, identifier, useless)
+            schemes = _schemes(store, identifier, without_scheme)
             location.register_scheme_backend_map(
                 {scheme: {identifier: _entry(store, entry)} for scheme in schemes}
             )
             count += len(schemes)
-        _set_aside(conf, wrong)
-        _refuse(useless)
+        _set_aside(conf, bad_values)
+        _refuse(without_scheme)
         return count
 
 
@@ -134,13 +134,13 @@ def _forget(identifier: str) -> None:
         by_identifier.pop(identifier, None)
 
 
-def _set_aside(conf: cfg.ConfigOpts, wrong: Sequence[store_options.Mistake]) -> None:
+def _set_aside(conf: cfg.ConfigOpts, bad_values: Sequence[store_options.Mistake]) -> None:
     """Override bad option values with their defaults, now that their stores are skipped.
 
     The image service reads the description and weight of every store, and logs all options. A bad
     value would make it fail as a whole.
     """
-    for group, opt, _value, _reason in wrong:
+    for group, opt, _value, _reason in bad_values:
         conf.set_override(opt.dest, opt.default, group=group)
         _STATE.set_aside.append((group, opt.dest))
 
@@ -155,9 +155,9 @@ def _create(
     conf: cfg.ConfigOpts,
     entry: str,
     identifier: str | None,
-    wrong: list[store_options.Mistake],
+    bad_values: list[store_options.Mistake],
 ) -> Any:
-    """Load and configure one store; None if it cannot be used. Bad option values go to `wrong`."""
+    """Load and configure one store; None if that fails. Bad option values go to `bad_values`."""
     name = identifier or entry
     plugin, problems = None, []
     try:
@@ -165,7 +165,7 @@ def _create(
     except exceptions.DriverLoadFailure as exc:
         problems.append(str(exc.msg))
     found = _mistakes(conf, plugin, identifier)
-    wrong += found
+    bad_values += found
     problems += map(str, found)
     if problems:
         # A driver that is not installed has always been a warning only.
@@ -227,19 +227,19 @@ def _configure(store: Any, identifier: str | None) -> None:
         _claim(store, identifier)
 
 
-def _schemes(store: Any, name: str, useless: list[str]) -> tuple[str, ...]:
-    """Return the schemes of a store; one without any is added to `useless`."""
+def _schemes(store: Any, name: str, without_scheme: list[str]) -> tuple[str, ...]:
+    """Return the schemes of a store; one without any is added to `without_scheme`."""
     schemes = tuple(store.get_schemes())
     if not schemes:
         _STATE.failures[name] = "its driver has no URI scheme"
-        useless.append(name)
+        without_scheme.append(name)
     return schemes
 
 
-def _refuse(useless: list[str]) -> None:
-    if useless:
+def _refuse(without_scheme: list[str]) -> None:
+    if without_scheme:
         raise exceptions.BackendException(
-            f"Store {', '.join(useless)} cannot be registered: its driver has no URI scheme"
+            f"Store {', '.join(without_scheme)} cannot be registered: its driver has no URI scheme"
         )
 
 
@@ -273,7 +273,7 @@ def _reusable(store: Any) -> bool:
     return bool(store.is_capable(capabilities.BitMasks.DRIVER_REUSABLE))
 
 
-def _rebuilt(info: dict[str, Any], backend: str | None) -> Any:
+def _rebuild(info: dict[str, Any], backend: str | None) -> Any:
     """Create and configure a store to replace one whose driver is not reusable."""
     with _STATE.lock:
         old = info["store"]
@@ -314,7 +314,7 @@ def store_of_scheme(scheme: str, ready: bool = False) -> Any:
         raise exceptions.UnknownScheme(scheme=scheme)
     if _reusable(info["store"]):
         return _ready(info["store"], info["store_entry"], None, ready)
-    store = _rebuilt(info, None)
+    store = _rebuild(info, None)
     location.register_scheme_map(
         {name: _entry(store, info["store_entry"]) for name in store.get_schemes()}
     )
@@ -351,7 +351,7 @@ def store_of_identifier(identifier: str, ready: bool = False) -> Any:
         )
     if _reusable(info["store"]):
         return _ready(info["store"], identifier, identifier, ready)
-    store = _rebuilt(info, identifier)
+    store = _rebuild(info, identifier)
     entry = _entry(store, info["store_entry"])
     location.register_scheme_backend_map(
         {scheme: {identifier: entry} for scheme in store.get_schemes()}

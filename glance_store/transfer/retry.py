@@ -26,10 +26,10 @@ _T = TypeVar("_T")
 
 # Permanent 5xx statuses: not implemented, HTTP version not supported, insufficient storage, loop
 # detected, not extended, network authentication required.
-_LASTING = frozenset({501, 505, 506, 507, 508, 510, 511})
+_PERMANENT = frozenset({501, 505, 506, 507, 508, 510, 511})
 # HTTP statuses worth a retry: request timeout, too early, too many requests, server errors, and
 # (499, 520 and above) a proxy that cannot reach the server behind it.
-PASSING = frozenset({408, 425, 429, 499, *range(500, 600)}) - _LASTING
+PASSING = frozenset({408, 425, 429, 499, *range(500, 600)}) - _PERMANENT
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -128,8 +128,8 @@ class Tries:
         now = time.monotonic()
         if self._begun is not None:
             self._account.spent += now - self._begun
-        lasting = getattr(exc, "patience", None)
-        most = self._seconds if lasting is None else min(self._seconds, lasting)
+        own_patience = getattr(exc, "patience", None)
+        most = self._seconds if own_patience is None else min(self._seconds, own_patience)
         left = most - self._account.spent
         asked = float(getattr(exc, "retry_after", 0.0))
         most_tries = self._patience.most

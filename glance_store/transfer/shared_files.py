@@ -161,17 +161,17 @@ class ImageFile:
     def allocate(self, number: int) -> None:
         """Allocate the space of a chunk."""
         with self.opened() as descriptor:
-            place = self._data + number * CHUNK
-            os.posix_fallocate(descriptor, place, length_of(number, self.size))
+            position = self._data + number * CHUNK
+            os.posix_fallocate(descriptor, position, length_of(number, self.size))
 
     def write(self, number: int, parts: Sequence[bytes]) -> None:
         """Write a chunk, given in parts of any length."""
-        sums, place = [], self._data + number * CHUNK
+        sums, position = [], self._data + number * CHUNK
         with self.opened() as descriptor:
             for block in _in_blocks(parts):
                 sums.append(zlib.crc32(block))
-                write_all(descriptor, block, place)
-                place += len(block)
+                write_all(descriptor, block, position)
+                position += len(block)
             self._note(descriptor, number, _DATA, sums)
 
     def write_zeros(self, number: int) -> None:
@@ -235,9 +235,9 @@ def _in_blocks(parts: Sequence[bytes]) -> Iterator[bytes | bytearray | memoryvie
         yield rest
 
 
-def write_all(descriptor: int, data: bytes | bytearray | memoryview, place: int) -> None:
+def write_all(descriptor: int, data: bytes | bytearray | memoryview, position: int) -> None:
     """Write all bytes at a place in a file."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(descriptor, view, place)
-        view, place = view[written:], place + written
+        written = os.pwrite(descriptor, view, position)
+        view, position = view[written:], position + written

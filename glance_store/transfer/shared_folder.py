@@ -52,15 +52,15 @@ class Folder:
         self.limit = limit
         self.trouble: str | None = None  # the last error in the log
 
-    def open(self, place: str, version: str, size: int) -> ImageFile:
+    def open(self, uri: str, version: str, size: int) -> ImageFile:
         """Open or create the file of an image.
 
-        :param place: identifies the image
+        :param uri: location of the image
         :param version: identifies its content
         :param size: bytes of the image, more than 0
         """
-        key = hashlib.sha256(f"{len(place)} {place} {version} {size}".encode()).digest()
-        path = os.path.join(self.path, f"{_beginning(place)}-{key.hex()[:32]}{_SUFFIX}")
+        key = hashlib.sha256(f"{len(uri)} {uri} {version} {size}".encode()).digest()
+        path = os.path.join(self.path, f"{_name_prefix(uri)}-{key.hex()[:32]}{_SUFFIX}")
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         for _try in range(10):
             with guarded():
@@ -89,11 +89,11 @@ class Folder:
         with guarded(), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
-    def forget(self, place: str) -> None:
+    def forget(self, uri: str) -> None:
         """Remove the files of an image, whatever its version."""
-        beginning = _beginning(place)
+        prefix = _name_prefix(uri)
         with guarded():
-            found = [entry.path for entry in self._files() if entry.name.startswith(beginning)]
+            found = [entry.path for entry in self._files() if entry.name.startswith(prefix)]
         for path in found:
             self.drop(path)
 
@@ -214,6 +214,6 @@ class _Index:
         write_all(self._descriptor, record, 0)
 
 
-def _beginning(place: str) -> str:
+def _name_prefix(uri: str) -> str:
     """Return the prefix of an image's file names, which must not reveal its location."""
-    return hashlib.sha256(place.encode()).hexdigest()[:32]
+    return hashlib.sha256(uri.encode()).hexdigest()[:32]

@@ -275,17 +275,17 @@ class SharedReads:
     """Shares the downloads of a store with other processes of the host.
 
     :param folder: the directory to share them in
-    :param least: minimum bytes of an image worth sharing
+    :param min_size: minimum bytes of an image worth sharing
     """
 
-    def __init__(self, folder: Folder, least: int) -> None:
+    def __init__(self, folder: Folder, min_size: int) -> None:
         self.folder = folder
-        self._least = least
+        self._min_size = min_size
 
     def download(
         self,
         reader: ImageReader,
-        place: str,
+        uri: str,
         open_reader: Callable[[int, int], ImageReader],
         offset: int,
         length: int | None,
@@ -294,18 +294,18 @@ class SharedReads:
         """Return a shared download, which takes over the reader; None if sharing does not pay.
 
         :param reader: the image
-        :param place: identifies the image
+        :param uri: location of the image
         :param open_reader: opens the image to read at most a given length from an offset
         """
         version, size = version_of(reader), reader.size
         wanted = clip(size, offset, length)
-        if not version or not size or size < self._least or size > self.folder.limit:
+        if not version or not size or size < self._min_size or size > self.folder.limit:
             return None
         if not wanted or wanted < min(CHUNK, size):
             # Too little to fetch a whole chunk for.
             return None
         try:
-            file = self.folder.open(place, version, size)
+            file = self.folder.open(uri, version, size)
         except SharingError as exc:
             _warn(self.folder, exc)
             return None

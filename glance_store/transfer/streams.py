@@ -86,8 +86,8 @@ class Streams:
         self._end = stop
         part = max(1, reader.range_size // _CHUNKS_IN_A_RANGE)
         self._chunk_size = min(chunk_size, part, _CHUNK)
-        self._alone: Generator[bytes, None, None] | None = None
-        self._beside: ReadAhead | None = None
+        self._single: Generator[bytes, None, None] | None = None
+        self._parallel: ReadAhead | None = None
         self._stopped = threading.Event()
         self._share = Share(getattr(reader, "memory", None), ahead=True)
 
@@ -98,22 +98,22 @@ class Streams:
         length = size
         if self._end - position > size:
             length = min(max(1, int(_FIRST * size)), _FIRST_AT_MOST)
-        alone = _Meter()
+        single = _Meter()
         while position < self._end and not self._stopped.is_set():
             piece = Extent(position, min(length, self._end - position), True)
-            if alone.is_clear():
-                alone = _Meter()
+            if single.is_clear():
+                single = _Meter()
             # Closed here too: stop() cannot close it while this thread reads.
-            with contextlib.closing(self._read(piece)) as self._alone:
+            with contextlib.closing(self._read(piece)) as self._single:
                 if self._stopped.is_set():
-                    # stop() may have run before `_alone` was set.
+                    # stop() may have run before `_single` was set.
                     return
-                for chunk in alone.over(self._alone):
+                for chunk in single.over(self._single):
                     position += len(chunk)
                     yield chunk
             length = min(_GROWTH * length, _LONGEST * size)
-            if alone.is_slow() and (threads := self._threads(position)) > 1:
-                for chunk in self._side_by_side(position, threads, alone):
+            if single.is_slow() and (threads := self._threads(position)) > 1:
+                for chunk in self._in_parallel(position, threads, single):
                     position += len(chunk)
                     yield chunk
                 self._share.close()
@@ -128,13 +128,13 @@ class Streams:
             threads //= 2
         return threads
 
-    def _side_by_side(self, position: int, threads: int, alone: _Meter) -> Iterator[bytes]:
+    def _in_parallel(self, position: int, threads: int, single: _Meter) -> Iterator[bytes]:
         """Yield the rest from parallel responses while that is faster than a single one."""
         short = max(1, int(_SHORT * self._reader.range_size))
         trial = _TRIED * threads * short
         # If little is left, the trial would be all of it.
-        open_question = self._end - position > 2 * trial
-        begun = position + trial if open_question else position
+        undecided = self._end - position > 2 * trial
+        begun = position + trial if undecided else position
         # With ranges of equal size, all threads end at the same time.
         rest = self._end - begun
         rounds = -(-rest // (threads * self._reader.range_size))
@@ -143,17 +143,17 @@ class Streams:
             pieces(self._reader, position, begun, short),
             pieces(self._reader, begun, self._end, size),
         )
-        self._beside = beside = ReadAhead(self._reader, parts, self._read, threads)
+        self._parallel = parallel = ReadAhead(self._reader, parts, self._read, threads)
         if self._stopped.is_set():
             return
         meter = _Meter()
         # Skip the first piece of each thread: they all arrive at once, after a long wait.
-        for chunk in meter.over(beside.chunks(), threads * short):
+        for chunk in meter.over(parallel.chunks(), threads * short):
             yield chunk
-            if open_question and meter.bytes >= threads * short:
-                open_question = False
-                if not meter.keeps_up(alone):
-                    beside.wind_down()
+            if undecided and meter.bytes >= threads * short:
+                undecided = False
+                if not meter.keeps_up(single):
+                    parallel.wind_down()
 
     def _read(self, piece: Extent) -> Generator[bytes, None, None]:
         return stream_piece(self._reader, piece, self._chunk_size)
@@ -162,11 +162,11 @@ class Streams:
         """Stop reading. The reader is closed when the last read in flight ends; `wait` for that."""
         self._stopped.set()
         self._share.close()
-        if self._alone is not None:
+        if self._single is not None:
             # Another thread may be reading: then it closes its response after the current read.
             with contextlib.suppress(ValueError):
-                self._alone.close()
-        if self._beside is None:
+                self._single.close()
+        if self._parallel is None:
             self._reader.close()
         else:
-            self._beside.stop(wait)
+            self._parallel.stop(wait)

@@ -198,7 +198,7 @@ def _transfer(
                 if second:
                     break
                 share.give(more)
-        _work_off(block, offset, writer, digests)
+        _process(block, offset, writer, digests)
         if len(block) < wanted:
             return source.total
         offset += len(block)
@@ -255,7 +255,7 @@ def _run(
         raise
 
 
-def _work_off(block: Buffer, offset: int, writer: ImageWriter, digests: Digests) -> None:
+def _process(block: Buffer, offset: int, writer: ImageWriter, digests: Digests) -> None:
     """Hash and write a block on the caller's thread."""
     if not block:
         return
@@ -432,7 +432,7 @@ class _Lanes:
                 self._idle.wait()
         self._join()
         with self._lock:
-            self._landed(self._in_flight)
+            self._count_down(self._in_flight)
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -455,13 +455,13 @@ class _Lanes:
                 lane.ready.wait()
             return None
 
-    def _landed(self, blocks: int) -> None:
+    def _count_down(self, blocks: int) -> None:
         if blocks:
             if blocks == self._in_flight:
                 LOAD.leave(self)
             self._in_flight -= blocks
 
-    def _put_down(self) -> None:
+    def _mark_idle(self) -> None:
         self._busy -= 1
         if not self._busy:
             self._idle.notify()
@@ -475,17 +475,17 @@ class _Lanes:
                     if self.error is None:
                         self.error = exc
                     self._stopped = True
-                    self._put_down()
+                    self._mark_idle()
                     self._wake_all()
                 return
             with self._lock:
-                self._put_down()
+                self._mark_idle()
                 item.pending -= 1
                 if not item.pending:
                     self._free += item.room.own
                     self._share.recycle(item.block)
                     self._share.give(item.room.shared)
                     self._space.notify()
-                    self._landed(1)
+                    self._count_down(1)
             # Its room was given back, so do not keep the block while waiting for the next.
             del item
