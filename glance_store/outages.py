@@ -76,7 +76,7 @@ class Outages:
                 outage.reason = one_line(exc)
                 return outage.reason
             del self._outages[store]
-        LOG.info("Store %s is available: it can reach its backend again", name)
+        LOG.info("Store %s can be used again: its backend is reachable", name)
         return None
 
     def after_fork(self) -> None:
