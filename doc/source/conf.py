@@ -31,6 +31,8 @@ nitpick_ignore_regex = [
     ("py:class", r"(.+\.)?_[A-Za-z]+"),
     ("py:class", r"glance_store\.testing\.\w+\.\w+"),
     ("py:class", r"glance_store\.transfer\.(interface\.Unfinished|shared_reads\.SharedReads)"),
+    # Names in docstrings: a link if there is such a page, else code.
+    ("py:obj", r".+"),
 ]
 autodoc_typehints = "description"
 
