@@ -3,7 +3,7 @@
 
 import logging
 import sys
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,7 +20,23 @@ extensions = [
     "oslo_config.sphinxext",
     "release_notes_of_tree",
 ]
-html_theme = "alabaster"
+templates_path = ["_templates"]
+if util.find_spec("openstackdocstheme"):
+    extensions.append("openstackdocstheme")
+    html_theme = "openstackdocs"
+    # No readers are counted, and the version is that of the installed distribution.
+    html_theme_options = {
+        "analytics_tracking_code": "",
+        "display_badge": False,
+    }
+    openstackdocs_auto_name = False
+    openstackdocs_auto_version = False
+    # In an unpacked sdist there is no commit to name, and that is fine.
+    logging.getLogger("sphinx.openstackdocstheme.ext").addFilter(
+        lambda record: "gitsha" not in record.getMessage()
+    )
+else:
+    html_theme = "alabaster"
 man_pages = [
     ("cli/glance-store", "glance-store", "look after the stores of an image service", [author], 1),
 ]
