@@ -2,8 +2,8 @@
 """Images that one release has stored, in the hands of the other: nothing is measured.
 
 What the reference has stored is read, sized and deleted by this repository, which is what happens
-to every image of a cloud on the day of the upgrade. What this repository has stored is read and
-sized by the reference, which is what somebody sees who goes back to the older release.
+to every image of a cloud on the day of the upgrade. What this repository has stored is read, sized
+and deleted by the reference: during a rolling upgrade, and after going back to the older release.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def exchange(bed: Bed, reference: Environment, current: Environment) -> bool:
             words = []
             for writer, reader in ((reference, current), (current, reference)):
                 try:
-                    _pass(Workers(bed.variables()), task, writer, reader, current)
+                    _pass(Workers(bed.variables()), task, writer, reader)
                 except MeasurementError as error:
                     words.append("FAILED")
                     failures.append(f"{case.title}, stored by {writer.version}: {error}")
                 else:
-                    words.append("read, deleted" if reader is current else "read")
+                    words.append("read, deleted")
         print(f"   {case.title:<28}{words[0]:<24}{words[1]}", flush=True)
     for failure in failures:
         print(f"   {failure}")
@@ -128,9 +128,7 @@ def _with_references(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _pass(
-    workers: Workers, task: Task, writer: Environment, reader: Environment, remover: Environment
-) -> None:
+def _pass(workers: Workers, task: Task, writer: Environment, reader: Environment) -> None:
     task = dataclasses.replace(task, prefix=str(uuid.uuid4()))
     locations: Sequence[str] = workers.call(writer, task)
     found = dataclasses.replace(task, operation="check", locations=locations)
@@ -138,9 +136,9 @@ def _pass(
     expected = [_expected(task.size, index) for index in range(task.count)]
     if told != expected:
         raise MeasurementError(f"{reader.version} has read {told}, not {expected}")
-    gone = workers.call(remover, dataclasses.replace(found, operation="remove-checked"))
+    gone = workers.call(reader, dataclasses.replace(found, operation="remove-checked"))
     if not all(gone):
-        raise MeasurementError(f"{remover.version} has deleted it, and it is still there")
+        raise MeasurementError(f"{reader.version} has deleted it, and it is still there")
 
 
 def _expected(size: int, index: int) -> list[Any]:
