@@ -22,6 +22,8 @@ STORES = sorted((ADMIN / "stores").glob("*.rst"))
 
 # A line of one literal, with its explanation on the next one, which is indented further.
 _TERM = re.compile(r"^( *)``([^`]+)``$\n\1 +\S", re.MULTILINE)
+# And what the explanation says comes with it.
+_BESIDE = re.compile(r"``([^`]+)``\s+(?:follows|before it|after it)\b")
 _PLACE = re.compile(r"%\(\w+\)[.\d]*[a-z]|%[.\d]*[a-z]")
 _GAP = "\0"
 
@@ -63,9 +65,10 @@ def _templates() -> tuple[str, ...]:
 
 def _quotes() -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        for found in _TERM.finditer(page.read_text(encoding="utf-8")):
-            if " " in found[2]:
-                yield page.name, found[2]
+        text = page.read_text(encoding="utf-8")
+        for quote in [found[2] for found in _TERM.finditer(text)] + _BESIDE.findall(text):
+            if " " in quote:
+                yield page.name, " ".join(quote.split())
 
 
 def _pattern(quote: str) -> re.Pattern[str]:
