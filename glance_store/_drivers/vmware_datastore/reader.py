@@ -60,8 +60,8 @@ class DatastoreReader(RangeReader):
             if known and found and known != found:
                 raise exceptions.RemoteServiceUnavailable(
                     _(
-                        "The image %(name)s was replaced while being read, at byte %(offset)d: "
-                        "discard what was read so far and start the download again"
+                        "The image %(name)s was replaced while it was being read, at byte "
+                        "%(offset)d: discard what was read so far and start the download again"
                     ),
                     name=self._file.name,
                     offset=offset,
