@@ -144,7 +144,7 @@ _IN_TEXT = (
     Row("        get 1 GiB", "s3", "get"),
     Row("        get, 20 ms away", "s3", "get-far"),
     Row("swift   add 1000 MiB", "swift", "add-default"),
-    Row("        get 1000 MiB", "swift", "get-default"),
+    Row("        get, equal segments", "swift", "get"),
     Row("        get, 20 ms away", "swift", "get-far"),
     Row("cinder  add 1 GiB", "cinder", "add"),
     Row("        get 1 GiB", "cinder", "get"),

@@ -22,6 +22,14 @@ def test_the_files_are_those_of_the_figures(path):
     assert path.read_text() == charts.files(RESULTS)[path], "run python -m bench.charts"
 
 
+def test_the_readme_has_its_chart():
+    other = json.loads(charts.RESULTS.read_text())
+    other["drivers"]["rbd"]["add"]["ratio"] = [3.0, 2.5, 3.5]
+    text = charts.readme(charts.README.read_text(), other)
+    assert "    rbd     add 1 GiB               3.00x  |===============\n" in text
+    assert text.count("add 1 GiB") == charts.README.read_text().count("add 1 GiB")
+
+
 def test_the_figures_are_recorded():
     """Each ratio, and each table of a chart, is in the record of the measured runs."""
     missing = []
