@@ -111,7 +111,7 @@ def test_datastores_of_others(
     monkeypatch.setattr(Session, "property", denied)
     make_store(vmware_datastores=["DC0:ds two"])
     assert "name" in asked
-    with pytest.raises(exceptions.BadStoreConfiguration, match=r"datastores are: ds two$"):
+    with pytest.raises(exceptions.BadStoreConfiguration, match=r"these datastores: ds two$"):
         make_store(vmware_datastores=["DC0:ds1"])
 
 

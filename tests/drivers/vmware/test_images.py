@@ -503,7 +503,7 @@ def test_put_that_a_proxy_answers(
 ) -> None:
     """A success without a file is none."""
     server.trouble("fault", method="PUT", status=201)
-    with pytest.raises(exceptions.BackendException, match="has stored 0 bytes of 4") as caught:
+    with pytest.raises(exceptions.BackendException, match="has stored 0 of 4 bytes") as caught:
         images.add("image", b"data")
     assert not isinstance(caught.value, exceptions.NotFound)
 
