@@ -50,6 +50,8 @@ set_up() {
 # build_docs VENV: the documentation, into doc/build; a warning is an error.
 build_docs() {
     local builder
+    # Pages that have moved would be read as doubles of themselves.
+    rm -rf doc/build
     for builder in html man; do
         say "documentation: $builder"
         # What the first has read serves the second.
