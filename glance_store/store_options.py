@@ -82,7 +82,7 @@ MULTI_BACKEND_OPTIONS: list[cfg.Opt] = [
         "store_description",
         help=_(
             "A few words about this store, shown to users who list the stores of the image "
-            "service. Say what sets it apart: fast, cheap, replicated, which data center."
+            "service. Say what sets it apart: fast, cheap, replicated, which data centre."
         ),
     ),
     cfg.IntOpt(

@@ -96,7 +96,7 @@ class Failures(Kit):
     def test_image_is_invisible_until_it_is_complete(self, known: bool) -> None:
         """While an upload runs, nobody can read the image."""
         image_id = self.new_id()
-        # Find out the location, which depends on the id.
+        # Find out the location. If it does not depend on the id alone, this test proves little.
         expected = self.add(image_id, image(10))
         self.delete(expected)
         # Large enough that part of it is written before the last block is read.

@@ -129,7 +129,7 @@ class Filler:
     def wait(self, number: int) -> list[bytes] | None:
         """Wait until a chunk has been fetched, or this has ended.
 
-        :returns: the chunk in parts if it is the latest; else None, as it has been written
+        :returns: the chunk in parts if it is the latest; else None: it was written, or this ended
         """
         with self._changed:
             while not self.ended and (self._last is None or self._last[0] < number):
