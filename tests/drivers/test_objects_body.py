@@ -120,7 +120,7 @@ def test_nothing_more_is_sent_when_the_upload_is_over() -> None:
     sent = body_of(image(2 * SLICE), patience)
     assert sent.read(1)
     patience.stop()
-    with pytest.raises(exceptions.BackendException, match="broken off"):
+    with pytest.raises(exceptions.BackendException, match="interrupted"):
         sent.read(1)
 
 

@@ -92,7 +92,7 @@ class Sends:
             raise Unanswered("no answer")
         if step == "says-damaged":
             self._service.there = mine
-            raise DamagedOnTheWay("damaged on the way")
+            raise DamagedOnTheWay("damaged in transit")
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_object_that_never_appears_is_mentioned(
     with pytest.raises(Unanswered):
         upload.publish(Sends(upload, service, "unanswered"), EXPECTED)
     upload.withdraw()
-    assert "the service has not said whether it is stored" in caplog.text
+    assert "the service did not say whether it stored the object" in caplog.text
     assert service.log.count("look") == 2 + len(claim._LATE)
 
 

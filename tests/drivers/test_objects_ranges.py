@@ -66,7 +66,7 @@ def test_part(status: int, headers: dict[str, str], expected: Part) -> None:
     ],
 )
 def test_other_bytes_than_were_asked_for(status: int, headers: dict[str, str]) -> None:
-    with pytest.raises(NoResult, match="Reading: the service sends other bytes"):
+    with pytest.raises(NoResult, match="Reading: the service sent other bytes"):
         part_of(status, headers, 10, 20, SIZE, "Reading")
 
 
@@ -115,7 +115,7 @@ def test_bytes_of_a_range(start: int, stop: int) -> None:
 def test_answer_that_ends_early() -> None:
     stream, _body = stream_of(10, 30, 10, 20)
     stream._body._data = DATA[10:25]
-    with pytest.raises(exceptions.BackendUnavailable, match="at 25: the answer ended there"):
+    with pytest.raises(exceptions.BackendUnavailable, match="at 25: the response ended early"):
         drain(stream)
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What object stores have in common: marks of ownership, answers to ranges, bodies, failures."""
+"""What object-store drivers share: ownership marks, range requests, request bodies, errors."""

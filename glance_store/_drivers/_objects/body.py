@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The body of an upload request: a view of a block of the engine, hashed once, never copied."""
+"""The body of an upload request: a block of the image, hashed once and never copied."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from typing import Any
 from glance_store import exceptions
 from glance_store.transfer.retry import Patience
 
-# A time limit counts for the sending of one slice, so it may not be large; clients ask for 16 or 64
-# KiB, and a system call for each of those costs more than the sending.
+# The client libraries apply their timeout to each slice, so a slice must stay small. They ask for
+# 16 or 64 KiB, and at that size the system calls cost more than the sending.
 _SLICE = 256 * 1024
 
 
 class Body:
-    """A block as a file that a client library reads, rewinds and reads again.
+    """A block as a file that a client library can read, rewind and read again.
 
-    :param block: the bytes; they may not change as long as this object is in use
-    :param patience: of the upload; when that is stopped no more is sent
-    :param hashing: compute the MD5 while the bytes are sent
+    The block must not change while this object is in use. With `hashing`, the MD5 is computed while
+    the bytes are sent. Once `patience` is stopped, reading fails.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Body:
         self._view = memoryview(block)
         self._patience = patience
         self._hashing = hashing
-        self._hashed = 0  # bytes, from the beginning
+        self._hashed = 0  # bytes, from the start
         self._position = 0
 
     def __len__(self) -> int:
@@ -44,15 +43,13 @@ class Body:
         return f"<Body of {len(self._view)} bytes>"
 
     def read(self, length: int | None = -1) -> memoryview | bytes:
-        """Return the next bytes.
+        """Return the next bytes: at least 256 KiB while there are as many.
 
-        :param length: how many; fewer than 256 KiB are taken for 256 KiB, so that more may come
-            than were asked for, which the client libraries do not mind
-        :raises BackendException: the upload is over
+        The client libraries accept more bytes than they asked for.
         """
         if self._patience.stopped:
-            raise exceptions.BackendException("The upload was broken off")
-        # Behind the sending, not before it: the kernel has something to send meanwhile.
+            raise exceptions.BackendException("The upload was interrupted")
+        # Hash what was sent, not what comes next: the kernel is busy sending it meanwhile.
         if self._hashing:
             self._hash(self._position)
         if length is None or length < 0:
@@ -62,13 +59,13 @@ class Body:
         return part if part else b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position."""
+        """Move to a position, and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._view)}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def rewound(self) -> Body:
-        """Begin anew; return this object."""
+        """Go back to the beginning, and return this object."""
         self.seek(0)
         return self
 
@@ -78,7 +75,7 @@ class Body:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The hexadecimal SHA-256."""
+        """The SHA-256 in hexadecimal."""
         return hashlib.sha256(self._view).hexdigest()
 
     @functools.cached_property
@@ -87,7 +84,7 @@ class Body:
 
     @functools.cached_property
     def md5(self) -> str:
-        """The hexadecimal MD5 of the whole block, whatever part of it was sent."""
+        """The MD5 of the whole block in hexadecimal, even if only part of it was sent."""
         self._hash(len(self._view))
         return str(self._digest.hexdigest())
 
@@ -98,12 +95,12 @@ class Body:
             self._hashed = end
 
     def content_md5(self) -> str:
-        """Return the value of the header Content-MD5."""
+        """Return the value of the Content-MD5 header."""
         return _base64(bytes.fromhex(self.md5))
 
     @functools.cached_property
     def crc(self) -> tuple[str, str]:
-        """A checksum against damage: its name in S3, CRC32 or CRC32C, and its value in Base64."""
+        """A checksum against damage: its name in S3 (CRC32 or CRC32C) and its Base64 value."""
         crc32c = _crc32c()
         name, value = (
             ("CRC32", zlib.crc32(self._view)) if crc32c is None else ("CRC32C", crc32c(self._view))
@@ -111,13 +108,13 @@ class Body:
         return name, _base64(value.to_bytes(4, "big"))
 
     def release(self) -> None:
-        """Let go of the block."""
+        """Release the block."""
         self._view.release()
 
 
 @functools.lru_cache(maxsize=1)
 def _crc32c() -> Callable[[Any], int] | None:
-    """Return the faster one of the checksums, where the library for it is installed."""
+    """Return awscrt's CRC-32C, which is faster than CRC-32; None if it is not installed."""
     try:
         checksums = importlib.import_module("awscrt.checksums")
     except ImportError:
@@ -126,7 +123,7 @@ def _crc32c() -> Callable[[Any], int] | None:
 
 
 def crc_name() -> str:
-    """Return the name of the checksum that `Body.crc` has on this host."""
+    """Return the name of the checksum that `Body.crc` uses on this host."""
     return "CRC32" if _crc32c() is None else "CRC32C"
 
 

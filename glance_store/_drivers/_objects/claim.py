@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of an image, and whose object is under it.
+"""Claim an object name for one image, and tell an upload's own object from any other.
 
-An answer can be lost after the service has done what was asked, an error does not mean that nothing
-happened, and of two uploads of a name both may be told that they have succeeded. So every upload
-marks its object with a random text of its own: whose object is there can be told for certain, and
-no other one is ever removed.
+A response can get lost after the service has done its work, an error does not prove that nothing
+happened, and two uploads of one name may both be told that they succeeded. So every upload marks
+its object with a random text. The mark shows for certain whose object is there, and an upload never
+removes an object other than its own.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Uploads in a row that were refused with something and taken without it: one alone proves nothing.
+# Uploads in a row that failed with a feature and succeeded without it: one alone proves nothing.
 _PROOFS = 2
-# Seconds between looks for an object that is said to be there, or may be.
+# Seconds between looks for an object that the service reported, or that may still appear.
 _LATE = (0.5, 1.0, 2.0)
 
 
 class Feature:
-    """Something in a request that not every service knows.
+    """A feature of a request that not every service supports.
 
-    :param known: whether it is tried at all
-    :param loss: what it means that the service does not know it, for the log
+    The log gets `loss` once the service turns out not to support it.
     """
 
     def __init__(self, known: bool, loss: str) -> None:
@@ -50,63 +49,56 @@ class Feature:
 
     @property
     def known(self) -> bool:
-        """Whether requests have it."""
+        """Whether requests use it."""
         return self._proofs < _PROOFS
 
     def is_known(self) -> None:
-        """Take note that a request was taken with it: refusals before had another reason."""
+        """Record that a request with it was accepted: earlier refusals had another reason."""
         if self.known:
             self._proofs = 0
 
     def is_unknown(self) -> None:
-        """Take note that a request was refused with it, and taken without it."""
+        """Record that a request was refused with it, and accepted without it."""
         self._proofs += 1
         if self._proofs == _PROOFS:
             LOG.warning("%s", self._loss)
 
     def give_up(self) -> None:
-        """Send no more requests with it."""
+        """Stop using it."""
         if self.known:
             self._proofs = _PROOFS
             LOG.warning("%s", self._loss)
 
 
 def condition(service: str) -> Feature:
-    """Return what is known of a service: whether it creates an object only where there is none.
-
-    :param service: its name and address
-    """
+    """Return the feature of creating an object only where there is none (If-None-Match)."""
     return Feature(
         True,
-        f"The {service} cannot create objects on the condition that there is none "
-        "(If-None-Match): of two uploads of one image by two processes at the same moment the "
-        "later one is stored",
+        f"The {service} does not support If-None-Match: if two processes upload one image at the "
+        "same moment, the later upload wins",
     )
 
 
 class Found(NamedTuple):
-    """What is in place under a name."""
+    """The object found under a name."""
 
-    mark: str  # empty for an object of somebody else
+    mark: str  # empty if someone else created it
     etag: str = ""  # without quotes; empty if the service does not say
     size: int | None = None  # bytes; None if the service does not say
     version: str | None = None
 
 
 class Expected(NamedTuple):
-    """What the object of an image has to be."""
+    """What the stored object must look like."""
 
     size: int  # bytes
-    etag: str | None = None  # None: it is not compared
+    etag: str | None = None  # None: not compared
 
 
 class Claim(abc.ABC):
-    """The name that an upload is after.
+    """The object name this upload claims.
 
-    :param identity: of the name among all names of the process
-    :param shown: the name, for errors
-    :param patience: for passing failures
-    :param condition: whether the service knows the condition that there is no such object
+    `identity` tells the name from all others in the process; `shown` is the name in errors.
     """
 
     def __init__(
@@ -117,23 +109,18 @@ class Claim(abc.ABC):
         self.patience = patience
         self.condition = condition
         self._identity = identity
-        # Whether a request may have put the object there, or may still do it.
+        # Whether a request may have created the object, or may still create it.
         self.uncertain = False
-        # Whether it may not be asked which objects there are; its own object this upload may see.
+        # Whether the account lacks the right to list, so that the service answers 403 for a missing
+        # object. It can still see the upload's own object.
         self._blind = False
 
     @abc.abstractmethod
     def find(self) -> Found | None:
-        """Return what is in place; None if there is nothing.
-
-        :raises GlanceStoreException: that cannot be found out
-        """
+        """Return the object in place, or None."""
 
     def look(self) -> Found | None:
-        """Return what is in place; None if nothing can be seen.
-
-        :raises GlanceStoreException: that cannot be found out
-        """
+        """Return the object in place; None if there is none, or if the account cannot see it."""
         try:
             return self.find()
         except exceptions.Forbidden:
@@ -143,28 +130,22 @@ class Claim(abc.ABC):
 
     @abc.abstractmethod
     def remove(self, found: Found) -> None:
-        """Remove the object of this upload; that it is not there any more is no error."""
+        """Remove this upload's object; an object already gone is not an error."""
 
     def settle(self, found: Found, expected: Expected) -> None:  # noqa: B027 - most need not
-        """Wait until all of an object of this upload that is in place can be read.
-
-        :raises BackendUnavailable: it cannot in time
-        """
+        """Wait until all of this upload's object can be read; raise BackendUnavailable if not."""
 
     def duplicate(self) -> exceptions.Duplicate:
-        """Return the error for a name that is taken, ready to raise."""
+        """Return the error for a name that is taken."""
         return exceptions.Duplicate(_("Image %(image)s already exists"), image=self.shown)
 
     def check_free(self) -> None:
-        """Look whether the name is free.
-
-        :raises Duplicate: another upload has it
-        """
+        """Raise Duplicate if another upload has the name."""
         try:
             found = self.look()
         except exceptions.Forbidden as exc:
-            # The answer where there is none, to who may not see which objects there are.
-            LOG.debug("It cannot be seen whether there is an object already: %s", exc)
+            # Without the right to list, this is the response for a missing object.
+            LOG.debug("Cannot see whether an object already exists: %s", exc)
             self._blind = True
             return
         if found is not None and found.mark != self.mark:
@@ -172,19 +153,19 @@ class Claim(abc.ABC):
 
     @contextlib.contextmanager
     def alone(self, under_way: bool = False) -> Iterator[None]:
-        """Keep the other uploads of this process waiting that are after the same name.
+        """Keep this process's other uploads of the name waiting; raise Duplicate if it is taken.
 
-        :param under_way: the request waits for its last bytes, and for nothing else
-        :raises Duplicate: the name is taken
+        With `in_flight`, the request only waits for its last bytes, so a failure to look does not
+        stop it.
         """
         with CREATING.holding(self._identity):
-            # Also where the service knows a condition: not all that ignore it say so.
+            # Check even where the service supports the condition: some ignore it silently.
             try:
                 self.check_free()
             except exceptions.Duplicate:
                 raise
             except ERRORS:
-                # The token may have ended: what is under way does not need it any more.
+                # The token may have expired; a request in flight no longer needs it.
                 if not under_way:
                     raise
             yield
@@ -195,17 +176,11 @@ class Claim(abc.ABC):
         bars: Callable[[Exception], bool],
         action: str,
     ) -> _T:
-        """Create the object where there is none; without that condition if the service bars it.
+        """Create the object where there is none; without that condition if the service rejects it.
 
-        What one request was refused for may have another reason: the condition is left out for good
-        only when that has helped, twice.
-
-        :param send: sends the one request, with the condition or without it
-        :param bars: whether a request may have been refused for the condition
-        :param action: what is tried, for errors
-        :returns: what `send` returns
-        :raises NameTaken: the name is taken
-        :raises Forbidden: whether the name is free can neither be seen nor be left to the service
+        `send` takes whether to set the condition, and `bars` tells whether an error may come from
+        it. A refusal may have another reason, so the condition is dropped for good only after
+        requests succeeded twice without it. Raises NameTaken if the name is taken.
         """
         reason: object = action
         taken = False
@@ -226,13 +201,13 @@ class Claim(abc.ABC):
         if self._blind:
             refused = exceptions.Forbidden(
                 _(
-                    "%s: neither may this account see which objects there are (s3:ListBucket in "
-                    "S3, the read ACL of the container in Swift), nor does the service create an "
-                    "object only where there is none"
+                    "%s: the service does not support If-None-Match, and this account may not "
+                    "list objects: grant it that right (s3:ListBucket in S3, the read ACL of the "
+                    "container in Swift)"
                 )
                 % reason
             )
-            # Nothing has been stored.
+            # Nothing was stored.
             refused.status = 403  # type: ignore[attr-defined]
             raise refused
         answer = send(False)
@@ -249,16 +224,12 @@ class Claim(abc.ABC):
         confirm: bool = True,
         more: float = 0.0,
     ) -> None:
-        """Create the object; when this returns it is in place, and undamaged.
+        """Create the object; when this returns, it is in place and undamaged.
 
-        :param send: sends the one request; raises `NameTaken` where the name is not free
-        :param expected: what has to be in place
-        :param repeatable: whether `send` may be called again
-        :param confirm: look also after a success, as the service lets several uploads of a name
-            succeed
-        :param more: seconds that the service may need besides
-        :raises Duplicate: another upload was first
-        :raises Exception: the last error of `send`, if it has not created the object
+        `send` sends one request, and raises NameTaken if the name is not free. With `confirm`, look
+        even after a success, because the service may let several uploads of one name succeed.
+        `more` is how many seconds the service may take on top of the store's patience. Raises
+        Duplicate if another upload was first, or the last error of `send`.
         """
         tries = self.patience.tries(more)
         while True:
@@ -269,12 +240,12 @@ class Claim(abc.ABC):
                 found = self.look()
             except ERRORS:
                 if error is None:
-                    # The answer counts, also when the token has ended with it.
+                    # Trust the response, even if the token has expired since.
                     return
-                # What it was looked for tells more than that it cannot be looked for.
+                # The first error tells more than the failed look.
                 raise error from None
             if found is None and error is None:
-                # It counts as well where the next request meets a server that lags behind.
+                # Trust the response here too: the look may have met a server that lags behind.
                 return
             if found is not None and found.mark != self.mark:
                 raise self.duplicate()
@@ -301,7 +272,7 @@ class Claim(abc.ABC):
         except BaseException:
             self.uncertain = True
             raise
-        # From here on it is there: what fails later has to remove it.
+        # The object exists from here on: a later failure must remove it.
         self.uncertain = True
         return None
 
@@ -311,7 +282,7 @@ class Claim(abc.ABC):
         return damaged(_("Storing %s") % self.shown, found.etag, expected.etag)
 
     def _look_late(self) -> Found | None:
-        """Look also for what appears a little later, as by a server that lags behind."""
+        """Look several times, in case a server lags behind."""
         found = self.look()
         for pause in _LATE:
             if found is not None:
@@ -321,17 +292,14 @@ class Claim(abc.ABC):
         return found
 
     def withdraw(self) -> None:
-        """Remove the object if this upload has put it there, also if it appears a little later.
-
-        :raises GlanceStoreException: that cannot be found out, or it cannot be removed
-        """
+        """Remove the object if this upload created it, even if it appears a little late."""
         if not self.uncertain:
             return
         found = self._look_late()
         if found is None:
             LOG.warning(
-                "%s: the service has not said whether it is stored; it is not there, and should it "
-                "appear later, no image refers to it",
+                "%s: the service did not say whether it stored the object. It is not there now; "
+                "if it appears later, delete it: no image refers to it",
                 self.shown,
             )
         elif found.mark == self.mark:
@@ -340,14 +308,9 @@ class Claim(abc.ABC):
 
 
 def damaged(action: str, stored: str, sent: str) -> DamagedOnTheWay:
-    """Return the error for data that has changed on its way, ready to raise.
-
-    :param action: what was tried
-    :param stored: what the service says of the data, in hexadecimal
-    :param sent: what it has to say
-    """
+    """Return the error for data that changed in transit; both MD5s are in hexadecimal."""
     return DamagedOnTheWay(
-        _("%(action)s: the data was damaged on its way (MD5 %(stored)s instead of %(sent)s)"),
+        _("%(action)s: the data was damaged in transit (MD5 %(stored)s instead of %(sent)s)"),
         action=action,
         stored=stored,
         sent=sent,

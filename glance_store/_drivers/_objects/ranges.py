@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to requests for a part of an object: the bytes that were asked for, or an error."""
+"""Responses to range requests: the bytes that were asked for, or an error."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _NOTHING_THERE = re.compile(r"\s*bytes\s+\*/(\d+)\s*", re.IGNORECASE)
 _PARTIAL = 206
 _COMPLETE = 200
 _UNSATISFIABLE = 416
-# Content codings that change no byte, or that S3 only names.
+# Content codings that change no byte, or that S3 only reports.
 _PLAIN = frozenset({"", "identity", "aws-chunked"})
-# Asks for so little that all that comes of it is the size of an object.
+# A request for the first byte, to learn the size of an object.
 FIRST_BYTE = {"Range": "bytes=0-0"}
 _SKIP = 1024 * 1024
 
 
 class Bytes(Protocol):
-    """The body of an answer."""
+    """The body of a response."""
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes, with errors of this library."""
+        """Return up to `length` of the next bytes; raise errors of this library."""
         ...
 
     def close(self) -> None:
-        """Let go of what was not read."""
+        """Drop what was not read."""
         ...
 
     def interrupt(self) -> None:
@@ -45,37 +45,26 @@ class Bytes(Protocol):
 
 
 class Part(NamedTuple):
-    """Which bytes of an object the body of an answer has."""
+    """The bytes of an object that a response holds."""
 
     start: int
     stop: int
 
 
 def bare_etag(text: str | None) -> str:
-    """Return an ETag without quotes, and without the sign of a proxy that it is weak.
-
-    :param text: value of the header, as the service or a proxy has written it
-    """
+    """Return an ETag without its quotes, and without the weak mark that proxies add."""
     text = (text or "").strip()
     return text.removeprefix("W/").removeprefix("w/").strip('"')
 
 
 def packing(headers: Mapping[str, Any]) -> str:
-    """Return how the bytes of an answer are packed; empty where they are as they are.
-
-    :param headers: of the answer, with small letters in their names
-    """
+    """Return the content coding of a response; empty if it is plain. Header names: lower case."""
     named = str(headers.get("content-encoding", "")).lower().replace(" ", "").split(",")
     return ",".join(name for name in named if name not in _PLAIN)
 
 
 def size_of(status: int, headers: Mapping[str, Any]) -> int | None:
-    """Return the bytes of an object, from an answer to a request for its first byte.
-
-    :param status: of the answer
-    :param headers: of the answer, with small letters in their names
-    :returns: None where it does not say
-    """
+    """Return an object's size from the response to HEAD or to a request for its first byte."""
     ranged = str(headers.get("content-range", ""))
     if status == _PARTIAL:
         found = _CONTENT_RANGE.fullmatch(ranged)
@@ -96,20 +85,16 @@ def part_of(
     action: str,
     packed: str = "",
 ) -> Part:
-    """Return which bytes an answer has, to a request for some of them.
+    """Return which bytes a response holds; raise NoResult if they are not those asked for.
 
-    :param status: of the answer
-    :param headers: of the answer, with small letters in their names
-    :param offset: first byte that was asked for
-    :param length: how many
-    :param size: bytes of the object
-    :param action: what was tried, for errors
-    :param packed: how the object is packed where it is stored
-    :raises NoResult: other bytes than those that were asked for
+    `packed` is the content coding of the stored object.
     """
     if packing(headers) != packed:
         raise NoResult(
-            _("%(action)s: something on the way has packed the bytes (%(coding)s)"),
+            _(
+                "%(action)s: the data arrived in another encoding than it was stored in "
+                "(%(coding)s): look for a proxy that compresses"
+            ),
             action=action,
             coding=packing(headers) or "-",
         )
@@ -117,30 +102,23 @@ def part_of(
         found = _CONTENT_RANGE.fullmatch(str(headers.get("content-range", "")))
         if found is not None:
             part = Part(int(found[1]), int(found[2]) + 1)
-            # It may end early: then the rest is asked for again.
+            # It may end early; the rest is then requested again.
             right = part.start == offset < part.stop <= offset + length
-            # More than the answer says that it has is something else.
+            # A body longer than the range it names is something else.
             sent = str(headers.get("content-length", ""))
             right = right and not (sent.isdecimal() and int(sent) > part.stop - part.start)
             if right and found[3] in ("*", str(size)):
                 return part
     elif status == _COMPLETE and str(headers.get("content-length", size)) == str(size):
-        # Services that know no ranges send all of it: what precedes is skipped.
+        # A service without ranges sends the whole object; the bytes before the range are skipped.
         return Part(0, size)
-    raise NoResult(
-        _("%(action)s: the service sends other bytes than were asked for"), action=action
-    )
+    raise NoResult(_("%(action)s: the service sent other bytes than requested"), action=action)
 
 
 class RangeStream:
-    """The bytes of a range, out of the body of an answer.
+    """The bytes of a range, from the body of a response.
 
-    :param body: of the answer
-    :param part: which bytes it has
-    :param offset: first byte of the range
-    :param length: bytes of the range
-    :param action: says what is being read at an offset, for errors
-    :param keep: takes this object when it is closed while bytes that nobody asked for follow
+    When closed while bytes outside the range still follow, it hands itself to `keep`.
     """
 
     def __init__(
@@ -160,28 +138,19 @@ class RangeStream:
 
     @property
     def position(self) -> int:
-        """The byte that comes next."""
+        """The offset of the next byte."""
         return self._position
 
     def aim(
         self, offset: int, length: int, keep: Callable[[RangeStream], None] | None = None
     ) -> None:
-        """Go on with a range that does not begin before `position`.
-
-        :param offset: first byte
-        :param length: how many
-        :param keep: takes this object when it is closed while bytes that nobody asked for follow
-        """
+        """Continue with a range that does not begin before `position`."""
         self._next = offset
         self._stop = min(offset + length, self._part.stop)
         self._keep = keep if self._part.stop > self._stop else None
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes, none at the end of the range.
-
-        :param length: how many
-        :raises BackendUnavailable: the answer broke off
-        """
+        """Return up to `length` of the next bytes; none at the end of the range."""
         while self._position < self._next:
             self._receive(min(_SKIP, self._next - self._position))
         wanted = min(length, self._stop - self._position)
@@ -195,7 +164,7 @@ class RangeStream:
         data = self._body.read(wanted)
         if not data:
             raise exceptions.BackendUnavailable(
-                _("%(action)s: the answer ended there"), action=self._action(self._position)
+                _("%(action)s: the response ended early"), action=self._action(self._position)
             )
         self._position += len(data)
         return data
@@ -206,7 +175,7 @@ class RangeStream:
         self._body.interrupt()
 
     def close(self) -> None:
-        """Let go of what was not read, unless it may be of use."""
+        """Drop what was not read, unless it can be reused."""
         keep, self._keep = self._keep, None
         if keep is not None and self._position < self._part.stop:
             keep(self)
@@ -215,9 +184,10 @@ class RangeStream:
 
 
 class Rest:
-    """Keeps the answer of a service that sends all of an object for every range of it.
+    """Keeps the open response of a service that sends the whole object for every range.
 
-    Reading on in it is cheap. Asked anew, the service would send all that precedes once more.
+    Reading on is cheap. For a new request, the service would send everything before the range
+    again.
     """
 
     def __init__(self) -> None:
@@ -226,7 +196,7 @@ class Rest:
         self._closed = False
 
     def keep(self, stream: RangeStream) -> None:
-        """Keep an answer, in the place of another one."""
+        """Keep a response in place of the last one."""
         with self._lock:
             if not self._closed:
                 stream, self._stream = self._stream, stream  # type: ignore[assignment]
@@ -234,11 +204,7 @@ class Rest:
             stream.close()
 
     def take(self, offset: int, length: int) -> RangeStream | None:
-        """Return the answer that is kept if a range can be read from it.
-
-        :param offset: first byte
-        :param length: how many
-        """
+        """Return the kept response if it can serve a range."""
         with self._lock:
             stream, self._stream = self._stream, None
         if stream is None:
@@ -250,7 +216,7 @@ class Rest:
         return stream
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the kept response."""
         with self._lock:
             self._closed = True
             stream, self._stream = self._stream, None
@@ -259,12 +225,7 @@ class Rest:
 
 
 class ObjectReader(abc.ABC):
-    """A stored image, as a reader of streams; a subclass sets its size and sends the requests.
-
-    :param concurrency: ranges worth having in flight
-    :param range_size: bytes of such a range
-    :param memory: that the transfers of the store share
-    """
+    """A stored image read as streams; a subclass sets `size` and sends the requests."""
 
     size: int
 
@@ -276,21 +237,10 @@ class ObjectReader(abc.ABC):
 
     @abc.abstractmethod
     def open_stream(self, offset: int, length: int) -> Stream:
-        """Ask for bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many; the image has them
-        """
+        """Request bytes at an offset; the image has them."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many
-        :returns: the bytes, none only at the end of the image
-        :raises BackendUnavailable: the answer broke off; calling again may help
-        :raises GlanceStoreException: the image is not the one that was opened
-        """
+        """Read up to `length` bytes at an offset; none only at the end of the image."""
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
@@ -298,39 +248,32 @@ class ObjectReader(abc.ABC):
             return stream.read(length)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that all is data; object stores know no holes."""
+        """Report everything as data: object stores have no holes."""
         yield Extent(offset, length, True)
 
     def close(self) -> None:
-        """Let go of an answer that might have been of use."""
+        """Close a response kept for reuse."""
         self._rest.close()
 
 
 class RangeReader(ObjectReader):
-    """A reader of an image that is one object; a subclass says how a range of it is asked for."""
+    """A reader of an image that is one object; a subclass requests its ranges."""
 
     def open_stream(self, offset: int, length: int) -> RangeStream:
-        """Ask for bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many; the image has them
-        :raises BackendUnavailable: the service cannot be reached
-        :raises RemoteServiceUnavailable: the image was replaced
-        :raises NotFound: the image has been removed
-        """
+        """Request bytes at an offset; the image has them."""
         kept = self._rest.take(offset, length)
         if kept is not None:
             return kept
         body, part = self._ask(offset, length)
         if part.stop > offset + length:
-            # More than one at a time would only be sent the same bytes.
+            # The service ignores ranges: parallel requests would all get the same bytes.
             self.concurrency = 1
         return RangeStream(body, part, offset, length, self._action, self._rest.keep)
 
     @abc.abstractmethod
     def _ask(self, offset: int, length: int) -> tuple[Bytes, Part]:
-        """Send a request for bytes; return the body of the answer, and which bytes it has."""
+        """Request bytes; return the body of the response, and which bytes it holds."""
 
     @abc.abstractmethod
     def _action(self, offset: int) -> str:
-        """Say what is being read at an offset, for errors."""
+        """Describe a read at an offset, for errors."""

@@ -19,11 +19,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Bucket:
-    """The bucket that a store writes to: looked for once, and again when it has gone.
-
-    :param name: of the bucket
-    :param may_create: whether it is created where it is missing
-    """
+    """The bucket a store writes to: checked once, and again when it is gone."""
 
     def __init__(self, name: str, may_create: bool) -> None:
         self.name = name
@@ -31,17 +27,11 @@ class Bucket:
         self._seen = False
 
     def forget(self) -> None:
-        """Look for it again before the next upload."""
+        """Check the bucket again before the next upload."""
         self._seen = False
 
     def check(self, client: Client, patience: Patience) -> str:
-        """Say in words where it is.
-
-        :param client: sends the requests
-        :param patience: for passing failures
-        :raises BadStoreConfiguration: there is none, and it may not be created
-        :raises GlanceStoreException: it cannot be reached
-        """
+        """Return in words where the bucket is; raise BadStoreConfiguration if it is missing."""
         if self._is_there(client, patience):
             return f"bucket {self._shown(client)}"
         if self.may_create:
@@ -49,20 +39,14 @@ class Bucket:
         raise exceptions.BadStoreConfiguration(self._missing(client))
 
     def ensure(self, client: Client, patience: Patience) -> None:
-        """Look for it unless it was there before; create it if that is wanted.
-
-        :param client: sends the requests
-        :param patience: for passing failures
-        :raises BackendException: there is none, and it may not be created
-        :raises Forbidden: the service refuses to create it
-        """
+        """Check once that the bucket exists; create it if the options allow that."""
         if self._seen:
             return
         try:
             there = self._is_there(client, patience)
         except exceptions.Forbidden as exc:
-            # To look for it is another right than to store objects in it.
-            LOG.debug("It cannot be seen whether there is a bucket: %s", exc)
+            # Looking for a bucket needs another right than storing objects in it.
+            LOG.debug("Cannot see whether the bucket exists: %s", exc)
             there = True
         if not there:
             if not self.may_create:
@@ -71,14 +55,14 @@ class Bucket:
         self._seen = True
 
     def _make(self, client: Client, patience: Patience) -> None:
-        """Create it, unless somebody else was quicker."""
+        """Create the bucket, unless another upload already has."""
         try:
             patience.call(lambda: self._create(client))
         except ERRORS as exc:
-            # Services have many words for that, and the same ones for a bucket of somebody else.
+            # Services report this in many ways, and someone else's bucket in the same ways.
             with contextlib.suppress(*ERRORS):
                 if self._is_there(client, patience):
-                    LOG.debug("%s; another upload was quicker", exc)
+                    LOG.debug("%s; another upload created it first", exc)
                     return
             raise
 

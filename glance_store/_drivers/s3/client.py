@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client of a store: made when it is first needed, one in each process, for all threads."""
+"""The client of a store: created on first use, one per process, shared by all threads."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _CHECKSUMS_OFF = "when_required"
-# Idle connections kept, enough for some transfers at a time; more are opened when they are needed.
+# Idle connections to keep, enough for some transfers at once; more are opened when needed.
 _POOL_SIZE = 64
-# Seconds until credentials are looked for again that were not there.
+# Seconds before looking again for credentials that were not found.
 _PAUSE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options that the client obeys."""
+    """The options that the client uses."""
 
     place: Endpoint
     access_key: str | None = dataclasses.field(repr=False)
@@ -51,16 +51,12 @@ class Settings:
     read_timeout: int  # seconds
     proxies: dict[str, str] = dataclasses.field(repr=False)
     concurrency: int  # requests of one transfer in flight
-    verifies_parts: bool = True  # whether the service can check what it gets
+    verifies_parts: bool = True  # whether the service checks each part
     knows_checksums: bool = True  # whether boto3 is new enough for the checksums
 
     @classmethod
     def of(cls, conf: Any) -> Settings:
-        """Return the settings of a store.
-
-        :param conf: its options as attributes
-        :raises BadStoreConfiguration: there is no host
-        """
+        """Return the settings of a store; raise BadStoreConfiguration if no host is set."""
         if not (conf.s3_store_host or "").strip():
             raise exceptions.BadStoreConfiguration(
                 _("The option s3_store_host is not set: give it the address of the S3 service")
@@ -93,10 +89,7 @@ class Settings:
         )
 
     def reaches_the_same(self, other: Settings) -> bool:
-        """Tell whether other options name the same service, and the same key to it.
-
-        :param other: those of another store
-        """
+        """Tell whether another store uses the same service with the same key."""
         mine, theirs = (
             (one.place.secure, one.place.host, one.place.region, one.access_key, one.secret_key)
             for one in (self, other)
@@ -104,36 +97,34 @@ class Settings:
         return mine == theirs
 
     def new_patience(self, in_all: bool = False) -> Patience:
-        """Return the patience for a new transfer, or for a clean-up."""
+        """Return the patience for a new transfer or a clean-up."""
         return Patience(self.patience, in_all, None if self.attempts is None else self.attempts - 1)
 
     @property
     def verifies_downloads(self) -> bool:
-        """Whether the checksum of an object is verified when it is read."""
+        """Whether to verify the checksum of an object while reading it."""
         return self.response_checksums != _CHECKSUMS_OFF
 
     @property
     def sends_checksum(self) -> bool:
-        """Whether a body has a checksum that the service stores.
+        """Whether a body carries a checksum that the service stores.
 
-        Without TLS its SHA-256 is part of the signature instead, which nobody can forge. With TLS
-        nobody can change it on the way, and a checksum suffices.
+        Without TLS, the signature covers the SHA-256 of the body instead, which nobody can forge.
+        With TLS, nobody can change the body in transit, and a checksum is enough.
         """
         asked = self.request_checksums != _CHECKSUMS_OFF
         return asked or (self.verifies_parts and self.place.secure)
 
     @property
     def signs_payload(self) -> bool:
-        """Whether the SHA-256 of a body is part of its signature."""
+        """Whether the signature covers the SHA-256 of the body."""
         return self.verifies_parts and not self.place.secure
 
 
 class Client:
-    """A client of boto3, and what is known about the service.
+    """A boto3 client, and what is known about the service.
 
-    :param s3: the client
-    :param settings: the options that it obeys
-    :param lacking: why it has no credentials; the client is of no use then
+    `lacking` says why it has no credentials; such a client must not be used.
     """
 
     def __init__(self, s3: Any, settings: Settings, lacking: str = "") -> None:
@@ -143,10 +134,10 @@ class Client:
         self.condition = condition(f"S3 service at {settings.place.shown}")
         self.checksum = Feature(
             settings.sends_checksum,
-            f"The S3 service at {settings.place.shown} takes no checksums of the newer kind: "
+            f"The S3 service at {settings.place.shown} does not support the newer checksums: "
             "images are sent with Content-MD5",
         )
-        # Known from what it has refused.
+        # Learned from its refusals.
         self.wants_md5 = False
 
 
@@ -161,12 +152,10 @@ class _Slot:
 
 
 class Clients:
-    """Makes the client of a store.
+    """Creates the client of a store.
 
-    A forked child makes its own and leaves alone what it has inherited: two processes on one
-    connection would get parts of each other's answers.
-
-    :param settings: the options
+    A forked child creates its own and leaves the inherited one alone: two processes on one
+    connection would get parts of each other's responses.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -177,8 +166,8 @@ class Clients:
     def current(self) -> Client:
         """Return the client of this process.
 
-        :raises BadStoreConfiguration: boto3 is missing, or cannot work with the options; there are
-            no credentials, which is looked for again after a while
+        Raises BadStoreConfiguration if boto3 is missing or rejects the options, or if there are no
+        credentials; those are looked for again after a pause.
         """
         slot = self._slot
         if slot.client is None:
@@ -188,7 +177,7 @@ class Clients:
         return slot.client
 
     def _new(self, slot: _Slot) -> Client:
-        # Looking can take seconds, and nobody else gets a client meanwhile.
+        # Looking can take seconds, while every other caller waits: do not look each time.
         if not slot.lacking or time.monotonic() >= slot.look_again:
             client = make_client(self.settings)
             slot.lacking = client.lacking
@@ -198,16 +187,16 @@ class Clients:
             slot.look_again = time.monotonic() + _PAUSE
         raise exceptions.BadStoreConfiguration(
             _(
-                "No credentials can be had (%s): set s3_store_access_key and s3_store_secret_key, "
-                "or give the service a role or a profile"
+                "No credentials found (%s): set s3_store_access_key and s3_store_secret_key, or "
+                "give the service a role or a profile"
             )
             % slot.lacking
         )
 
     def forget(self) -> None:
-        """Begin anew, in a forked process."""
-        # The old one is kept: to take it apart needs locks of its connection pools, and a thread
-        # that is not there may hold one for ever.
+        """Start over in a forked process."""
+        # Keep the old client alive: destroying it takes the locks of its connection pools, and a
+        # thread that does not exist in this process may hold one for ever.
         _INHERITED.append(self._slot)
         self._slot = _Slot()
 
@@ -225,10 +214,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def load_boto3() -> Any:
-    """Import boto3, which is needed only where there is an S3 store.
-
-    :raises BadStoreConfiguration: it is not installed
-    """
+    """Import boto3, which only S3 stores need; raise BadStoreConfiguration if it is missing."""
     try:
         boto3 = importlib.import_module("boto3")
     except ImportError as exc:
@@ -243,10 +229,9 @@ def load_boto3() -> Any:
 
 
 def new_session(settings: Settings, looking: bool = True) -> Any:
-    """Return a session of boto3 with the credentials of the store.
+    """Return a boto3 session with the credentials of the store.
 
-    :param settings: the options
-    :param looking: whether it looks for credentials where the options have none
+    With `looking`, it also searches for credentials that the options lack.
     """
     boto3 = load_boto3()
     import botocore.credentials
@@ -267,26 +252,26 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
 
 
 def _moment(value: Any) -> datetime.datetime:
-    """Return the time that an answer names; a distant one where nobody understands it.
+    """Return the time in a response; a distant one if it cannot be parsed.
 
-    botocore would fail for it, such as for the Last-Modified of an image that can be read.
+    botocore would fail on it, for example on the Last-Modified of a perfectly readable image.
     """
     import botocore.utils
 
     try:
         moment: datetime.datetime = botocore.utils.parse_timestamp(value)
     except (ValueError, TypeError, OverflowError):
-        # In the future: what is looked for by its age is old enough never.
+        # In the future, so that nothing looks old enough to be removed.
         return datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
     return moment
 
 
 @functools.lru_cache(maxsize=1)
 def _descriptions() -> Any:
-    """Return what reads botocore's descriptions of services, and keeps them.
+    """Return the loader of botocore's service descriptions, which caches them.
 
-    Reading that of S3 is nearly all that making a client takes, 0.1 s of it. It is data without a
-    state: every session, and every forked process, can use it.
+    Loading the one for S3 takes 0.1 s, nearly all the time it takes to create a client. The loader
+    has no state, so that every session and every forked process can use it.
     """
     import botocore.loaders
 
@@ -294,19 +279,16 @@ def _descriptions() -> Any:
 
 
 def check_credentials(settings: Settings) -> None:
-    """Look for credentials, without using them.
+    """Look for credentials without using them; raise BadStoreConfiguration if there are none.
 
-    Where somebody has said who hands them out, and that one does not answer, a warning is logged:
-    it may have begun later than this process.
-
-    :param settings: the options
-    :raises BadStoreConfiguration: there are none
+    If a configured provider does not answer, only log a warning: it may start later than this
+    process.
     """
     if bool(settings.access_key) != bool(settings.secret_key):
         raise exceptions.BadStoreConfiguration(
             _(
-                "Of the options s3_store_access_key and s3_store_secret_key only one is set: set "
-                "both, or none to use the credentials of the environment"
+                "Only one of s3_store_access_key and s3_store_secret_key is set: set both, or "
+                "neither to use the credentials of the environment"
             )
         )
     if settings.access_key:
@@ -320,8 +302,8 @@ def check_credentials(settings: Settings) -> None:
         problem = _passing_problem(exc)
         if problem:
             LOG.warning(
-                "The credentials of the S3 store cannot be had now (%s); they are looked for again "
-                "when they are needed",
+                "The credentials of the S3 store are not available now (%s); the store looks "
+                "again when it needs them",
                 problem,
             )
             return
@@ -329,32 +311,31 @@ def check_credentials(settings: Settings) -> None:
     if not found:
         raise exceptions.BadStoreConfiguration(
             _(
-                "The options s3_store_access_key and s3_store_secret_key are not set, and the "
-                "environment, the profiles and the role of this host have no credentials%s: set "
-                "the two options"
+                "The options s3_store_access_key and s3_store_secret_key are not set, and no "
+                "credentials were found in the environment, the profiles or the role of this "
+                "host%s: set both options"
             )
             % problem
         )
 
 
 def _passing_problem(exc: Exception) -> str:
-    """Return in words why credentials cannot be had now; nothing where waiting does not help."""
+    """Return why credentials are missing for now; empty if waiting does not help."""
     import botocore.exceptions
 
     if isinstance(exc, botocore.exceptions.CredentialRetrievalError):
-        # Not its text, which quotes what a program has written.
+        # Leave out its text, which quotes the output of a program.
         return f"{exc.kwargs.get('provider')}: {type(exc).__name__}"
     return ""
 
 
 def make_client(settings: Settings) -> Client:
-    """Return a new client; one that lacks credentials, where they cannot be had now.
+    """Return a new client; it lacks credentials if none are available now.
 
-    :param settings: the options
-    :raises BadStoreConfiguration: boto3 is missing, or cannot work with the options
+    Raises BadStoreConfiguration if boto3 is missing or rejects the options.
     """
     load_boto3()
-    # They come with boto3, and may not be imported without it.
+    # These import botocore, which comes with boto3.
     from glance_store._drivers.s3 import errors, signing
 
     settings = _without_unknown(settings)
@@ -376,19 +357,19 @@ def make_client(settings: Settings) -> Client:
         return Client(s3, settings, lacking)
 
     try:
-        return errors.guarded(build, "Making the S3 client")
+        return errors.guarded(build, "Creating the S3 client")
     except exceptions.BadStoreConfiguration:
         raise
     except (exceptions.GlanceStoreException, exceptions.BackendException) as exc:
         reason = str(exc)
     except ValueError:
-        # An address that is none; the text quotes it.
+        # The address is invalid, and the text quotes it.
         reason = _("the address in s3_store_host is not valid")
     raise exceptions.BadStoreConfiguration(reason)
 
 
 def _session_with_credentials(settings: Settings) -> tuple[Any, str]:
-    """Return a session, and why it has no credentials if that is so."""
+    """Return a session, and why it has no credentials if so."""
     from glance_store._drivers.s3 import errors
 
     session = new_session(settings)
@@ -402,25 +383,21 @@ def _session_with_credentials(settings: Settings) -> tuple[Any, str]:
     if credentials is None:
         return session, _("none were found")
     try:
-        # Those of a role that is assumed are had here, and whenever they are about to end.
+        # This fetches the credentials of an assumed role; botocore renews them before they expire.
         known = errors.guarded(credentials.get_frozen_credentials, "Assuming the role of the store")
     except exceptions.RemoteServiceUnavailable as exc:
-        LOG.warning("The credentials of the S3 store cannot be had now (%s)", exc)
+        LOG.warning("The credentials of the S3 store are not available now (%s)", exc)
     else:
-        # Also those that the environment has; later ones have the form that is known.
+        # Hide credentials from the environment as well; later ones match the known patterns.
         REDACTION.hide(*known[:3])
     return session, ""
 
 
 def _bear_stalls(s3: Any, seconds: float) -> None:
-    """Let a client send as patiently as it reads.
-
-    :param s3: a new client
-    :param seconds: of silence that it bears
-    """
+    """Apply the read timeout while sending, too."""
     from glance_store._drivers._patience import patient
 
-    # Botocore has no option for it. A release that keeps its pools elsewhere stays as it is.
+    # Botocore has no option for this. A release that keeps its pools elsewhere is left alone.
     session = getattr(getattr(s3, "_endpoint", None), "http_session", None)
     pools = getattr(session, "_pool_classes_by_scheme", {})
     for scheme, pool in list(pools.items()):
@@ -436,7 +413,7 @@ def _config(settings: Settings) -> Any:
             "payload_signing_enabled": settings.signs_payload,
         },
         "signature_version": "s3v4",
-        # The engine has the one loop for that: by seconds, and ended with the transfer.
+        # The engine does all retries: limited in seconds, and stopped with the transfer.
         "retries": {"mode": "standard", "total_max_attempts": 1},
         "connect_timeout": settings.connect_timeout,
         "read_timeout": settings.read_timeout,
@@ -449,7 +426,7 @@ def _config(settings: Settings) -> Any:
         options["request_checksum_calculation"] = settings.request_checksums
         options["response_checksum_validation"] = settings.response_checksums
     if _is_known("ignore_configured_endpoint_urls"):
-        # Where the images are is for this store to say, not for the environment.
+        # The options decide where the images are, not the environment.
         options["ignore_configured_endpoint_urls"] = True
     return Config(**options)
 
@@ -466,7 +443,7 @@ def _is_known(option: str) -> bool:
 
 
 def _without_unknown(settings: Settings) -> Settings:
-    """Return the settings without what the installed boto3 does not know."""
+    """Return the settings without what the installed boto3 does not support."""
     if _is_known("request_checksum_calculation"):
         return settings
     if {settings.request_checksums, settings.response_checksums} != {_CHECKSUMS_OFF}:
@@ -481,9 +458,9 @@ def _without_unknown(settings: Settings) -> Settings:
 
 @functools.lru_cache(maxsize=1)
 def _warn_of_missing_checksums() -> None:
-    """Tell the operator, once in a process."""
+    """Warn the operator, once per process."""
     LOG.warning(
-        "The installed boto3 does not know the checksums that "
+        "The installed boto3 does not support the checksums that "
         "s3_store_enable_data_integrity_protection asks for: images are transferred without them. "
         "Install boto3 1.36 or later"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The time of the service, which need not be that of this host."""
+"""The service's time, which may differ from this host's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ _SECOND = datetime.timedelta(seconds=1)
 
 
 class ServiceClock:
-    """Tells between which of the service's times something happened here.
+    """Converts times measured on this host to the service's time.
 
-    :param date: the service's time in one of its answers, in whole seconds
-    :param asked: `time.monotonic()` before the request was sent
-    :param answered: `time.monotonic()` when its answer had come
+    `date` is the service's time in one of its responses, in whole seconds. `asked` and `answered`
+    are `time.monotonic()` before the request and after its response.
     """
 
     def __init__(self, date: datetime.datetime, asked: float, answered: float) -> None:
@@ -24,24 +23,18 @@ class ServiceClock:
         self._answered = answered
 
     def span(self, begun: float, ended: float) -> tuple[datetime.datetime, datetime.datetime]:
-        """Return the earliest and the latest time that the service may have noted for something.
+        """Return the earliest and the latest time the service may have recorded for an event.
 
-        :param begun: `time.monotonic()` before it
-        :param ended: `time.monotonic()` after it
+        `begun` and `ended` are `time.monotonic()` before and after the event.
         """
-        # The date has lost less than a second, and what the service notes may be cut to a second
-        # or rounded up to one.
+        # The date is cut to whole seconds, and the service may cut or round up the times it
+        # records.
         earliest = self._date + datetime.timedelta(seconds=begun - self._answered) - _SECOND
         latest = self._date + datetime.timedelta(seconds=ended - self._asked) + 2 * _SECOND
         return earliest, latest
 
 
 def clock_of(text: str, asked: float, answered: float) -> ServiceClock | None:
-    """Return the clock of the service; None if its answer does not tell the time.
-
-    :param text: value of the header Date
-    :param asked: `time.monotonic()` before the request was sent
-    :param answered: `time.monotonic()` when the answer had come
-    """
+    """Return the service's clock from a Date header; None if the header has no time."""
     date = moment_of(text)
     return None if date is None else ServiceClock(date, asked, answered)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An object that the service makes from another one, without its bytes coming here."""
+"""Copies made by the service, without the bytes passing through this host."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# A service that reads and writes them itself has to answer before the request times out.
+# A service that moves the bytes itself must answer before the request times out.
 _PART = 128 * MIB
 
 
 class Original(NamedTuple):
-    """The object that is copied."""
+    """The object to copy."""
 
     bucket: str
     key: str
@@ -35,15 +35,9 @@ class Original(NamedTuple):
 
 
 class Copy(Upload):
-    """An object that is made of parts of another one; published like any other upload.
+    """An object made of parts of another one; published like any other upload.
 
-    There is CopyObject as well, but few services take it on the condition that nothing is there.
-
-    :param client: sends the requests
-    :param bucket: where to
-    :param key: name of the object
-    :param uri: location of the image
-    :param original: what is copied
+    CopyObject exists as well, but few services accept it on the condition that nothing is there.
     """
 
     def __init__(
@@ -60,17 +54,11 @@ class Copy(Upload):
             self._source["CopySourceIfMatch"] = f'"{original.etag}"'
 
     def _announced(self, create: Callable[[dict[str, Any]], Any]) -> Any:
-        # Whether parts that it copies have a checksum is up to the service.
+        # The service decides whether the parts it copies have a checksum.
         return create({})
 
     def copy(self, limits: Limits, concurrency: int, progress: Callable[[int], None]) -> bool:
-        """Have all bytes copied.
-
-        :param limits: of the service
-        :param concurrency: parts at once
-        :param progress: called with the bytes of each
-        :returns: False: the service does not do that, or not for this key
-        """
+        """Copy all bytes; return False if the service cannot, or not for this key."""
         size = self._original.size
         parts = part_ranges(EqualParts(_PART, limits, size), size)
         self.begin()
@@ -92,7 +80,7 @@ class Copy(Upload):
             )
             result = answer.get("CopyPartResult") or {}
             if not result.get("ETag"):
-                raise NoResult(_("%s: the service does not say what it has copied") % action)
+                raise NoResult(_("%s: the service did not confirm the copy") % action)
             return result
 
         try:
@@ -103,20 +91,15 @@ class Copy(Upload):
             raise
 
     def commit(self, size: int) -> None:
-        """Join the parts, and look whether the object has all bytes.
-
-        :param size: bytes of the image
-        :raises Duplicate: there is such an object
-        :raises BackendException: it has another number of bytes
-        """
+        """Join the parts, and check the size of the object."""
         self.complete(size)
         try:
             found = self.look()
         except ERRORS as exc:
-            # The answer counts: the object is there.
-            LOG.debug("%s is copied, and cannot be looked at: %s", self.shown, exc)
+            # Trust the response: the object is there.
+            LOG.debug("%s was copied, but cannot be checked: %s", self.shown, exc)
             return
         if found is not None and found.size not in (None, size):
             raise exceptions.BackendException(
-                f"The service has copied {found.size} of {size} bytes to {self.shown}"
+                f"The service copied {found.size} of {size} bytes to {self.shown}"
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the service is: what the options say about host, region and bucket."""
+"""The address of the service, from the options for host, region and bucket."""
 
 from __future__ import annotations
 
@@ -21,58 +21,50 @@ _DNS_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9][a-z0-9-]*[a-z0-9]")
 
 
 class Endpoint(NamedTuple):
-    """The service of a store."""
+    """The service that a store uses."""
 
     secure: bool
-    host: str  # with port and path, without a scheme and without a slash at the end
-    region: str | None  # None: whatever the client library takes
-    url: str | None  # None: Amazon's usual one for the region
+    host: str  # with port and path; no scheme, no slash at the end
+    region: str | None  # None: the client library's default
+    url: str | None  # None: Amazon's default for the region
 
     @property
     def location_scheme(self) -> str:
-        """Scheme of the locations that the store writes."""
+        """The scheme of the locations that the store writes."""
         return "s3+https" if self.secure else "s3"
 
     @property
     def shown(self) -> str:
-        """The address for log lines and errors."""
+        """The address, for log lines and errors."""
         return f"{'https' if self.secure else 'http'}://{self.host}"
 
 
 def parse(option: str, region: str) -> Endpoint:
-    """Read the address of the service.
-
-    :param option: the option ``s3_store_host``: a host with or without a scheme in front
-    :param region: the option ``s3_store_region_name``, empty if it is not set
-    :raises BadStoreConfiguration: the scheme is neither http nor https
-    """
+    """Return the service that s3_store_host and s3_store_region_name describe."""
     scheme, separator, rest = option.strip().partition("://")
     if not separator:
         scheme, rest = "http", scheme
     scheme = scheme.lower()
     if scheme not in _PORTS:
         raise exceptions.BadStoreConfiguration(
-            _("The option s3_store_host has the scheme %s; it has to be http or https, or left out")
-            # What cannot be a scheme may be anything, and have secrets in it.
+            _("The option s3_store_host has the scheme %s: use http or https, or leave it out")
+            # Text that cannot be a scheme may contain secrets.
             % (f"'{scheme}'" if _SCHEME.fullmatch(scheme) else "***")
         )
     secure = scheme == "https"
-    # Credentials do not belong there; should they be, nobody gets to see them.
+    # Credentials do not belong here; drop them, so that nothing shows them.
     host = rest.rstrip("/").rpartition("@")[2]
     url = f"{scheme}://{host}"
     amazon = _AMAZON.fullmatch(host.lower())
     if region or amazon is None:
         return Endpoint(secure, host, region or None, url)
-    # Special hosts (FIPS, IPv6) and ports would be lost with the address.
+    # Without the address, special hosts (FIPS, IPv6) and ports would be lost.
     usual = not amazon["special"] and amazon["port"] in (None, _PORTS[scheme])
     return Endpoint(secure, host, amazon_region(host), None if usual else url)
 
 
 def amazon_region(host: str) -> str | None:
-    """Return the region of a host name of Amazon; None for any other host.
-
-    :param host: with or without a port
-    """
+    """Return the region in an Amazon host name; None for any other host."""
     found = _AMAZON.fullmatch(host.lower())
     if found is None:
         return None
@@ -80,16 +72,10 @@ def amazon_region(host: str) -> str | None:
 
 
 def location_constraint(region: str | None) -> str | None:
-    """Return the name of the place of a new bucket; None where a request may not name it.
-
-    :param region: of the service
-    """
+    """Return the LocationConstraint of a new bucket; None where none may be sent."""
     return None if region in (None, "", _CLASSIC_REGION) else region
 
 
 def is_dns_name(bucket: str) -> bool:
-    """Tell whether a bucket can stand in front of a host name.
-
-    :param bucket: its name
-    """
+    """Tell whether a bucket name can be part of a host name."""
     return _DNS_BUCKET.fullmatch(bucket) is not None

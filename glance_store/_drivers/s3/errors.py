@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of boto3, and of the service behind it, as exceptions of this library.
+"""Translate errors of boto3, and of the service behind it, into exceptions of this library.
 
 The text has the service's own reason, and no secret. The originals are not chained: a chained
 exception is printed with the log line of the new one, and it quotes requests.
@@ -25,7 +25,7 @@ from glance_store.transfer.retry import PASSING, seconds_asked
 _T = TypeVar("_T")
 
 _LONGEST_REASON = 300
-# Where an exception keeps the answer that it was made from.
+# The attribute in which an exception keeps the response that it was made from.
 _ANSWER = "s3_answer"
 
 _MISSING = ("NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion")
@@ -58,10 +58,10 @@ _NETWORK = (
 
 
 class _Rule(NamedTuple):
-    """What an answer of the service becomes.
+    """The exception for a response of the service.
 
-    The codes of all rules come before the statuses: one status is used for several things, such as
-    403 for a full account by the RADOS gateway.
+    The codes of all rules come before the statuses, because one status has several meanings: the
+    RADOS gateway answers 403 for a full account, for example.
     """
 
     kind: type[Exception]
@@ -96,15 +96,15 @@ _RULES = (
         exceptions.BackendException,
         ("InvalidObjectState",),
         (),
-        ": the object is in an archive of the service, and has to be restored from there first",
+        ": the object is archived; restore it first",
     ),
-    # What was stored a moment ago, and a server that lags behind does not know of yet.
+    # Stored a moment ago, and unknown to a server that lags behind.
     _Rule(NotSeenYet, ("InvalidPart",), ()),
     _Rule(
         DamagedOnTheWay,
         ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
         (),
-        ": the data was damaged on its way to the service, or something there changes it",
+        ": the data was damaged in transit, or a proxy changes it",
     ),
     _Rule(
         exceptions.StorageFull,
@@ -124,16 +124,16 @@ _RULES = (
             "ServiceUnavailable",
             "SlowDown",
         ),
-        # 409: something else was being done with the object at that moment. 498: Swift says so of
-        # too many requests.
+        # 409: another request was changing the object at that moment. 498: Swift's status for too
+        # many requests.
         (409, 498, *PASSING, *range(500, 600)),
     ),
 )
-# Services have many words for some things, and answer with one status or another: what a code, or
-# the message of one that says nothing, has in it. They come before the rules.
+# Services report these conditions in many words and with varying statuses. Words in a code, or in
+# the message of AccessDenied, come before the rules.
 _FULL = ("quota", "storagefull", "storage cap exceeded", "insufficientcapacity")
 _TOO_MANY = ("throttl", "toomanyrequests", "requestlimitexceeded")
-# What a service may answer that does not know a header; the answer to HEAD has no code but this.
+# Codes of a service that does not know a header; a response to HEAD has only its status.
 _UNKNOWN = ("", "400", "BadRequest", "InvalidArgument", "InvalidRequest", "NotImplemented")
 _UNKNOWN_WORDS = ("header", "not support", "unsupported", "not implement")
 
@@ -146,14 +146,11 @@ class Answer(NamedTuple):
     message: str
     region: str | None
     date: str = ""  # the service's time
-    wait: float = 0.0  # seconds for which it wants to be left alone
+    wait: float = 0.0  # seconds that it asks to be left alone
 
     @classmethod
     def of(cls, response: Any) -> Answer:
-        """Read the answer that boto3 keeps with an error.
-
-        :param response: the attribute ``response`` of a ClientError
-        """
+        """Read the response that boto3 keeps with a ClientError."""
         error = response.get("Error", {})
         about = response.get("ResponseMetadata", {})
         headers = about.get("HTTPHeaders") or {}
@@ -169,7 +166,7 @@ class Answer(NamedTuple):
     @property
     def reason(self) -> str:
         """Status, code and message in one line, without secrets."""
-        # A HEAD request has the status for its code, and botocore writes "None" for no message.
+        # For HEAD, botocore repeats the status as the code; a missing message is "None".
         parts = [str(self.status)] if self.status else []
         if self.code and self.code != str(self.status):
             parts.append(self.code)
@@ -182,20 +179,13 @@ class Answer(NamedTuple):
 
 
 def answer_of(error: BaseException) -> Answer | None:
-    """Return the answer of the service that an exception was made from; None if there was none.
-
-    :param error: what `guarded` has raised
-    """
+    """Return the `Answer` that an exception was made from, if any."""
     answer: Answer | None = getattr(error, _ANSWER, None)
     return answer
 
 
 def keep_answer(error: Exception, answer: Answer) -> None:
-    """Let an exception tell of an answer.
-
-    :param error: the exception
-    :param answer: what `answer_of` returns for it from now on
-    """
+    """Attach an `Answer` to an exception."""
     setattr(error, _ANSWER, answer)
     error.status = answer.status  # type: ignore[attr-defined]
     if answer.wait:
@@ -203,10 +193,7 @@ def keep_answer(error: Exception, answer: Answer) -> None:
 
 
 def wants_md5(error: Exception) -> bool:
-    """Tell whether a service wants a checksum with a body, as a bucket with Object Lock does.
-
-    :param error: what `guarded` has raised
-    """
+    """Tell whether the service demands a checksum of the body, as with Object Lock."""
     answer = answer_of(error)
     if answer is None or answer.status != 400 or isinstance(error, DamagedOnTheWay):
         return False
@@ -215,10 +202,7 @@ def wants_md5(error: Exception) -> bool:
 
 
 def is_unknown_feature(error: Exception) -> bool:
-    """Tell whether a request may have been refused for a header that the service does not know.
-
-    :param error: what `guarded` has raised
-    """
+    """Tell whether the service may have refused a header that it does not know."""
     answer = answer_of(error)
     if answer is None or answer.code in _ELSEWHERE:
         return False
@@ -234,17 +218,8 @@ def is_unknown_feature(error: Exception) -> bool:
 def guarded(call: Callable[[], _T], action: str, image: str | None = None) -> _T:
     """Call a function that uses boto3, and translate its errors.
 
-    :param call: the function
-    :param action: what is tried, in words without secrets: the beginning of the error's text
-    :param image: what to call the object that may be missing
-    :returns: what the function returns
-    :raises NotFound: the service has no such object
-    :raises Forbidden: the service refuses
-    :raises StorageFull: the object is too large, or the account is full
-    :raises RemoteServiceUnavailable: the service cannot be reached or is overloaded
-    :raises BadStoreConfiguration: there are no credentials, or the client cannot work with the
-        options
-    :raises BackendException: any other answer
+    `action` begins the error's text, and must contain no secret. Only with `image`, the name of the
+    object that may be missing, does a missing object raise NotFound.
     """
     try:
         return call()
@@ -254,17 +229,12 @@ def guarded(call: Callable[[], _T], action: str, image: str | None = None) -> _T
         error = translate(exc, action, image)
         if error is None:
             raise
-    # Raised out here: inside, the original would be its context.
+    # Raised here, and not in the handler, where the original would become its context.
     raise error
 
 
 def translate(exc: Exception, action: str, image: str | None = None) -> Exception | None:
-    """Return the exception for one of boto3 or of what is below it; None if it is neither.
-
-    :param exc: what was raised
-    :param action: what was tried
-    :param image: what to call the object that may be missing
-    """
+    """Return the exception for one of boto3 or the layers below it; None for any other."""
     import botocore.exceptions
     import urllib3.exceptions
 
@@ -277,7 +247,7 @@ def translate(exc: Exception, action: str, image: str | None = None) -> Exceptio
             _("%(action)s: the connection failed (%(cause)s)"), action=action, cause=_cause(exc)
         )
     if type(exc).__name__ == "ResponseParserError":
-        return NoResult(_("%s: the answer is none of the service") % action)
+        return NoResult(_("%s: the response is not a valid S3 response") % action)
     if type(exc).__module__.partition(".")[0] in ("boto3", "botocore"):
         return exceptions.BackendException(f"{action}: {type(exc).__name__}")
     return None
@@ -297,21 +267,19 @@ def _exception_for(answer: Answer, action: str, image: str | None) -> Exception:
             image=image,
             reason=answer.reason,
         )
-    # The answer to HEAD has no body with a code, but it names the region when that is wrong.
+    # A response to HEAD has no code, but it names the region if the request used the wrong one.
     other_region = answer.status == 400 and answer.region is not None
     if answer.code in _ELSEWHERE or answer.status in (301, 302, 307, 308) or other_region:
         where = _(" (the bucket is in the region %s)") % answer.region if answer.region else ""
         return exceptions.BackendException(
-            text
-            + where
-            + _(": set s3_store_host and s3_store_region_name to the place of the bucket")
+            text + where + _(": set s3_store_host and s3_store_region_name to those of the bucket")
         )
     if answer.status == 400 and "progress" in answer.message:
-        # It joins the parts of this object, and has not said so to the first request.
+        # The service is still joining the parts for an earlier request.
         return exceptions.BackendUnavailable(text)
     if answer.status == 400 and answer.code in ("", "400"):
         return exceptions.BackendException(
-            text + _(": its answer has no reason; check s3_store_region_name, and the clock")
+            text + _(": it gave no reason; check s3_store_region_name, and the clock of this host")
         )
     by_code = (rule for rule in _RULES if answer.code in rule.codes)
     by_status = (rule for rule in _RULES if answer.status in rule.statuses)
@@ -331,7 +299,7 @@ def _rule_by_words(answer: Answer) -> _Rule | None:
 
 
 def _of_library(exc: Exception, action: str) -> Exception:
-    # By the name of the class and of its bases: not all of them are in every release.
+    # Compare names of classes: not every release has all of them.
     names = {base.__name__ for base in type(exc).__mro__}
     if names & set(_NO_CREDENTIALS):
         return exceptions.BadStoreConfiguration(
@@ -346,11 +314,11 @@ def _of_library(exc: Exception, action: str) -> Exception:
         hint = ""
         if "SSLError" in names:
             hint = _(
-                "; when the certificate of the service is signed by a private authority, name the "
-                "file with the authority's certificate in s3_store_cacert"
+                "; if a private authority signed the service's certificate, set s3_store_cacert "
+                "to the file with the authority's certificate"
             )
         elif "ProxyConnectionError" in names:
-            hint = _("; the proxy cannot be used (s3_store_proxies)")
+            hint = _("; the proxy does not work: check s3_store_proxies")
         return exceptions.BackendUnavailable(
             _("%(action)s: the connection failed (%(cause)s)%(hint)s"),
             action=action,
@@ -360,12 +328,12 @@ def _of_library(exc: Exception, action: str) -> Exception:
     return exceptions.BackendException(
         f"{action}: {type(exc).__name__}: {_one_line(str(exc))}"
         if "ParamValidationError" not in names
-        else f"{action}: the client library refuses the name of the bucket or of the object"
+        else f"{action}: the client library rejects the name of the bucket or of the object"
     )
 
 
 def _cause(exc: BaseException) -> str:
-    """Return the innermost cause in words; texts of the layers above it quote addresses."""
+    """Return the innermost cause in words; the texts of the layers above it quote addresses."""
     for _level in range(12):
         inner = [getattr(exc, "kwargs", {}).get("error"), getattr(exc, "reason", None), *exc.args]
         deeper = next((item for item in inner if isinstance(item, BaseException)), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bucket holds: images, and uploads in parts that were never finished."""
+"""What a bucket holds: images, and unfinished multipart uploads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ from glance_store.transfer.retry import Patience
 def images(
     client: Client, bucket: str, uri_of: Callable[[str], str], patience: Patience
 ) -> Iterator[StoredImage]:
-    """Yield all objects of a bucket.
-
-    :param client: sends the requests
-    :param bucket: its name
-    :param uri_of: returns the location of an object by its key
-    :param patience: for passing failures
-    """
+    """Yield all objects of a bucket as images."""
     action = _("Listing the bucket %s") % bucket
     for page in _pages(client, "list_objects_v2", action, patience, Bucket=bucket):
         for entry in page.get("Contents", ()):
@@ -42,13 +36,7 @@ def images(
 def leftovers(
     client: Client, bucket: str, older_than: float, patience: Patience
 ) -> Iterator[Leftover]:
-    """Yield uploads in parts that have got no part for a while.
-
-    :param client: sends the requests
-    :param bucket: its name
-    :param older_than: seconds for which no part has come
-    :param patience: for passing failures
-    """
+    """Yield multipart uploads that have received no part for `older_than` seconds."""
     action = _("Listing the unfinished uploads of the bucket %s") % bucket
     for page in _pages(client, "list_multipart_uploads", action, patience, Bucket=bucket):
         for entry in page.get("Uploads", ()):
@@ -68,7 +56,7 @@ def leftovers(
                 name=f"upload {entry['UploadId']} of {bucket}/{entry['Key']}",
                 size=size,
                 modified=latest,
-                proof=_("it was never finished, and has got no part since then"),
+                proof=_("it was never finished, and has received no part since then"),
                 remove=remove,
             )
 
@@ -76,7 +64,7 @@ def leftovers(
 def _state_of(
     client: Client, upload: dict[str, str], begun: float | None, patience: Patience
 ) -> tuple[int, float | None]:
-    """Return the bytes of an unfinished upload, and when its last part came."""
+    """Return the size of an unfinished upload, and when its last part arrived."""
     size, latest = 0, begun
     action = _("Listing the parts of %s") % upload["Key"]
     for page in _pages(client, "list_parts", action, patience, **upload):
@@ -94,7 +82,7 @@ def _abort(client: Client, upload: dict[str, str], latest: float, patience: Pati
         _size, now = _state_of(client, upload, None, patience)
         if now is not None and now > latest:
             raise exceptions.InUseByStore(
-                _("%(key)s is being uploaded: a part has just come"), key=upload["Key"]
+                _("%(key)s is being uploaded: a part has just arrived"), key=upload["Key"]
             )
         patience.call(
             lambda: guarded(

@@ -15,9 +15,9 @@ _SYNTAX = _uri.UriSyntax(SCHEMES, "s3[+http|+https]://<host>[:<port>]/<bucket>/<
 class StoreLocation(location.StoreLocation):
     """An object in a bucket.
 
-    Attributes: `scheme`, `s3serviceurl` (as it is in the URI, without a scheme), `bucket`, `key`.
-    Old releases wrote ``access key:secret key@`` in front of the host: `s3serviceurl` keeps that,
-    so that the URI stays what it was. Use `endpoint` for everything else, above all for log lines.
+    Attributes: `scheme`, `s3serviceurl` (as in the URI, without a scheme), `bucket`, `key`. Old
+    releases wrote ``access key:secret key@`` before the host. `s3serviceurl` keeps that, so that
+    the URI does not change; use `endpoint` for everything else, above all for log lines.
     """
 
     scheme: str = "s3"
@@ -32,10 +32,10 @@ class StoreLocation(location.StoreLocation):
         return (self.s3serviceurl or "").rpartition("@")[2]
 
     def process_specs(self) -> None:
-        """Take `scheme`, `s3serviceurl`, `bucket` and `key` over from the specs.
+        """Take `scheme`, `s3serviceurl`, `bucket` and `key` from the specs.
 
-        ``https://`` in front of `s3serviceurl` makes the scheme ``s3+https``. Keys of the account
-        are not part of a location and are ignored.
+        ``https://`` before `s3serviceurl` makes the scheme ``s3+https``. Keys of the account are
+        not part of a location and are ignored.
         """
         self.scheme = self.specs.get("scheme") or "s3"
         url = str(self.specs.get("s3serviceurl") or "")
@@ -48,7 +48,7 @@ class StoreLocation(location.StoreLocation):
         self.key = self.specs.get("key")
 
     def get_uri(self) -> str:
-        """Return the URI; it is free of credentials unless it was parsed from one with them."""
+        """Return the URI, without credentials unless it was parsed from one that has them."""
         return f"{self.scheme}://{self.s3serviceurl}/{self.bucket}/{self.key}"
 
     def get_image_id(self) -> str | None:
@@ -56,11 +56,7 @@ class StoreLocation(location.StoreLocation):
         return self.key
 
     def parse_uri(self, uri: str) -> None:
-        """Set the attributes from a URI.
-
-        :param uri: the text
-        :raises BadStoreUri: it is malformed
-        """
+        """Set the attributes from a URI."""
         split = _SYNTAX.split(uri)
         if uri.count("://") != 1:
             raise _SYNTAX.refuse(uri, _("it contains '://' more than once"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads one object by ranges, never bytes of two versions; or all of it, to verify its checksum."""
+"""Reads one object by ranges, all of one version; or all at once, to verify its checksum."""
 
 from __future__ import annotations
 
@@ -29,28 +29,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# The checksums that the client library can compute, with awscrt and without it.
+# The checksums that the client library can compute, without and with awscrt.
 _COMPUTED = ("ChecksumCRC32", "ChecksumSHA1", "ChecksumSHA256")
 _COMPUTED_WITH_CRT = ("ChecksumCRC32C", "ChecksumCRC64NVME")
 
 
 class S3Reader(RangeReader):
-    """An object in a bucket; its size and version are asked for by the constructor.
+    """An object in a bucket; the constructor asks for its size and version.
 
-    Where checksums are to be verified and the object has one of all its bytes, all of it is asked
-    for at once when it is read from the first byte to the last one: services send the checksum with
-    nothing less. `range_size` is that of the object then, so that the engine cuts nothing.
-
-    :param client: sends the requests
-    :param bucket: where the object is
-    :param key: its name
-    :param concurrency: ranges worth having in flight
-    :param range_size: bytes of such a range
-    :param memory: that the transfers of the store share
-    :param patience: for passing failures
-    :raises NotFound: there is no such object
-    :raises Forbidden: the service refuses
-    :raises BackendUnavailable: the service cannot be reached
+    To verify a checksum of the whole object, the reader requests all of it at once when it is read
+    from start to end: services send that checksum with nothing less. `range_size` is then the size
+    of the object, so that the engine does not split it.
     """
 
     def __init__(
@@ -72,16 +61,16 @@ class S3Reader(RangeReader):
         about = patience.call(self._head)
         self.size = about["ContentLength"]
         self._verified = self._verifying and _has_checksum(about)
-        self._was_whole = False  # whether the answer with the checksum has been asked for
+        self._was_whole = False  # whether the last request was for the whole object
         if self._verified:
             self.range_size = max(range_size, self.size)
         elif self._verifying:
             LOG.debug("%s has no checksum of the whole object: it cannot be verified", self._shown)
-        self._ranges = True  # whether the service knows them
+        self._ranges = True  # whether the service supports them
         self._packed = packing(about["ResponseMetadata"].get("HTTPHeaders") or {})
         self._etag = bare_etag(about.get("ETag"))
         self.version = self._etag or None
-        # That of the bytes, whatever a proxy has made of it: a weak one would never match.
+        # A strong ETag, even if a proxy made it weak: a weak one would never match.
         self._pin = {"IfMatch": f'"{self._etag}"'} if self._etag else {}
 
     def _head(self) -> Any:
@@ -91,7 +80,7 @@ class S3Reader(RangeReader):
         try:
             about = guarded(lambda: self._s3.head_object(**self._name, **mode), action, self._shown)
         except ERRORS as exc:
-            # Of a refusal the answer to HEAD, which has no body, does not say why.
+            # A response to HEAD has no body, and so does not say why it is a refusal.
             if not (isinstance(exc, exceptions.Forbidden) or is_unknown_feature(exc)):
                 raise
         if about.get("ContentLength") is None:
@@ -99,13 +88,13 @@ class S3Reader(RangeReader):
         return about
 
     def _head_of_answer(self, action: str) -> Any:
-        """Ask for the first byte: not every service, nor every proxy, tells the size without it."""
+        """Request the first byte: some services and proxies tell the size only then."""
         try:
             answer = guarded(
                 lambda: self._s3.get_object(**self._name, **FIRST_BYTE), action, self._shown
             )
         except exceptions.TruncatedImage:
-            # It has none.
+            # The object is empty.
             return {"ContentLength": 0, "ResponseMetadata": {}}
         answer["Body"].close()
         headers = answer["ResponseMetadata"].get("HTTPHeaders") or {}
@@ -121,8 +110,7 @@ class S3Reader(RangeReader):
         elif self._was_whole:
             self._was_whole = False
             LOG.info(
-                "Reading %s goes on by ranges, of which the service has no checksum: the image is "
-                "not verified",
+                "Reading %s continues by ranges, which have no checksum: the image is not verified",
                 self._shown,
             )
         answer = self._get(
@@ -137,7 +125,7 @@ class S3Reader(RangeReader):
         return _Body(answer["Body"], self._action, verified, self.size, part.start), part
 
     def _get(self, wanted: dict[str, str], offset: int) -> Any:
-        """Ask for bytes of the version that was opened."""
+        """Request bytes of the version that was opened."""
 
         def get(*more: dict[str, str]) -> Any:
             arguments = {name: text for each in more for name, text in each.items()}
@@ -155,12 +143,12 @@ class S3Reader(RangeReader):
             unknown = is_unknown_feature(exc) and bool(self._pin or wanted)
             if not unknown and not (self._pin and isinstance(exc, NameTaken)):
                 raise
-        # A service that does not know the condition, or one that compares in another way: whether
-        # it is the same version shows in its answer.
+        # The service does not know the condition, or compares ETags in its own way: its response
+        # shows whether the version is the same.
         try:
             answer = self._without_range(get, wanted) if unknown else get(wanted)
         except NameTaken:
-            # Whatever it compares, the object is not what it was.
+            # However it compares, the object has changed.
             raise self._replaced(offset) from None
         if bare_etag(answer.get("ETag")) == self._etag:
             self._pin = {}
@@ -169,7 +157,7 @@ class S3Reader(RangeReader):
         raise self._replaced(offset)
 
     def _without_range(self, get: Callable[..., Any], wanted: dict[str, str]) -> Any:
-        """Ask without the condition, and without the range where that is refused, too."""
+        """Request without the condition, and without the range if that is refused too."""
         if self._pin:
             try:
                 return get(wanted)
@@ -199,8 +187,8 @@ class S3Reader(RangeReader):
     def _replaced(self, offset: int) -> exceptions.RemoteServiceUnavailable:
         return exceptions.RemoteServiceUnavailable(
             _(
-                "The object %(name)s was replaced while it was being read, at byte "
-                "%(offset)d: what was read so far is of no use, start the download again"
+                "The object %(name)s was replaced while it was being read, at byte %(offset)d: "
+                "discard what was read and start the download again"
             ),
             name=self._shown,
             offset=offset,
@@ -213,14 +201,7 @@ class S3Reader(RangeReader):
 
 
 class _Body:
-    """The body of an answer, with errors of this library.
-
-    :param body: as the client library gives it
-    :param action: says what is being read at an offset
-    :param verified: whether it knows a checksum, which is compared at its end
-    :param size: bytes of the object
-    :param position: of its first byte
-    """
+    """The body of a response; with `verified`, its checksum is compared at the end."""
 
     def __init__(self, body: Any, action: Any, verified: bool, size: int, position: int) -> None:
         self._body = body
@@ -230,16 +211,11 @@ class _Body:
         self._position = position
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes.
-
-        :raises BackendUnavailable: the connection broke
-        :raises BackendException: the bytes are not those that the checksum is of; before the last
-            ones are returned
-        """
+        """Return up to `length` of the next bytes; verify the checksum before the last ones."""
         data = self._receive(length)
         self._position += len(data)
         if self._verified and self._position == self._size:
-            # The client library compares the checksum when it is asked for what follows the end.
+            # The client library compares the checksum when it is read past the end.
             self._receive(1)
         return data
 
@@ -253,8 +229,8 @@ class _Body:
                 mismatch = str(exc)
             raise exceptions.BackendException(
                 _(
-                    "%(action)s: the bytes do not have the checksum that the service keeps, "
-                    "they were damaged on the way or where they are stored (%(mismatch)s)"
+                    "%(action)s: the checksum does not match, so the data was damaged in transit "
+                    "or in storage (%(mismatch)s)"
                 )
                 % {"action": self._action(self._position), "mismatch": mismatch}
             )
@@ -262,23 +238,18 @@ class _Body:
         return guarded(receive, self._action(self._position))
 
     def interrupt(self) -> None:
-        """End a read in another thread."""
         break_off(getattr(self._body, "_raw_stream", None))
 
     def close(self) -> None:
-        """Let go of what was not read."""
         self._body.close()
 
 
 def _has_checksum(about: dict[str, Any]) -> bool:
-    """Tell whether an object has a checksum of all its bytes that the client library can compute.
-
-    :param about: the answer to HEAD
-    """
+    """Tell whether the client library can compute the checksum of the whole object."""
     from botocore.compat import HAS_CRT
 
     if about.get("ChecksumType") == "COMPOSITE":
         return False
     names = _COMPUTED + (_COMPUTED_WITH_CRT if HAS_CRT else ())
-    # "...-3": computed from those of three parts.
+    # "...-3" is computed from the checksums of three parts.
     return any("-" not in about.get(name, "-") for name in names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps credentials out of log lines, those of the client library at the level DEBUG included."""
+"""Keeps credentials out of log lines, including the DEBUG lines of the client library."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 
 _HIDDEN = "***"
 _LIBRARIES = ("botocore", "boto3", "urllib3")
-_SHORTEST = 4  # a shorter text occurs everywhere, and is no secret
+_SHORTEST = 4  # a shorter text occurs everywhere, and is not a secret
 
-# What requests and answers of S3 and of the services that hand out credentials look like in the
-# log. Tokens that say where a listing goes on are hidden as well, which is no harm.
+# How credentials appear in the logged requests and responses of S3 and of the services that issue
+# credentials. Continuation tokens of listings are hidden as well, which does no harm.
 _NAMES = r"[\w.-]*(?:token|secret|password|access_?key(?:_?id)?)"
 _PATTERNS = (
     re.compile(r"(?i)(Credential=)[^/,\s'\"]+"),
@@ -27,26 +27,21 @@ _PATTERNS = (
 
 
 class Redaction(logging.Filter):
-    """Takes credentials out of log records; knows those of all stores of the process."""
+    """Removes from log records the credentials of all stores of the process."""
 
     def __init__(self) -> None:
         super().__init__()
         self._texts: tuple[str, ...] = ()
 
     def hide(self, *texts: str | None) -> None:
-        """Take further texts for secrets.
-
-        :param texts: keys and passwords; None and very short ones are ignored
-        """
+        """Treat further texts as secrets; None and very short texts are ignored."""
         new = {text for text in texts if text and len(text) >= _SHORTEST}
-        # The longest first: one may be a part of another. Assigned at once, threads may be reading.
+        # Longest first, because one may be part of another. Assigned at once, because other threads
+        # may be reading.
         self._texts = tuple(sorted(new | set(self._texts), key=len, reverse=True))
 
     def scrub(self, text: str) -> str:
-        """Return a text without credentials.
-
-        :param text: of a log line or an error
-        """
+        """Return a text without credentials."""
         for secret in self._texts:
             text = text.replace(secret, _HIDDEN)
         for pattern in _PATTERNS:
@@ -54,11 +49,11 @@ class Redaction(logging.Filter):
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean a record; let all of them pass."""
+        """Clean a record, and let it pass."""
         try:
             text = record.getMessage()
         except (TypeError, ValueError):
-            # Not a line that can be written; logging says so itself.
+            # The record cannot be formatted; logging reports that itself.
             return True
         clean = self.scrub(text)
         if clean != text:
@@ -66,10 +61,10 @@ class Redaction(logging.Filter):
         return True
 
     def watch(self) -> None:
-        """Clean what the client library and what is below it log from now on."""
+        """Clean what the client library and the layers below it log from now on."""
         for name in list(logging.root.manager.loggerDict):
             if name.partition(".")[0] in _LIBRARIES:
-                # Adding it twice is no harm: a logger keeps a filter once.
+                # Adding it twice does no harm: a logger keeps a filter once.
                 logging.getLogger(name).addFilter(self)
 
 

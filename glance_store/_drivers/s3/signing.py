@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the store changes in the requests of botocore. Imported with botocore only.
+"""What the store changes in botocore's requests. Import it only where botocore is installed.
 
-The hash of a body is computed once and not again for each try, a request with a body does not wait
-for the service's word to go on, a length that is none counts as none, redirects that lead nowhere
-end.
+The hash of a body is computed once, not for each try. A request with a body does not wait for "100
+Continue". An invalid Content-Length is dropped. Redirects that lead nowhere end.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ import botocore.auth
 from glance_store._drivers._objects.body import Body
 
 _PLAIN = "s3v4"
-# A name of its own beside those of botocore, whose signers stay what they are.
+# A name of its own, so that botocore's signers stay unchanged.
 _OURS = "glance-store-s3v4"
-# The operations with an image's bytes in their body.
+# The operations whose body holds image data.
 _UPLOADS = ("PutObject", "UploadPart")
 
 
 class _HashedOnce(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
-    """The usual signature; asks a `Body` for its hash instead of reading it."""
+    """The usual signature; it asks a `Body` for its hash instead of reading it."""
 
     def payload(self, request: Any) -> str:
-        """Return what is signed for the body of a request."""
+        """Return the hash to sign for the body of a request."""
         body = request.body
         if (
             isinstance(body, Body)
@@ -41,13 +40,13 @@ def _choose_signer(signature_version: Any, **_event: Any) -> str | None:
 
 
 def _without_expect(params: dict[str, Any], **_event: Any) -> None:
-    # Waiting for "100 Continue" costs a round trip for each part. The requests before this one
-    # have shown that the service takes what is sent.
+    # Waiting for "100 Continue" costs a round trip for each part, and earlier requests have shown
+    # that the service accepts uploads.
     params["headers"].pop("Expect", None)
 
 
 def _drop_nonsense(response_dict: dict[str, Any], **_event: Any) -> None:
-    # It would fail for a length that is none, or take a negative one for a size.
+    # botocore would fail on a length that is not a number, and take a negative one for a size.
     headers = response_dict["headers"]
     if not str(headers.get("Content-Length", "0")).isdecimal():
         del headers["Content-Length"]
@@ -56,9 +55,9 @@ def _drop_nonsense(response_dict: dict[str, Any], **_event: Any) -> None:
 def _end_redirects(
     response: Any, operation: Any, request_dict: dict[str, Any], **_event: Any
 ) -> None:
-    """Keep botocore from asking where a bucket is when the answer to that sends it elsewhere.
+    """Stop botocore from asking for a bucket's region when the response redirects again.
 
-    It would ask without end, such as a server that sends everything to another address.
+    It would ask for ever, for example a server that redirects everything.
     """
     redirect = request_dict["context"].get("s3_redirect")
     if operation.name == "HeadBucket" and response is not None and redirect is not None:
@@ -69,16 +68,12 @@ def _end_redirects(
 
 
 def adapt(client: Any, payer: str = "") -> None:
-    """Change a client so that it works as described above.
-
-    :param client: a new S3 client
-    :param payer: who pays for requests, as in the header x-amz-request-payer; empty: the owner
-    """
+    """Make these changes to a new S3 client; `payer` is the value of x-amz-request-payer."""
     botocore.auth.AUTH_TYPE_MAPS.setdefault(_OURS, _HashedOnce)
     events = client.meta.events
     for operation in _UPLOADS:
         events.register(f"choose-signer.s3.{operation}", _choose_signer)
-    # Not for each operation: those handlers run before the one that puts the header in.
+    # Not for each operation: such handlers run before the one that adds the header.
     events.register_last("before-call.s3", _without_expect)
     events.register("before-parse.s3", _drop_nonsense)
     events.register_first("needs-retry.s3", _end_redirects)

@@ -47,15 +47,15 @@ MAX_PART = 5 * 1024 * MIB
 
 
 class _Limits(NamedTuple):
-    """What S3 takes: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html."""
+    """S3's limits: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html."""
 
     most: int
     largest: int
 
 
 _LIMITS = _Limits(10_000, MAX_PART)
-# Where the size is not known parts grow no further: that makes 9,931 of them for 5 TiB when they
-# begin with 5 MiB, and fewer when they begin with more.
+# Parts of an image of unknown size grow no further than this. Starting at 5 MiB, 5 TiB take 9,931
+# parts; starting larger, they take fewer.
 _GROWING = _Limits(10_000, 1024 * MIB)
 
 
@@ -88,10 +88,7 @@ class Store(driver.Store):
     # -- configuration
 
     def configure_add(self) -> None:
-        """Check the options; nothing is sent to the service, and nothing is kept open.
-
-        :raises BadStoreConfiguration: boto3 is missing, or an option is missing or wrong
-        """
+        """Check the options, without sending a request or keeping anything open."""
         try:
             self._configure()
         except exceptions.BadStoreConfiguration as exc:
@@ -121,17 +118,17 @@ class Store(driver.Store):
         if options.s3_store_bucket_url_format == "virtual" and not endpoint.is_dns_name(bucket):
             raise exceptions.BadStoreConfiguration(
                 _(
-                    "The bucket %s cannot be a part of a host name: set s3_store_bucket_url_format "
+                    "The bucket %s cannot be part of a host name: set s3_store_bucket_url_format "
                     "to path, or rename the bucket"
                 )
                 % bucket
             )
         if settings.authorities and not os.path.exists(settings.authorities):
             raise exceptions.BadStoreConfiguration(
-                _("s3_store_cacert names the file %s, which is not there") % settings.authorities
+                _("s3_store_cacert names the file %s, which does not exist") % settings.authorities
             )
         check_credentials(settings)
-        # Tells what is wrong with the options now and not at the first image. It has no connection.
+        # Report wrong options now, not at the first image. This opens no connection.
         make_client(settings).s3.close()
         self._clients = Clients(settings)
         self._url_prefix = f"{settings.place.location_scheme}://{settings.place.host}/{bucket}"
@@ -139,14 +136,14 @@ class Store(driver.Store):
     def _check_sizes(self) -> None:
         if self.s3_store_large_object_chunk_size < MIN_PART:
             raise exceptions.BadStoreConfiguration(
-                _("s3_store_large_object_chunk_size is %d MiB; S3 wants parts of at least 5 MiB")
+                _("s3_store_large_object_chunk_size is %d MiB; S3 requires parts of at least 5 MiB")
                 % (self.s3_store_large_object_chunk_size // MIB)
             )
         if self.s3_store_large_object_chunk_size > MAX_PART:
             raise exceptions.BadStoreConfiguration(
                 _(
-                    "s3_store_large_object_chunk_size is %(size)d MiB; S3 takes parts of at most "
-                    "%(limit)d MiB"
+                    "s3_store_large_object_chunk_size is %(size)d MiB; S3 accepts parts of at "
+                    "most %(limit)d MiB"
                 )
                 % {
                     "size": self.s3_store_large_object_chunk_size // MIB,
@@ -155,22 +152,17 @@ class Store(driver.Store):
             )
         if self.s3_store_thread_pools <= 0:
             raise exceptions.BadStoreConfiguration(
-                _("s3_store_thread_pools is %d; it has to be at least 1")
-                % self.s3_store_thread_pools
+                _("s3_store_thread_pools is %d; it must be at least 1") % self.s3_store_thread_pools
             )
 
     def storage_ids(self) -> set[str]:
-        """Return the bucket."""
+        """Return the bucket and its service."""
         if self._clients is None:
             return set()
         return {f"{self._clients.settings.place.shown}/{self.store_conf.s3_store_bucket}"}
 
     def check_health(self) -> str:
-        """Look whether the bucket can be reached.
-
-        :returns: the bucket and the address of the service
-        :raises GlanceStoreException: it cannot be reached
-        """
+        """Check that the bucket can be reached; return in words where it is."""
         return self._bucket.check(self._client(), Patience(0))
 
     def images(self) -> Iterator[StoredImage]:
@@ -186,10 +178,10 @@ class Store(driver.Store):
         )
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield uploads in parts that were never finished.
+        """Yield multipart uploads that have received no part for `older_than` seconds.
 
-        :param older_than: seconds for which no part has come. S3 cannot tell whether an upload is
-            alive: one that waits for its source for longer looks like one that is dead
+        S3 cannot tell whether an upload is alive: one that waits longer than that for its source
+        looks like a dead one.
         """
         client = self._client()
         return holdings.leftovers(
@@ -205,16 +197,7 @@ class Store(driver.Store):
     # -- images
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> MultipartWriter:
-        """Begin to store an image.
-
-        :param image_id: id of the image, which becomes the name of the object
-        :param size: bytes, 0 when unknown
-        :param context: of no use here
-        :returns: the writer, which has sent no image data yet
-        :raises Duplicate: there is an object of this name
-        :raises Forbidden: the service refuses
-        :raises BackendException: there is no bucket, and it may not be created
-        """
+        """Begin to store an image; its id becomes the name of the object."""
         client = self._client()
         location = self._place_for(image_id, client.settings.place)
         upload = Upload(client, self._bucket, image_id)
@@ -241,16 +224,7 @@ class Store(driver.Store):
         image_id: str,
         progress: Callable[[int], None],
     ) -> tuple[str, int, dict[str, Any]] | None:
-        """Have the service copy an object of another store that uses it with the same key.
-
-        :param source: the store that has the image
-        :param location: where the image is in it
-        :param image_id: id of the copy
-        :param progress: called with the bytes of each part
-        :returns: location, bytes and location metadata; None: the service cannot
-        :raises Duplicate: there is an object of this name
-        :raises NotFound: there is no image at the location
-        """
+        """Have the service copy an image of another store that uses it with the same key."""
         if not isinstance(source, Store):
             return None
         client = self._client()
@@ -258,7 +232,7 @@ class Store(driver.Store):
             return None
         original = source.original(location)
         if not original.size:
-            # A part has a byte at least.
+            # A part has at least one byte.
             return None
         uri = self._place_for(image_id, client.settings.place).get_uri()
         copy = Copy(client, self._bucket, image_id, uri, original)
@@ -272,15 +246,11 @@ class Store(driver.Store):
 
     @property
     def settings(self) -> Settings:
-        """The options that requests obey."""
+        """The options that requests use."""
         return self._client().settings
 
     def original(self, location: Location) -> Original:
-        """Return the object of an image that is to be copied.
-
-        :param location: where it is
-        :raises NotFound: it is not there
-        """
+        """Return the object of an image to copy."""
         client, place = self._client(), _place(location)
         shown = f"{place.bucket}/{place.key}"
         name = {"Bucket": place.bucket, "Key": place.key}
@@ -293,7 +263,7 @@ class Store(driver.Store):
         return Original(str(place.bucket), str(place.key), bare_etag(about.get("ETag")), size)
 
     def _place_for(self, image_id: str, place: endpoint.Endpoint) -> StoreLocation:
-        """Return the location of a new image; refuse an id that makes none."""
+        """Return the location of a new image; raise Invalid for an id that cannot be in one."""
         location = self._location_of(image_id, place)
         parsed = StoreLocation({}, self.conf, backend_group=self.backend_group)
         parsed.parse_uri(location.get_uri())
@@ -313,15 +283,7 @@ class Store(driver.Store):
         return StoreLocation(specs, self.conf, backend_group=self.backend_group)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
-        """Open an image.
-
-        :param location: where it is; the host in it is not used, requests go to that of the options
-        :param context: of no use here
-        :returns: the reader, which resumes what breaks off
-        :raises NotFound: there is no such object
-        :raises Forbidden: the service refuses
-        :raises RemoteServiceUnavailable: the service cannot be reached
-        """
+        """Open an image. Requests go to the configured host, not to the one in the location."""
         client, place = self._client(), _place(location)
         patience = client.settings.new_patience()
         reader = S3Reader(
@@ -337,13 +299,7 @@ class Store(driver.Store):
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Remove an image.
-
-        :param location: where it is
-        :param context: of no use here
-        :raises NotFound: there is no such object
-        :raises Forbidden: the service refuses
-        """
+        """Remove an image."""
         client, place = self._client(), _place(location)
         name = {"Bucket": place.bucket, "Key": place.key}
         shown = f"{place.bucket}/{place.key}"
@@ -357,7 +313,7 @@ class Store(driver.Store):
             try:
                 guarded(lambda: client.s3.delete_object(**name), action, shown)
             except exceptions.NotFound:
-                # Of a try before this one the answer was lost.
+                # An earlier try removed it, and its response was lost.
                 if not again:
                     raise
 
@@ -366,9 +322,9 @@ class Store(driver.Store):
         except (exceptions.NotFound, exceptions.BackendUnavailable):
             raise
         except ERRORS as exc:
-            # To look at it is another right than to remove it, and what is not there is not to be
-            # seen by who may not list the bucket.
-            LOG.debug("It cannot be seen whether there is such an object: %s", exc)
+            # Looking needs another right than removing. Without the right to list the bucket, the
+            # service also refuses to say that an object is missing.
+            LOG.debug("Cannot see whether the object exists: %s", exc)
         patience.call(remove)
         LOG.debug("Store %s: deleted %s", self.name, shown)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One object on its way in: one PUT, or a multipart upload; and the removal of all of it."""
+"""One object being stored, by one PUT or by a multipart upload; and the removal of all of it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _MARK = "glance-store-upload"
-# Seconds that a service may take to join each of the parts, besides the patience of the store.
+# Seconds that a service may take to join each part, on top of the store's patience.
 _PER_PART = 0.1
-# The checksums that a service may return for a part, and wants to see again at the end.
+# The checksums that a service may return for a part, and wants back at the end.
 _CHECKSUMS = (
     "ChecksumCRC32",
     "ChecksumCRC32C",
@@ -46,12 +46,7 @@ _CHECKSUMS = (
 
 
 class Upload(Claim):
-    """An object that is being created; does what `multipart.MultipartWriter` asks for.
-
-    :param client: sends the requests
-    :param bucket: where to
-    :param key: name of the object
-    """
+    """An object being created; `multipart.MultipartWriter` drives it."""
 
     def __init__(self, client: Client, bucket: Bucket, key: str) -> None:
         settings = client.settings
@@ -68,7 +63,7 @@ class Upload(Claim):
         self._lock = threading.Lock()
         self._failure: BaseException | None = None  # why it could not begin
         self._clock: ServiceClock | None = None
-        # Between which of the service's times a multipart upload of unknown id was created.
+        # The service's times between which a multipart upload of unknown id was created.
         self._span: tuple[datetime.datetime, datetime.datetime] | None = None
         self._id: str | None = None
         self._parts: dict[int, dict[str, Any]] = {}
@@ -80,7 +75,7 @@ class Upload(Claim):
     # -- the name
 
     def find(self) -> Found | None:
-        """Return the object that is there, None if there is none."""
+        """Return the object in place, or None."""
         action = _("Looking for %s") % self.shown
         asked = time.monotonic()
         try:
@@ -90,7 +85,7 @@ class Upload(Claim):
             if self._clock is None and answer is not None:
                 self._clock = clock_of(answer.date, asked, time.monotonic())
             return None
-        # Headers of HTTP: the service, or a proxy, may have changed how their names are written.
+        # HTTP headers: the service or a proxy may have changed the case of their names.
         marks = {name.lower(): text for name, text in about.get("Metadata", {}).items()}
         return Found(
             str(marks.get(_MARK, "")),
@@ -108,20 +103,15 @@ class Upload(Claim):
                 self._ask(lambda: self._s3.delete_object(**self._name, **version), action)
                 return
             except ERRORS as exc:
-                # It is another right, a bucket with Object Lock bars it, and not all services with
-                # versions know it. Without the version it is hidden.
-                LOG.info("%s; it is removed without naming its version", exc)
+                # Removing a version needs another right, Object Lock forbids it, and not every
+                # service with versions can do it. Without the version, the object is hidden.
+                LOG.info("%s; removing it without its version", exc)
         self._ask(lambda: self._s3.delete_object(**self._name), action)
 
     # -- sending
 
     def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
-        """Create the object from all of its bytes.
-
-        :param block: the bytes
-        :param md5: of no use here
-        :raises Duplicate: there is such an object
-        """
+        """Create the object in one request."""
         body = Body(block, self.patience)
         action = _("Storing %s") % self.shown
         arguments = {**self._name, "Metadata": {_MARK: self.mark}}
@@ -149,7 +139,7 @@ class Upload(Claim):
             if self._id is not None:
                 return
             if self._failure is not None:
-                # Another thread's, which may be slower to tell it.
+                # The failure of another thread, which may be slower to report it.
                 raise self._failure
             action = _("Beginning the upload of %s") % self.shown
             arguments: dict[str, Any] = {**self._name, "Metadata": {_MARK: self.mark}}
@@ -164,7 +154,7 @@ class Upload(Claim):
                 try:
                     return self._in_bucket(lambda: self._announced(create), first=True)
                 except ERRORS as exc:
-                    # A try whose answer is lost may have created one, of which nobody knows.
+                    # A try whose answer was lost may have created an upload of unknown id.
                     self._strays = self._strays or not is_refusal(exc)
                     raise
 
@@ -180,12 +170,7 @@ class Upload(Claim):
                     self._span = self._clock.span(begun, time.monotonic())
 
     def put_part(self, number: int, block: memoryview) -> None:
-        """Send a part.
-
-        :param number: of the part, from 1
-        :param block: its bytes
-        :raises DamagedOnTheWay: another part has arrived than was sent, each time
-        """
+        """Send a part."""
         body = Body(block, self.patience)
         action = _("Storing part %(number)d of %(name)s") % {"number": number, "name": self.shown}
         arguments: dict[str, Any] = {
@@ -211,18 +196,14 @@ class Upload(Claim):
         self._keep(number, answer)
 
     def _keep(self, number: int, answer: Any) -> None:
-        """Keep what the service has said of a part, for the end."""
+        """Remember what the service said of a part, for `complete`."""
         checksums = {name: answer[name] for name in _CHECKSUMS if name in answer}
-        # That of the bytes, whatever a proxy has made of it.
+        # A strong ETag, even if a proxy made it weak.
         etag = f'"{bare_etag(answer["ETag"])}"'
         self._parts[number] = {"PartNumber": number, "ETag": etag, **checksums}
 
     def complete(self, size: int) -> None:
-        """Join the parts: now the object is there.
-
-        :param size: bytes of the object
-        :raises Duplicate: there is such an object
-        """
+        """Join the parts: from now on the object exists."""
         parts = [self._parts[number] for number in sorted(self._parts)]
         action = _("Joining the parts of %s") % self.shown
 
@@ -230,7 +211,7 @@ class Upload(Claim):
             answer = self._s3.complete_multipart_upload(
                 **self._name, UploadId=self._id, MultipartUpload={"Parts": parts}, **condition
             )
-            # The RADOS gateway 16.2 has the element, without a value.
+            # RADOS gateway 16.2 sends the element without a value.
             return _with(answer, "ETag", action, maybe_empty=True)
 
         def send() -> Any:
@@ -241,8 +222,10 @@ class Upload(Claim):
                 gone = answer is not None and answer.code == "NoSuchUpload"
                 if not gone or not self.uncertain:
                     raise
-                # What it was asked before is being done, or is done.
-                unclear = exceptions.BackendUnavailable(_("%s: it may be under way") % exc)
+                # An earlier request is still joining the parts, or has joined them.
+                unclear = exceptions.BackendUnavailable(
+                    _("%s: an earlier request may still be joining the parts") % exc
+                )
             raise unclear
 
         with self.alone():
@@ -256,18 +239,18 @@ class Upload(Claim):
             self._clean(self._sweep)
 
     def _conditionally(self, send: Callable[[dict[str, str]], Any], action: str) -> Any:
-        """Create the object where there is none, if the service knows that condition."""
+        """Create the object where there is none, if the service supports that condition."""
 
         def create(where_none: bool) -> Any:
             return guarded(lambda: send({"IfNoneMatch": "*"} if where_none else {}), action)
 
-        # Some say that it is not fulfilled, whatever is there.
+        # Some services answer 412, whatever is there.
         return self.if_free(
             create, lambda exc: isinstance(exc, NameTaken) or is_unknown_feature(exc), action
         )
 
     def _protected(self, body: Body, put: Callable[[dict[str, Any]], Any]) -> Any:
-        """Send a body with the checksum that is configured, or the one that the service wants."""
+        """Send a body with the configured checksum, or the one that the service demands."""
         client = self._client
         given_up = client.settings.sends_checksum and not client.checksum.known
         if client.wants_md5 or given_up:
@@ -292,7 +275,7 @@ class Upload(Claim):
         return answer
 
     def _announced(self, create: Callable[[dict[str, Any]], Any]) -> Any:
-        """Create a multipart upload; say which checksum its parts will have."""
+        """Create a multipart upload, and announce the checksum of its parts."""
         checksum = self._client.checksum
         if not checksum.known or self._client.wants_md5:
             return create({})
@@ -307,9 +290,9 @@ class Upload(Claim):
         return answer
 
     def _in_bucket(self, send: Callable[[], Any], first: bool) -> Any:
-        """Send a request; when the bucket has gone, see to it that there is one the next time.
+        """Send a request; if the bucket is gone, make sure that the next try finds one.
 
-        :param first: it is the first request of this upload: the next time is now
+        The `first` request of an upload is tried again at once.
         """
         try:
             return send()
@@ -323,7 +306,7 @@ class Upload(Claim):
         try:
             self._bucket.ensure(self._client, self.patience)
         except ERRORS as exc:
-            # Whatever has become of the bucket, the upload was refused.
+            # The upload was refused, whatever happened to the bucket.
             keep_answer(exc, answer)
             raise
         return send()
@@ -331,15 +314,12 @@ class Upload(Claim):
     # -- removing
 
     def interrupt(self) -> None:
-        """End the pauses of other threads; what is being sent ends within its time limits."""
+        """End the pauses of other threads; requests in flight end within their timeouts."""
         self.patience.stop()
 
     def abort(self) -> None:
-        """Remove all that this upload has left in the service.
-
-        :raises BackendException: something could not be removed; the text says what
-        """
-        # What has used up its time, or was interrupted, has nothing left for this.
+        """Remove everything this upload left; raise BackendException naming what remains."""
+        # The old patience may be used up, or stopped.
         self.patience = self._client.settings.new_patience(in_all=True)
         left = []
         if self._id is not None and not self._clean(self._abort):
@@ -350,22 +330,22 @@ class Upload(Claim):
             left.append(f"perhaps the object {self.shown}")
         if left:
             raise exceptions.BackendException(
-                f"A failed upload has left {' and '.join(left)}: remove it by hand, or by a "
+                f"A failed upload has left {' and '.join(left)}: remove it by hand or with a "
                 "lifecycle rule of the bucket"
             )
 
     def _clean(self, remove: Callable[[], None]) -> bool:
-        """Remove something; tell whether that has worked."""
+        """Remove something; tell whether that worked."""
         try:
             remove()
         except ERRORS as exc:
-            LOG.warning("Removing what an upload has left failed: %s", exc)
+            LOG.warning("Cannot remove what a failed upload left: %s", exc)
             return False
         return True
 
     def _abort(self) -> None:
         self._abort_upload(str(self._id))
-        # A part that the service was still taking in may outlive the first request.
+        # A part that the service was still receiving may outlive the first request.
         if self._has_parts(str(self._id)):
             self._abort_upload(str(self._id))
 
@@ -377,7 +357,7 @@ class Upload(Claim):
                 self.shown,
             )
         except exceptions.NotFound:
-            LOG.debug("The upload of %s is no more", self.shown)
+            LOG.debug("The upload of %s is already gone", self.shown)
 
     def _has_parts(self, upload_id: str) -> bool:
         try:
@@ -387,14 +367,14 @@ class Upload(Claim):
                 self.shown,
             )
         except (exceptions.NotFound, exceptions.Forbidden):
-            # The right to see them is one that an upload does not need.
+            # Listing parts needs a right that uploads do not need.
             return False
         return bool(answer.get("Parts"))
 
     def _sweep(self) -> None:
-        """Abort a multipart upload whose id is unknown, because the answer with it was lost.
+        """Abort a multipart upload whose id is unknown because the response with it was lost.
 
-        Uploads of others are left alone: those that were begun at another time, or that have parts.
+        Leave other uploads alone: those begun at another time, and those that have parts.
         """
         for found in self._unfinished():
             upload_id = str(found["UploadId"])
@@ -429,21 +409,18 @@ class Upload(Claim):
             marker = page["NextKeyMarker"], page.get("NextUploadIdMarker", "")
             if marker in pages:
                 raise exceptions.BackendException(
-                    f"Listing the uploads of {self.shown}: the service repeats itself, the list "
-                    "has no end"
+                    f"Listing the uploads of {self.shown}: the service repeats itself, so the list "
+                    "never ends"
                 )
             pages.add(marker)
             arguments["KeyMarker"], arguments["UploadIdMarker"] = marker
 
 
 def _with(answer: Any, name: str, action: str, maybe_empty: bool = False) -> Any:
-    """Return an answer that has what a success has.
-
-    :raises NoResult: it has not
-    """
+    """Return a response that has what a success has; raise NoResult otherwise."""
     if not answer.get(name) and not (maybe_empty and name in answer):
         raise NoResult(
-            _("%(action)s: the service answered without %(name)s, as if it were another one"),
+            _("%(action)s: the response has no %(name)s; it may come from a proxy"),
             action=action,
             name=name,
         )

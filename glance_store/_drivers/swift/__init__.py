@@ -17,7 +17,7 @@ swiftclient: Any
 try:
     import swiftclient  # type: ignore[no-redef]
 except ImportError:
-    # The store says what to install when it is configured.
+    # When configured, the store says what to install.
     swiftclient = None
 
 __all__ = [

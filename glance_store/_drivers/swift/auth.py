@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accounts of Swift, and tokens for them that stay good as long as a transfer takes."""
+"""Swift accounts, with tokens that stay valid for as long as a transfer takes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ from glance_store.transfer.retry import Patience
 
 _T = TypeVar("_T")
 
-# Accounts that only locations name, and that are kept besides those of the configuration.
+# Accounts to keep that only locations name, besides those of the configuration.
 _KEPT = 32
 
 
 def v3_address(address: str) -> str:
-    """Return the address of version 3 of the identity service.
-
-    :param address: with or without a version at its end, which may have a slash after it
-    """
+    """Return the version 3 URL of the identity service, from a URL with or without a version."""
     base = address.rstrip("/")
     for version in ("/v3", "/v2.0"):
         base = base.removesuffix(version)
@@ -36,14 +33,10 @@ def v3_address(address: str) -> str:
 
 
 def session_for(plugin: Any, settings: Settings) -> Any:
-    """Return a session of keystoneauth, which caches the token.
-
-    :param plugin: what authenticates
-    :param settings: options of the store
-    """
+    """Return a keystoneauth session, which caches the token."""
     module = importlib.import_module("keystoneauth1.session")
     session = module.Session(auth=plugin, verify=settings.verify)
-    # Its constructor takes one number only; what is below it knows two.
+    # The constructor takes one number only; requests, below it, takes two.
     session.timeout = settings.timeout
     for scheme in ("http://", "https://"):
         session.session.mount(scheme, PatientAdapter(settings.read_timeout))
@@ -53,14 +46,10 @@ def session_for(plugin: Any, settings: Settings) -> Any:
 def plugin_for(
     reference: Reference, address: str, user: str | None, key: str | None, trust: str = ""
 ) -> Any:
-    """Return what authenticates in the identity service.
+    """Return the keystoneauth plugin for an account.
 
-    :param reference: the account, for its domains and application credential
-    :param address: of the identity service
-    :param user: ``project:user``; None for an application credential
-    :param key: the password
-    :param trust: id of a trust in the user, whose project it is for; empty: for the user's own
-    :raises BadStoreUri: the user is not of that form
+    `user` is ``project:user``, or None for an application credential. With `trust`, the id of a
+    trust, the user acts for the project of the trust.
     """
     v3 = importlib.import_module("keystoneauth1.identity.v3")
     url = v3_address(address)
@@ -74,8 +63,8 @@ def plugin_for(
     if not colon or not project or not name:
         raise exceptions.BadStoreUri(
             _(
-                "The user of a Swift account has to be <project>:<user>; look at swift_store_user, "
-                "at the section of swift_store_config_file, or at the location of the image"
+                "The user of a Swift account must be <project>:<user>; check swift_store_user, "
+                "the section of swift_store_config_file, or the location of the image"
             )
         )
     own = {
@@ -94,19 +83,12 @@ def plugin_for(
 
 
 def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
-    """Call a function that uses the identity service; translate its errors.
-
-    :param call: the function
-    :param action: what is tried, in words without secrets
-    :param patience: for passing failures
-    :raises SwiftUnavailable: the service does not answer
-    :raises SwiftError: it refuses
-    """
+    """Call a function that uses the identity service, and translate its errors."""
     failures = (
         importlib.import_module("keystoneauth1.exceptions").ClientException,
         importlib.import_module("swiftclient.exceptions").ClientException,
         *errors.NETWORK,
-        # keystoneauth takes an answer for what it should be.
+        # keystoneauth does not check the form of a response.
         *(AttributeError, LookupError, TypeError, ValueError),
     )
 
@@ -115,20 +97,16 @@ def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
             return call()
         except failures as exc:
             error = errors.identity_failure(exc, action)
-        # Raised out here: the original quotes the request.
+        # Raised here, and not in the handler: the original quotes the request.
         raise error
 
     return patience.call(attempt)
 
 
 def good_token(session: Any, interval: int, refused: str) -> str:
-    """Return the token of a session, a new one where the present one is of no use.
+    """Return the token of a session: a new one if it expires soon or was refused.
 
-    The caller holds a lock; of a session that several threads use at once a token can be lost.
-
-    :param session: of keystoneauth
-    :param interval: seconds for which the token has to be good
-    :param refused: a token that is not wanted again; empty: there is none
+    The caller holds a lock: a session used by several threads at once can lose a token.
     """
     plugin = session.auth
     access = plugin.get_access(session)
@@ -140,7 +118,7 @@ def good_token(session: Any, interval: int, refused: str) -> str:
 
 
 class _Lasting:
-    """An account that can be used for as long as a transfer takes."""
+    """An account that stays usable for as long as a transfer takes."""
 
     renewable = True
 
@@ -148,16 +126,13 @@ class _Lasting:
         """Do nothing: the credentials are known, or the connection is the caller's."""
 
     def close(self) -> None:
-        """Keep the token, for the next request of this account."""
+        """Keep the token for the next request of this account."""
 
 
 class SessionAccount(_Lasting):
     """The account of a user whose credentials are known.
 
-    :param connection: swiftclient's connection to the account
-    :param session: keystoneauth's session, whose token the connection uses
-    :param interval: seconds before its end at which a token is replaced
-    :param patience: returns a new one, for passing failures
+    A token is replaced `interval` seconds before it expires.
     """
 
     def __init__(
@@ -168,15 +143,15 @@ class SessionAccount(_Lasting):
         self._interval = interval
         self._patience = patience
         self._url: str | None = None
-        # keystoneauth locks the fetching of a token only: one that another thread invalidates in
-        # the next moment is not there for the thread that has asked for it.
+        # keystoneauth locks only the fetching of a token: another thread may invalidate the token
+        # before this one reads it.
         self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        """Address of the account."""
+        """URL of the account."""
         if self._url is None:
-            # With an address of its own the catalogue need not have one.
+            # With swift_store_endpoint, the catalogue need not list Swift.
             url = self.connection.url
             if not url:
                 url, _token = ask(self._found, _ACTION, self._patience())
@@ -194,9 +169,9 @@ class SessionAccount(_Lasting):
         return self.renew("")
 
     def renew(self, refused: str) -> str:
-        """Return another token in place of one that Swift has refused."""
+        """Return a new token in place of one that Swift refused."""
 
-        # Each try locks anew: the pauses between them hold nobody up.
+        # Lock for each try, so that the pauses between tries hold nobody up.
         def current() -> str:
             with self._lock:
                 return good_token(self._session, self._interval, refused)
@@ -208,10 +183,7 @@ _ACTION = "Authenticating for Swift"
 
 
 class GivenAccount(_Lasting):
-    """The account of a connection that the caller has made.
-
-    :param connection: of swiftclient
-    """
+    """The account of a swiftclient connection that the caller brings."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -226,7 +198,7 @@ class GivenAccount(_Lasting):
         return str(self._token)
 
     def renew(self, refused: str) -> str:
-        """Have the connection authenticate anew."""
+        """Have the connection authenticate again."""
         with self._lock:
             if self._token == refused:
                 _url, self._token = ask(self.connection.get_auth, _ACTION, Patience(0))
@@ -234,26 +206,22 @@ class GivenAccount(_Lasting):
 
 
 class Sessions:
-    """The accounts of a store whose credentials are known, of its own in each process.
+    """A store's accounts with known credentials, separate for each process.
 
-    Anybody who may add locations can name any number of accounts: of those only the ones that were
-    used last are kept. What is dropped is closed by Python when its last user has let go of it.
-
-    :param kept: accounts outside of the configuration that are kept
+    Locations can name any number of accounts, so only the most recently used ones are kept, besides
+    those of the configuration. Python closes a dropped account when its last user is done with it.
     """
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._kept = kept
-        # By process, each with a lock of its own: a forked child must not use the connections that
-        # it has inherited, and a lock may be held by a thread that it does not have.
+        # By process, each with its own lock: a forked child must not use inherited connections, and
+        # a thread that does not exist in the child may hold an inherited lock.
         self._of_process: dict[int, _Accounts] = {}
 
     def get(self, key: Hashable, stays: bool, make: Callable[[], SessionAccount]) -> SessionAccount:
-        """Return an account.
+        """Return the account with a key, made by `make` without a request if it is new.
 
-        :param key: tells it from all others
-        :param stays: it is one of the configuration
-        :param make: makes it, without a request
+        An account that `stays` is one of the configuration.
         """
         accounts = self._of_process.setdefault(os.getpid(), _Accounts(self._kept))
         return accounts.get(key, stays, make)

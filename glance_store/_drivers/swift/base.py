@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the stores of one account and of many have in common."""
+"""What the single-tenant and the multi-tenant store have in common."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from glance_store.transfer.interface import ImageReader
 
 _PACKAGE = __name__.rpartition(".")[0]
-# The unit of the options for sizes, as ever.
+# The unit of the size options, unchanged since earlier releases.
 _MB = 1000 * 1024
-# Images from this size on are in segments of that size, unless the operator has said something.
+# Unless the operator sets sizes: images from the first size on are in segments of the second.
 _LARGE, _SEGMENT = 64 * MIB, 32 * MIB
-# Smaller images are held in memory, and sent in one request.
+# Images up to this size are held in memory, and sent in one request.
 _HELD = 8 * MIB
-# What is sent while it comes in is handed on in blocks of this: Swift ends a request when nothing
-# has come for a minute, and the sources of images can be slow.
+# The block size of data sent while it comes in. It is small because sources can be slow, and Swift
+# ends a request after a minute without data.
 _STREAMED_BLOCK = MIB
-# Of what a request costs little depends on how much it asks for: 32 MiB, as much as a segment has.
+# The cost of a request hardly depends on its size: ask for 32 MiB, the size of a segment.
 _READS_IN_A_RANGE = 8
 
 
 class _Given(NamedTuple):
-    """The context of a call that brings its own connection."""
+    """The context of a call that brings its own swiftclient connection."""
 
     connection: Any
 
 
 class BaseStore(driver.Store):
-    """Images as objects of Swift containers; a subclass says in whose account."""
+    """Images as objects of Swift containers; a subclass chooses the account."""
 
     _CAPABILITIES: int = (
         capabilities.BitMasks.READ_RANDOM
@@ -71,7 +71,7 @@ class BaseStore(driver.Store):
         self.store_location_class = StoreLocation
         self._wires = Wires()
         self._memory = Memory(self.store_conf.swift_store_memory * MIB)
-        # In bytes; other programs read them.
+        # In bytes. Other programs read these attributes.
         self.large_object_size = 5 * 1024 * _MB
         self.large_object_chunk_size = 200 * _MB
 
@@ -81,7 +81,7 @@ class BaseStore(driver.Store):
 
     @property
     def read_size(self) -> int:
-        """Bytes of a request to Swift while several are on their way."""
+        """Bytes per request to Swift while several requests are in flight."""
         return _READS_IN_A_RANGE * self.READ_CHUNKSIZE
 
     # -- configuration
@@ -89,9 +89,8 @@ class BaseStore(driver.Store):
     def configure(self, re_raise_bsc: bool = False) -> None:
         """Read the options and make the store ready for use.
 
-        :param re_raise_bsc: also raise the error that makes the store read-only
-        :raises BadStoreConfiguration: the client library is missing, or the directory for buffers
-            cannot be used; or writing is impossible, and `re_raise_bsc` is set
+        Raises BadStoreConfiguration if the client library is missing or the buffer directory cannot
+        be used, and with `re_raise_bsc` also for what makes the store read-only.
         """
         options = self.store_conf
         self.large_object_size = options.swift_store_large_object_size * _MB
@@ -109,13 +108,13 @@ class BaseStore(driver.Store):
             raise self._misconfigured(
                 _(
                     "the library swiftclient is missing: install python-swiftclient and "
-                    "keystoneauth1, such as by pip install 'glance_store[swift]'"
+                    "keystoneauth1, for example with pip install 'glance_store[swift]'"
                 )
             )
         authorities = self.store_conf.swift_store_cacert
         if authorities and not os.path.exists(authorities):
             raise self._misconfigured(
-                _("swift_store_cacert names %s, which is not there") % authorities
+                _("swift_store_cacert names %s, which does not exist") % authorities
             )
         if not self.store_conf.swift_buffer_on_upload:
             return
@@ -142,16 +141,13 @@ class BaseStore(driver.Store):
         return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
 
     def configure_add(self) -> None:
-        """Check what writing needs.
-
-        :raises BadStoreConfiguration: something is missing
-        """
+        """Check what writing needs."""
         self._check_environment()
 
     @staticmethod
     def _swiftclient() -> Any:
-        """Return the client library, None if it is not installed."""
-        # Looked up where programs replace it.
+        """Return the client library, or None if it is not installed."""
+        # Looked up in the package, where other programs replace it.
         return getattr(sys.modules[_PACKAGE], "swiftclient", None)
 
     # -- accounts
@@ -161,11 +157,7 @@ class BaseStore(driver.Store):
         return Settings.of(self.store_conf)
 
     def get_store_connection(self, auth: Any, storage_url: str | None = None) -> Any:
-        """Return the connection of swiftclient to an account; everything begins with it.
-
-        :param auth: a session of keystoneauth, or the token of a user
-        :param storage_url: address of the account; None for that in the service catalogue
-        """
+        """Return a swiftclient connection to an account; every request starts from it."""
         options = self.store_conf
         settings = self._settings
         common = {
@@ -174,7 +166,7 @@ class BaseStore(driver.Store):
             "cacert": settings.cacert,
             "timeout": settings.timeout,
             "ssl_compression": options.swift_store_ssl_compression,
-            # The engine has the one loop for that: by seconds, and ended with the transfer.
+            # The engine does all retries: limited in seconds, and stopped with the transfer.
             "retries": 0,
             "os_options": {
                 "service_type": options.swift_store_service_type,
@@ -190,7 +182,7 @@ class BaseStore(driver.Store):
 
     @abc.abstractmethod
     def _account_of(self, place: StoreLocation, context: Any) -> Account:
-        """Return the account in which an image is."""
+        """Return the account that holds an image."""
 
     @abc.abstractmethod
     def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
@@ -201,7 +193,7 @@ class BaseStore(driver.Store):
         """Return the container for a new image."""
 
     def _place_at(self, url: str) -> StoreLocation:
-        """Return the beginning of locations that have an address, of an account or of Keystone."""
+        """Return the beginning of a location with the URL of an account or of Keystone."""
         place = StoreLocation({}, self.conf, self.backend_group)
         plain = url.lower().startswith("http://")
         place.scheme = "swift+http" if plain else "swift+https"
@@ -210,7 +202,7 @@ class BaseStore(driver.Store):
         return place
 
     def _is_configured(self, place: StoreLocation) -> bool:
-        """Tell whether the operator has entered the server that a location names."""
+        """Tell whether the configuration names the server of a location."""
         return True
 
     def _client(self, place: StoreLocation, context: Any) -> Client:
@@ -218,7 +210,7 @@ class BaseStore(driver.Store):
             self._check_environment()
         if not place.container or not place.obj:
             raise exceptions.BadStoreUri(
-                _("The location of an image in Swift has to name a container and an object")
+                _("The location of an image in Swift must name a container and an object")
             )
         if isinstance(context, _Given):
             account: Account = GivenAccount(context.connection)
@@ -237,28 +229,13 @@ class BaseStore(driver.Store):
         context: Any = None,
         connection: Any = None,
     ) -> tuple[Any, int]:
-        """Read an image or a range of it.
-
-        :param location: where it is
-        :param offset: first byte to read
-        :param chunk_size: how many bytes to read in all, None for all that follow
-        :param context: the request's context
-        :param connection: of swiftclient, to be used instead of one that the store makes
-        :returns: an iterator of bytes with ``close()``, and the bytes that it will deliver
-        :raises NotFound: there is no such image
-        """
+        """Read an image or a range of it."""
         if connection is not None:
             context = _Given(connection)
         return super().get(location, offset=offset, chunk_size=chunk_size, context=context)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
-        """Open an image.
-
-        :param location: where it is
-        :param context: the request's context, which brings the token where there are many accounts
-        :raises NotFound: it is not there
-        :raises Forbidden: the account may not read it
-        """
+        """Open an image; a multi-tenant store takes the token from the context."""
         place = _place(location)
         client = self._client(place, context)
         options = self.store_conf
@@ -279,15 +256,12 @@ class BaseStore(driver.Store):
         return ResumingStreamingReader(reader, patience)
 
     def get_size(self, location: Location, context: Any = None) -> int:
-        """Return the bytes of an image.
+        """Return the size of an image in bytes.
 
-        :param location: where it is
-        :param context: the request's context
-        :raises NotFound: it is not there
-        :raises BadStoreUri: the account may not read it, or only the location names the account,
-            and it or its address is of no use: the image service asks for the size of a location
-            that a user has made up, and takes this for the user's mistake
-        :raises BackendException: Swift or the identity service of the configuration fails
+        Raises BadStoreUri where the caller may be at fault: if the account may not read the image,
+        or if only the location names the account or its address, and that does not work. The image
+        service asks for the size of locations that users make up, and reports this error as the
+        user's mistake.
         """
         place = _place(location)
         client = self._client(place, context)
@@ -303,14 +277,7 @@ class BaseStore(driver.Store):
     # -- writing
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
-        """Begin to store an image.
-
-        :param image_id: name of the object
-        :param size: bytes, 0 when unknown
-        :param context: the request's context
-        :raises Duplicate: there is an object of this name
-        :raises SwiftError: the container does not exist, or Swift refuses
-        """
+        """Begin to store an image; its id becomes the name of the object."""
         account, place = self._account_for(context)
         place.container, place.obj = self._container_for(image_id), image_id
         client = Client(self._wires, self._settings, account)
@@ -326,12 +293,12 @@ class BaseStore(driver.Store):
             )
             upload.check_free()
             if not 0 < size < min(_HELD, self.large_object_size):
-                # The token has to be good when the last byte has come, and a little longer.
+                # The token must stay valid until a little after the last byte.
                 account.prepare()
-            # What does not fit is refused before anything is made for it.
+            # Refuse what does not fit before creating anything for it.
             large_size, segment = self._sizes(account)
             if size > _HELD:
-                # What is larger than an object may be is in segments, whatever the options say.
+                # An image larger than the largest object is in segments, whatever the options say.
                 large_size = min(large_size, large.cluster(client, upload.patience).largest + 1)
             plan = self._plan(upload, size, segment) if not size or size >= large_size else None
             upload.ensure_container()
@@ -341,16 +308,16 @@ class BaseStore(driver.Store):
             raise
 
     def _sizes(self, account: Account) -> tuple[int, int]:
-        """Return from how many bytes on an image is in segments, and bytes of a segment."""
+        """Return the size from which images are in segments, and the size of a segment."""
         set_by_operator = any(
             self._is_set(f"swift_store_large_object_{name}") for name in ("size", "chunk_size")
         )
         if set_by_operator or not account.renewable:
-            # A single request needs a good token at its beginning only.
+            # A single request needs a valid token only at its start.
             return self.large_object_size, self.large_object_chunk_size
         return _LARGE, _SEGMENT
 
-    # Whether a container is for one image alone.
+    # Whether each image has a container of its own.
     _owns_container = False
 
     def _container_headers(self) -> dict[str, str]:
@@ -365,10 +332,7 @@ class BaseStore(driver.Store):
         return place.get_uri()
 
     def _checked_uri(self, place: StoreLocation) -> str:
-        """Return a location that will be understood.
-
-        :raises Invalid: the id of the image cannot stand in a location
-        """
+        """Return a location that parses back; raise Invalid if the image id cannot be in one."""
         uri = self._uri(place)
         found = StoreLocation({}, self.conf, self.backend_group)
         try:
@@ -387,7 +351,7 @@ class BaseStore(driver.Store):
         if size:
             return EqualParts(segment, limits, size)
         if 2 * segment <= self._memory.size:
-            # They grow as far as they can be held.
+            # Let them grow only as far as memory can hold them.
             limits = limits._replace(largest=min(limits.largest, self._memory.size // 2))
         return GrowingParts(segment, limits)
 
@@ -402,20 +366,15 @@ class BaseStore(driver.Store):
             folder = options.swift_upload_buffer_dir
             return BufferedWriter(upload, uri, size, block, plan, memory, folder=folder)
         if not memory.has(2 * plan.size_at(0)):
-            # Never, or not now: others have it, and their clients may be slow.
+            # There is never that much memory, or others have it now, and may be slow to give it
+            # back.
             return StreamedWriter(upload, uri, size, block, plan, memory)
         threads = options.swift_store_thread_pool_size
         return MultipartWriter(upload, plan, uri, size, 0, threads, memory)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Remove an image with all of its segments.
-
-        :param location: where it is
-        :param context: the request's context
-        :raises NotFound: it is not there
-        :raises Forbidden: the account may not remove it
-        """
+        """Remove an image and all of its segments."""
         place = _place(location)
         client = self._client(place, context)
         container = cast("str", place.container)

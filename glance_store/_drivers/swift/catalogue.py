@@ -12,7 +12,7 @@ import urllib3.util
 
 _PORTS = {"http": 80, "https": 443}
 _KINDS = ("publicURL", "internalURL", "adminURL")
-# In front of it the addresses of all accounts of a cluster are the same.
+# The URLs of all accounts of a cluster are the same up to here.
 _VERSION = "/v1"
 
 
@@ -21,10 +21,7 @@ def addresses(
 ) -> Iterator[str]:
     """Yield the matching addresses of a catalogue, in the form of version 2 or 3.
 
-    :param catalog: the services
-    :param service_type: as in ``swift_store_service_type``
-    :param kind: as in ``swift_store_endpoint_type``; None for all
-    :param region: name of the region; None for all
+    `kind` is one of the values of ``swift_store_endpoint_type``; None matches all kinds or regions.
     """
     kinds = _KINDS if kind is None else (kind,)
     interfaces = {name for one in kinds for name in (one, one.removesuffix("URL"))}
@@ -41,27 +38,23 @@ def addresses(
 
 
 def _mappings(listed: Any) -> list[Any]:
-    """Return what a catalogue lists, whatever a service has made of it."""
+    """Return the dictionaries of a catalogue's list, even if the catalogue is malformed."""
     return [each for each in listed or () if isinstance(each, Mapping)]
 
 
 class Cluster(NamedTuple):
-    """What the addresses of all accounts of one Swift have in common."""
+    """What the URLs of all accounts on one Swift cluster have in common."""
 
     scheme: str
     host: str
     port: int
-    path: str | None  # in front of the version; None where there is no version
+    path: str | None  # before the version; None if there is no version
 
     @classmethod
     def of(cls, url: str) -> Cluster | None:
-        """Return the cluster of an account.
-
-        :param url: of the account
-        :returns: None if that is no address that could be used
-        """
+        """Return the cluster of an account's URL; None if the URL is unusable."""
         try:
-            # The parser of what sends the requests: another one may see another host.
+            # Use the parser of the library that sends the requests: another may see another host.
             parts = urllib3.util.parse_url(url)
         except urllib3.exceptions.LocationParseError:
             return None
@@ -69,7 +62,7 @@ class Cluster(NamedTuple):
         if scheme not in _PORTS or not host or parts.auth is not None:
             return None
         path = parts.path or ""
-        # A server may decode the path before it looks for steps that lead elsewhere.
+        # A server may decode the path before it resolves such steps.
         if any(part in (".", "..") for part in urllib.parse.unquote(path).split("/")):
             return None
         before, version, _account = path.rpartition(_VERSION)
@@ -77,14 +70,10 @@ class Cluster(NamedTuple):
 
 
 def is_known(url: str, known: Iterable[str]) -> bool:
-    """Tell whether an account is on one of the clusters that are known.
-
-    :param url: of the account
-    :param known: addresses of any account on each of them
-    """
+    """Tell whether an account is on the same cluster as one of the known addresses."""
     wanted = Cluster.of(url)
     clusters = {Cluster.of(address) for address in known}
     return wanted is not None and (
-        # An address without a version says nothing about those of other accounts.
+        # Without a version, an address says nothing about other accounts.
         wanted in clusters or wanted._replace(path=None) in clusters
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to one account of Swift, over the connection of swiftclient."""
+"""Requests to one Swift account, over swiftclient's connection."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from glance_store._drivers.swift import errors
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
-# Seconds for which the limits of a cluster are asked for: an upload can do without them.
+# Seconds to try to get the limits of a cluster: an upload can do without them.
 _INFO = 5.0
-# In the place of a container: the account, whose listing is that of its containers.
+# Stands for the account in place of a container; its listing is that of the containers.
 ACCOUNT = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options that every request obeys."""
+    """The options that every request uses."""
 
     insecure: bool
     cacert: str | None  # path of a file or a directory of authorities
@@ -39,10 +39,7 @@ class Settings:
 
     @classmethod
     def of(cls, store_conf: Any) -> Settings:
-        """Return the settings of a store.
-
-        :param store_conf: its options as attributes
-        """
+        """Return the settings of a store."""
         return cls(
             insecure=store_conf.swift_store_auth_insecure,
             cacert=store_conf.swift_store_cacert,
@@ -55,35 +52,32 @@ class Settings:
 
     @property
     def verify(self) -> bool | str:
-        """What requests takes: False, True, or the path of authorities."""
+        """The TLS verification for requests: False, True, or the path of authorities."""
         return False if self.insecure else self.cacert or True
 
     def new_patience(self, in_all: bool = False) -> Patience:
-        """Return the patience for a new transfer, or for a clean-up.
-
-        :param in_all: the seconds are those of all requests together
-        """
+        """Return the patience for a new transfer or a clean-up."""
         return Patience(self.patience, in_all, self.retries)
 
     @property
     def timeout(self) -> tuple[float, float]:
-        """What requests takes: seconds for connecting, and of silence."""
+        """The timeouts for requests, in seconds: for connecting, and for silence."""
         return self.connect_timeout, self.read_timeout
 
 
 class Account(Protocol):
-    """Where an account of Swift is, and a token that is good for the next request."""
+    """Where an account of Swift is, and a token that is valid for the next request."""
 
     connection: Any  # of swiftclient
 
     @property
     def url(self) -> str:
-        """Address of the account."""
+        """URL of the account."""
         ...
 
     @property
     def renewable(self) -> bool:
-        """Whether there will be another token when this one ends."""
+        """Whether another token follows when this one expires."""
         ...
 
     def token(self) -> str:
@@ -91,50 +85,42 @@ class Account(Protocol):
         ...
 
     def renew(self, refused: str) -> str:
-        """Return another token in place of one that Swift has refused.
-
-        :raises SwiftError: there is none
-        """
+        """Return a new token in place of one that Swift refused; raise SwiftError if none."""
         ...
 
     def prepare(self) -> None:
-        """Get ready for an upload that may take longer than the token is good for."""
+        """Get ready for an upload that may outlast the token."""
         ...
 
     def close(self) -> None:
-        """Give back what was needed to renew tokens."""
+        """Give back what renewing tokens needed."""
         ...
 
 
 class Wires:
-    """The connections of a store, of its own in each process, each for all threads.
+    """A store's connections to Swift, separate for each process, shared by its threads.
 
-    A forked child leaves alone what it has inherited: two processes on one connection would get
-    parts of each other's answers.
+    A forked child leaves inherited connections alone: two processes on one connection would get
+    parts of each other's responses.
     """
 
     def __init__(self) -> None:
         self.condition = condition("Swift of the store")
-        # No lock: one that is held while another thread forks stays locked in the child for ever.
-        # A connection too many has not connected yet and costs nothing.
+        # No lock: one that is held while another thread forks stays locked in the child for ever. A
+        # surplus connection object has not connected yet and costs nothing.
         self._wires: dict[tuple[object, ...], Any] = {}
 
     def to(self, url: str, account: Account, settings: Settings) -> Any:
-        """Return the HTTPConnection of swiftclient to a server.
-
-        :param url: on the server
-        :param account: whose connection knows how it is made
-        :param settings: options of the store
-        """
+        """Return swiftclient's HTTPConnection to the server of a URL."""
         parts = urllib.parse.urlsplit(url)
         key = (os.getpid(), settings, parts.scheme, parts.netloc)
         wire = self._wires.get(key)
         if wire is None:
             _parsed, wire = account.connection.http_connection(url)
-            # The token is for this server, not for the one that it names.
+            # The token is for this server, not for one that it redirects to.
             wire.request_session.max_redirects = 0
-            # swiftclient has options for neither: its pool keeps ten connections, and a server that
-            # takes no data for longer than connecting may take would lose an upload.
+            # swiftclient has no options for these: its pool keeps ten connections, and an upload
+            # would fail if the server accepted no data for longer than the connect timeout.
             for scheme in ("http://", "https://"):
                 wire.request_session.mount(scheme, PatientAdapter(settings.read_timeout))
             wire = self._wires.setdefault(key, wire)
@@ -142,18 +128,13 @@ class Wires:
 
 
 class Client:
-    """Sends requests to an account, from any thread.
-
-    :param wires: the connections of the store
-    :param settings: its options
-    :param account: where, and as whom
-    """
+    """Sends requests to an account, from any thread."""
 
     def __init__(self, wires: Wires, settings: Settings, account: Account) -> None:
         self.settings = settings
         self.account = account
         self.patience = settings.new_patience
-        # What is known of the cluster from what it has refused.
+        # Learned from what the cluster has refused.
         self.condition = wires.condition
         self._wires = wires
 
@@ -175,26 +156,17 @@ class Client:
         more: float = 0.0,
         stream: bool = False,
     ) -> requests.Response:
-        """Send a request, with a new token or again after a pause where that may help.
+        """Send a request; repeat it after a pause, or with a new token, where that may help.
 
-        :param method: such as ``GET``
-        :param container: name of the container
-        :param obj: name of the object; None for the container itself
-        :param action: what is tried, in words without secrets, for errors
-        :param patience: for passing failures
-        :param query: parameters of the request
-        :param headers: besides the token
-        :param body: begins anew with what is sent
-        :param again: False: the caller sees to further tries
-        :param once: what is sent cannot begin anew, whatever happens
-        :param allow: statuses that are returned like a success
-        :param check: raises an error for an answer that is none
-        :param more: seconds of silence that are borne besides those of the options
-        :param stream: leave the body of the answer to the caller, who closes it
-        :raises NotFound: the answer is 404
-        :raises StorageFull: it is 413 or 507
-        :raises SwiftUnavailable: no answer, or one that says to come back later
-        :raises SwiftError: any other failure
+        `action` begins the text of errors, and must contain no secret. `obj` None means the
+        container. Each call of `body` begins the data again. Without `again`, the caller retries;
+        with `once`, the data cannot begin again, and there is one try. Statuses in `allow` are
+        returned like a success, and `check` may raise for a response that is not one. `more` is
+        seconds added to the read timeout. With `stream`, the caller reads the body and closes the
+        answer.
+
+        Raises NotFound for 404, StorageFull for 413 and 507, SwiftUnavailable for no response or
+        one that asks to come back later, and SwiftError for anything else.
         """
         url = self.account.url + _target(container, obj, query)
         allowed = frozenset(allow)
@@ -232,7 +204,7 @@ class Client:
         more: float,
         action: str,
     ) -> requests.Response:
-        # A copy: one of its attributes is the answer to the latest request.
+        # A copy, because one of its attributes is the latest answer.
         wire = copy.copy(self._wires.to(url, self.account, self.settings))
         connecting, reading = self.settings.timeout
         wire.requests_args = {**wire.requests_args, "timeout": (connecting, reading + more)}
@@ -248,7 +220,7 @@ class Client:
         raise error
 
     def _read(self, response: requests.Response, action: str) -> requests.Response:
-        """Read the body of an answer."""
+        """Read the body of a response."""
         try:
             response.content  # noqa: B018 - reads it
         except errors.NETWORK as exc:
@@ -258,15 +230,12 @@ class Client:
         raise error
 
     def info(self, patience: Patience) -> requests.Response:
-        """Ask the cluster what it can do.
-
-        :raises SwiftUnavailable: no answer
-        """
+        """Ask the cluster for its capabilities."""
         parts = urllib.parse.urlsplit(self.account.url)
-        # The version and the account make the end of the path, whatever stands before them.
+        # The path ends with the version and the account, whatever comes before.
         path = parts.path.rpartition("/v1")[0] + "/info"
         url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-        action = "Asking Swift what it can do"
+        action = "Asking Swift for its capabilities"
         less = min(0.0, _INFO - self.settings.read_timeout)
 
         def ask() -> requests.Response:
@@ -283,29 +252,24 @@ class Client:
 
 
 def _target(container: str, obj: str | None, query: Mapping[str, object] | None) -> str:
-    """Return the path in an account, with its query.
-
-    :raises BadStoreUri: the names can be no container and object
-    """
+    """Return the path in an account, with its query; raise BadStoreUri for invalid names."""
     if container == ACCOUNT and obj is None:
         return f"?{urllib.parse.urlencode(query or {})}"
     names = [container] if obj is None else [container, obj]
     for name in names:
-        # A server or a proxy takes dots for steps in the path: they would lead elsewhere.
+        # A server or a proxy resolves dots in a path, which would lead elsewhere.
         if not name or any(part in (".", "..") for part in name.split("/")):
             raise exceptions.BadStoreUri(
-                _("'%(name)s' is no name of a container or an object in Swift"), name=name
+                _("'%(name)s' is not a valid Swift container or object name"), name=name
             )
     if "/" in container:
         raise exceptions.BadStoreUri(
-            _("'%(name)s' is no name of a container in Swift"), name=container
+            _("'%(name)s' is not a valid Swift container name"), name=container
         )
     try:
         path = "/" + "/".join(urllib.parse.quote(name) for name in names)
     except UnicodeError:
         path = ""
     if not path:
-        raise exceptions.BadStoreUri(
-            _("The name of a container or an object in Swift has to be text in UTF-8")
-        )
+        raise exceptions.BadStoreUri(_("A Swift container or object name must be valid UTF-8"))
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path

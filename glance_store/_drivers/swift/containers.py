@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers of images: their names, who may use them, and how they come and go."""
+"""Containers of images: their names, their ACLs, and their creation and removal."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ LOG = logging.getLogger(__name__)
 
 READ_ACL = "X-Container-Read"
 WRITE_ACL = "X-Container-Write"
-# Everybody who is authenticated. The usual '.r:*' would let in those who are not.
+# Every authenticated user. The usual '.r:*' would let in anonymous users too.
 _EVERYBODY = "*:*"
-# Objects in such a listing whose existence is looked at.
+# Objects of such a listing to look up.
 _LOOKED_AT = 10
 
 
 def seeded(container: str, image_id: str, seed: int) -> str:
     """Return the container of an image where images are spread over several.
 
-    :param container: first part of the name
-    :param image_id: id of the image
-    :param seed: how many characters of the id follow, dashes not counted; 0: one container for all
+    The name ends with the first `seed` characters of the image id, not counting dashes; with 0
+    there is one container for all.
     """
     if seed <= 0:
         return container
@@ -54,14 +53,12 @@ def acls(
     write_tenants: Iterable[str],
     admin_tenants: Iterable[str],
 ) -> dict[str, str]:
-    """Return the headers that say who may use a container.
+    """Return the ACL headers of a container.
 
-    :param public: everybody who is authenticated may read
-    :param read_tenants: ids of projects that may read
-    :param write_tenants: ids of projects that may write
-    :param admin_tenants: ids of projects, or ``project:user`` entries, that may do both
+    `public` lets every authenticated user read. An entry of `admin_tenants` is the id of a project,
+    or ``project:user``, that may read and write.
     """
-    # Without a colon Swift takes an entry for a role, which users of any project may have.
+    # Without a colon, Swift reads an entry as a role, which users of any project may have.
     admins = [
         tenant if ":" in tenant or tenant == "*" else f"{tenant}:*"
         for tenant in (entry.strip() for entry in admin_tenants)
@@ -78,22 +75,16 @@ def acls(
 def ensure(
     client: Client, container: str, create: bool, headers: Mapping[str, str], patience: Patience
 ) -> bool:
-    """See to it that there is a container.
+    """Make sure that a container exists; tell whether it was created just now.
 
-    :param client: of the account
-    :param container: its name
-    :param create: make it if it is not there
-    :param headers: with which it is made
-    :param patience: for passing failures
-    :returns: whether it was made just now
-    :raises SwiftError: it is not there, and may not be made
+    Raises SwiftError if it is missing and `create` is false.
     """
     action = _("Looking for the container %s") % container
     try:
         found = client.request("HEAD", container, action=action, patience=patience, allow=(404,))
     except exceptions.Forbidden as exc:
-        # To look at it is another right than to store objects in it.
-        LOG.debug("It cannot be seen whether there is a container: %s", exc)
+        # Looking at a container needs another right than storing objects in it.
+        LOG.debug("Cannot see whether the container exists: %s", exc)
         return False
     if found.status_code != 404:
         return False
@@ -107,20 +98,16 @@ def ensure(
         )
     action = _("Creating the container %s") % container
     made = client.request("PUT", container, action=action, patience=patience, headers=headers)
-    # 202: somebody else was quicker.
+    # 202: another request created it first.
     return made.status_code == 201
 
 
 def remove_if_empty(client: Client, container: str) -> None:
-    """Remove a container unless there is something in it; failures are logged.
-
-    :param client: of the account
-    :param container: its name
-    """
+    """Remove a container unless it holds something; only log a failure."""
     try:
         _remove(client, container, client.patience(in_all=True))
     except exceptions.GlanceStoreException as exc:
-        LOG.warning("An empty container is left: %s; remove it", exc)
+        LOG.warning("An empty container was left behind: %s; remove it", exc)
 
 
 def _remove(client: Client, container: str, patience: Patience) -> None:
@@ -134,11 +121,13 @@ def _remove(client: Client, container: str, patience: Patience) -> None:
             return
         other = _object_in(client, container, patience)
         if other is not None:
-            LOG.debug("The container %s stays: %s and perhaps more is in it", container, other)
+            LOG.debug(
+                "The container %s stays: it still holds %s, and perhaps more", container, other
+            )
             return
-        # Its listing, which decides, is a little late.
+        # Swift goes by the listing, which lags a little.
         late = errors.ConflictError(
-            _("%(action)s: Swift answers that it is not empty, although nothing is found in it"),
+            _("%(action)s: Swift says that it is not empty, but nothing is found in it"),
             action=action,
         )
         if not tries.again(late):
@@ -146,9 +135,9 @@ def _remove(client: Client, container: str, patience: Patience) -> None:
 
 
 def _object_in(client: Client, container: str, patience: Patience) -> str | None:
-    """Return the name of an object that is not only listed; None if none is found."""
+    """Return the name of an object that exists and is not only listed; None if none is found."""
     for page in itertools.islice(pages(client, container, "", patience), 1):
-        # Of an image with thousands of segments all may still be listed.
+        # The thousands of segments of an image may all still be listed.
         for entry in page[:_LOOKED_AT]:
             action = _("Looking for %s") % entry.name
             head = client.request(
@@ -164,22 +153,16 @@ class Entry(NamedTuple):
 
     name: str
     size: int  # bytes
-    etag: str  # MD5 in hexadecimal; empty of a container
+    etag: str  # MD5 in hexadecimal; empty for a container
     modified: float | None = None  # seconds since 1970
 
 
 def pages(client: Client, container: str, prefix: str, patience: Patience) -> Iterator[list[Entry]]:
-    """Yield the objects of a container in the order of their names; a missing one has none.
-
-    :param client: of the account
-    :param container: its name
-    :param prefix: what the names begin with
-    :param patience: for passing failures
-    """
+    """Yield the objects of a container in order of their names; a missing one has none."""
     action = _("Listing the container %s") % container
     marker = ""
     while True:
-        # No limit is named: a cluster refuses one that is above its own.
+        # Send no limit: a cluster refuses one above its own.
         query = {"format": "json", "prefix": prefix, "marker": marker}
         response = client.request(
             "GET", container, action=action, patience=patience, query=query, allow=(404,)
@@ -207,15 +190,15 @@ def _parsed(text: bytes, action: str) -> list[Entry]:
                 for entry in entries
             ]
     except (ValueError, LookupError, TypeError):
-        # Said below, without what the parser quotes.
+        # Reported below, without the text that the parser quotes.
         entries = None
     raise errors.SwiftUnavailable(
-        _("%(action)s: the answer is no listing of objects"), action=action
+        _("%(action)s: the response is not a listing of objects"), action=action
     )
 
 
 def _seconds(moment: object) -> float | None:
-    """Return a time such as ``2026-11-29T22:41:00.123456``, in UTC, in seconds since 1970."""
+    """Return a UTC time such as ``2026-11-29T22:41:00.123456`` in seconds since 1970."""
     try:
         whole = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
     except ValueError:

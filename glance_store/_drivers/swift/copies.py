@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image that Swift makes from another one of the same account, without its bytes coming here."""
+"""Copies made by Swift within one account, without the bytes passing through this host."""
 
 from __future__ import annotations
 
@@ -17,30 +17,22 @@ if TYPE_CHECKING:
     from glance_store._drivers.swift.client import Client
     from glance_store.transfer.multipart import Plan
 
-# Bytes that a cluster copies in a second at least: until it has, it says nothing.
+# Bytes per second that a cluster copies at least; it is silent until it has finished.
 _SLOWEST = 2 * 1024 * 1024
 
 
 class Original(NamedTuple):
-    """The image that is copied."""
+    """The image to copy."""
 
-    account: str  # its address
+    account: str  # its URL
     container: str
     obj: str
     size: int
-    etag: str | None  # MD5 of all of its bytes, if that is known
+    etag: str | None  # MD5 of all its bytes, if known
 
 
 class Copy(Upload):
-    """An image in segments that are copies of parts of another one; published like any other.
-
-    :param client: of the account
-    :param container: of the copy
-    :param obj: name of the copy
-    :param ensure: makes the container if it has gone
-    :param uri: location of the copy
-    :param original: what is copied
-    """
+    """An image in segments that are copies of parts of another one; published like any other."""
 
     def __init__(
         self,
@@ -57,22 +49,12 @@ class Copy(Upload):
         self._original = original
 
     def copy(self, plan: Plan, concurrency: int, progress: Callable[[int], None]) -> bool:
-        """Have all bytes copied.
-
-        :param plan: sizes of the segments
-        :param concurrency: segments at once
-        :param progress: called with the bytes of each
-        :returns: False: the cluster does not do that
-        """
+        """Copy all bytes; return False if the cluster cannot."""
         parts = part_ranges(plan, self._original.size)
         return copy_parts(parts, self._copy_part, concurrency, progress, self.interrupt)
 
     def commit(self, size: int) -> None:
-        """Write the manifest.
-
-        :param size: bytes of the image
-        :raises Duplicate: another upload was first
-        """
+        """Write the manifest."""
         self.complete(size)
 
     def _copy_part(self, part: PartRange) -> None:
@@ -81,7 +63,7 @@ class Copy(Upload):
         name = self.attempt(part.number)
         action = _("Copying to the segment %s") % name
         source = urllib.parse.quote(f"{original.container}/{original.obj}")
-        # Without the metadata of the image: its mark is that of another upload.
+        # Leave out the metadata of the image: its mark is that of another upload.
         headers = {"X-Copy-From": source, "X-Fresh-Metadata": "true", "Content-Length": "0"}
         if not is_all:
             headers["Range"] = f"bytes={part.start}-{part.stop - 1}"
@@ -105,7 +87,7 @@ class Copy(Upload):
             if is_refusal(exc):
                 raise CannotCopyError(str(exc)) from exc
             raise
-        # A server that ignores one of these headers has stored nothing, or too much.
+        # A server that ignored one of these headers stored nothing, or too much.
         found = self._request("HEAD", name, action=action).headers
         if found.get("content-length") != str(length):
             raise CannotCopyError(

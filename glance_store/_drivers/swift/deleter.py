@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removing images, in one piece or in any number of segments.
+"""Remove images, whether they are one object or any number of segments.
 
-A cluster removes a static large object by itself. Of a dynamic one, segments go first and the
-manifest goes last: as long as one of them is left the manifest still names it, and the deletion can
-be asked for again.
+A cluster removes a static large object by itself. For a dynamic one, the segments go first and the
+manifest last: while a segment is left, the manifest still names it, and deleting the image again
+finds it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Seconds of silence that are borne while the cluster removes segments; it shows signs of life.
+# Seconds added to the read timeout while the cluster removes segments; it sends heartbeats
+# meanwhile.
 _SILENCE = 120.0
-# Objects in a row that cannot be removed since Swift cannot be reached: then the rest is left.
+# Give up after this many objects in a row for which Swift could not be reached.
 _HOPELESS = 6
 _NAMES = 3
-UNKNOWN = "an answer that is not understood"
+UNKNOWN = "unreadable response"
 _DENIED = "403"
 
 
@@ -47,13 +48,7 @@ class Place(NamedTuple):
 def remove(client: Client, container: str, obj: str) -> None:
     """Remove an image with all of its segments.
 
-    :param client: of the account
-    :param container: where it is
-    :param obj: its name
-    :raises NotFound: it is not there
-    :raises Forbidden: the account may not remove it
-    :raises SwiftUnavailable: Swift cannot be reached; what is left can be removed later
-    :raises SwiftError: Swift refuses; what is left can be removed later
+    On a failure, what is left can be removed by deleting the image again.
     """
     image = Place(container, obj)
     patience = client.patience()
@@ -63,7 +58,8 @@ def remove(client: Client, container: str, obj: str) -> None:
         understood = _remove_static(client, image, patience)
         mark = head.headers.get(large.MARK, "")
         if not understood and mark:
-            # What knows the manifest may have seen nothing of it: the segments have their names.
+            # The request may not have reached the part of Swift that removes segments: find them by
+            # name.
             _sweep(client, image, large.Names(container, obj, mark).prefix, patience)
         return
     place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
@@ -74,12 +70,7 @@ def remove(client: Client, container: str, obj: str) -> None:
 
 
 def remove_objects(client: Client, container: str, names: Sequence[str]) -> None:
-    """Remove objects, several at a time; a line in the log says what is left.
-
-    :param client: of the account
-    :param container: where they are
-    :param names: of the objects
-    """
+    """Remove objects, several at a time; log what is left."""
     sweep = _Sweep(client)
     sweep.remove([Place(container, name) for name in names])
     if sweep.left:
@@ -87,14 +78,14 @@ def remove_objects(client: Client, container: str, names: Sequence[str]) -> None
 
 
 def _remove_object(client: Client, place: Place, action: str, patience: Patience) -> None:
-    """Remove an object; that it is not there any more is no error."""
+    """Remove an object; one that is already gone is not an error."""
     client.request("DELETE", *place, action=action, patience=patience, allow=(404,))
 
 
 def _remove_dynamic(
     client: Client, image: Place, place: str, size: int, patience: Patience
 ) -> None:
-    """Remove the segments of a dynamic large object; of `size` bytes together."""
+    """Remove the segments of a dynamic large object of `size` bytes."""
     where, _slash, beginning = place.partition("/")
     if not where or not beginning:
         LOG.warning(
@@ -113,10 +104,10 @@ def _remove_dynamic(
             sweep.remove([each for each in found if each not in seen])
             seen.update(found)
             if sweep.left:
-                # The manifest stays, so that all of it can be tried again.
+                # The manifest stays, so that the deletion can be repeated.
                 raise sweep.incomplete(image)
         late = errors.SwiftUnavailable(
-            _("Removing image %(image)s: the listing of the container %(container)s is late"),
+            _("Removing image %(image)s: the listing of the container %(container)s lags behind"),
             image=image.name,
             container=where,
         )
@@ -125,7 +116,7 @@ def _remove_dynamic(
 
 
 def _sweep(client: Client, image: Place, prefix: str, patience: Patience) -> None:
-    """Remove what is listed of the segments of an image."""
+    """Remove the listed segments of an image."""
     sweep = _Sweep(client)
     for page in containers.pages(client, image.container, prefix, patience):
         sweep.remove([Place(image.container, entry.name) for entry in page])
@@ -134,12 +125,10 @@ def _sweep(client: Client, image: Place, prefix: str, patience: Patience) -> Non
 
 
 def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
-    """Have the cluster remove a manifest and what it names.
+    """Have the cluster remove a manifest and the segments it names.
 
-    It removes the manifest whatever has become of the segments: what it says that it could not
-    remove is removed here.
-
-    :returns: whether it says so
+    The cluster removes the manifest whatever happens to the segments, so the segments that it
+    reports as not removed are removed here. Returns whether its responses were understood.
     """
     understood = True
     action = _("Removing image %s and its segments") % image.name
@@ -160,7 +149,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
         if response.status_code == 409:
             answer = "409 Conflict"
         elif response.status_code != 404:
-            # The status of the answer only says that the work was begun.
+            # The status of the response says only that the work began.
             answer, entries = outcome(response.content)
             understood = understood and answer != UNKNOWN
         failed.update(dict.fromkeys(_place(entry) for entry in entries))
@@ -189,13 +178,9 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
 
 
 def outcome(text: bytes) -> tuple[str, list[Any]]:
-    """Return what the cluster says at the end of its work, and what it could not remove.
-
-    :param text: its answer
-    :returns: a status, and pairs of a path and a status
-    """
+    """Return the final status of a bulk deletion, and the path and status of each failure."""
     try:
-        # Signs of life stand before it.
+        # The heartbeats before it are white space.
         said = json.loads(text)
         answer = str(said.get("Response Status", ""))
         entries = said.get("Errors") or []
@@ -216,11 +201,9 @@ def _place(entry: Any) -> Place:
 class _Sweep:
     """Removes objects from several threads; a failure does not stop the others.
 
-    All of them share one patience: thousands of objects with some seconds each would take hours.
-    Where the cluster cannot be reached any more, or the account may not remove anything, the rest
-    is left alone.
-
-    :param client: of the account
+    All of them share one patience: a few seconds for each of thousands of objects would take hours.
+    If the cluster can no longer be reached, or the account may not remove anything, the rest is
+    left alone.
     """
 
     def __init__(self, client: Client) -> None:
@@ -233,7 +216,7 @@ class _Sweep:
         self.stopped = False
 
     def remove(self, places: Sequence[Place]) -> None:
-        """Remove objects; what is left is in `left`, and the reason in `error`."""
+        """Remove objects; `left` then holds the ones that remain, and `error` the reason."""
         workers = Workers(self._client.settings.threads, "glance_store-swift-sweep")
         try:
             for removal in [workers.submit(self._one, place) for place in places]:
@@ -263,7 +246,7 @@ class _Sweep:
             self.stopped = self.stopped or refused or self._in_a_row >= _HOPELESS
 
     def incomplete(self, image: Place) -> exceptions.GlanceStoreException:
-        """Return the error for an image of which something is left, ready to raise."""
+        """Return the error for an image that is only partly removed."""
         cause = self.error
         if isinstance(cause, errors.SwiftDenied):
             return cause
@@ -271,8 +254,8 @@ class _Sweep:
         kind = errors.SwiftUnavailable if passing else errors.SwiftError
         return kind(
             _(
-                "Image %(image)s is not removed completely: %(remains)s are left (%(cause)s): "
-                "delete the image again, or, if it is gone, these objects"
+                "Image %(image)s is only partly removed: %(remains)s are left (%(cause)s): delete "
+                "the image again, or these objects if it is gone"
             ),
             image=image.name,
             remains=self.remains(),
@@ -280,7 +263,7 @@ class _Sweep:
         )
 
     def remains(self) -> str:
-        """Return in words what is left: how much, where, and how the names begin."""
+        """Describe what is left: how many objects, where, and how their names begin."""
         found = []
         for container in dict.fromkeys(place.container for place in self.left):
             names = sorted(place.name for place in self.left if place.container == container)

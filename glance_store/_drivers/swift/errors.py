@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Swift and the identity service answer, as exceptions of the library."""
+"""Turns answers of Swift and the identity service into exceptions of this library."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from glance_store.i18n import _
 from glance_store.transfer.retry import PASSING as _PASSING
 from glance_store.transfer.retry import seconds_asked
 
-# Swift says 498 of too many requests.
+# 498 is Swift's status for too many requests.
 PASSING = _PASSING | {498}
 _LONGEST_REASON = 80
-# Bytes of the body of a refusal that are read, and characters of it that are told.
+# Bytes of a refusal's body to read, and characters of it to show.
 _LONGEST_BODY, _TOLD = 16 * 1024, 300
 
 NETWORK = (
@@ -28,7 +28,7 @@ NETWORK = (
     http.client.HTTPException,
     OSError,
 )
-# A mistake in the configuration, which no further try cures.
+# Mistakes in the configuration, which another try cannot cure.
 _MISTAKES = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
@@ -40,9 +40,9 @@ _MISTAKES = (
 
 
 class SwiftError(exceptions.GlanceStoreException, exceptions.BackendException):
-    """Swift or the identity service refuses; callers catch it by either of its bases."""
+    """Swift or the identity service refused; callers may catch either base."""
 
-    message = _("Swift refuses the request.")
+    message = _("Swift refused the request.")
 
 
 class SwiftDenied(exceptions.Forbidden, exceptions.BackendException):
@@ -50,44 +50,44 @@ class SwiftDenied(exceptions.Forbidden, exceptions.BackendException):
 
 
 class SwiftUnavailable(exceptions.BackendUnavailable, exceptions.BackendException):
-    """Swift or the identity service cannot be reached, or breaks off; another try may work."""
+    """Swift or the identity service cannot be reached, or broke off; another try may work."""
 
 
 class NoEndpointError(exceptions.NoServiceEndpoint, exceptions.BackendException):
-    """The service catalogue does not say where Swift is."""
+    """The service catalogue does not list Swift."""
 
     message = _(
         "The service catalogue has no object store of the configured type, interface and region: "
-        "look at swift_store_service_type, swift_store_endpoint_type and swift_store_region, or "
-        "set swift_store_endpoint"
+        "check swift_store_service_type, swift_store_endpoint_type and swift_store_region, or set "
+        "swift_store_endpoint"
     )
 
 
 class TokenRefusedError(SwiftError):
-    """The token is not good any more, or not good for this account."""
+    """The token is no longer valid, or not valid for this account."""
 
 
 class TokenNotKnownError(TokenRefusedError, SwiftUnavailable):
-    """A new token is refused: not all servers may know it, or its key, yet."""
+    """A new token was refused; not all servers may know it, or its key, yet."""
 
     patience = 5.0
 
 
 class ConflictError(SwiftUnavailable):
-    """Another request for the same object or container was made in the same moment."""
+    """Another request changed the same object or container at the same moment."""
 
     patience = 5.0
 
 
 class ContainerMissingError(SwiftUnavailable, NotSeenYet):
-    """A container is missing that was there, or was made, a moment ago."""
+    """A container is missing that existed a moment ago."""
 
-    # Proxies remember for six seconds that it was not there.
+    # Proxies remember for six seconds that a container was missing.
     patience = 10.0
 
 
 class _Rule(NamedTuple):
-    """What an answer of Swift becomes."""
+    """The exception for a response of Swift."""
 
     kind: type[exceptions.GlanceStoreException]
     statuses: frozenset[int]
@@ -98,7 +98,7 @@ _RULES = (
     _Rule(
         exceptions.StorageFull,
         frozenset({413, 507}),
-        _(": the cluster is full, or a quota or the largest size of an object is exceeded"),
+        _(": the cluster is full, or the image exceeds a quota or the largest object size"),
     ),
     _Rule(SwiftDenied, frozenset({403}), _(": the account may not do this")),
     _Rule(NameTaken, frozenset({412})),
@@ -119,12 +119,10 @@ _OTHER = _Rule(SwiftError, frozenset())
 def refusal(
     response: Any, action: str, image: str, renewed: bool = False
 ) -> exceptions.GlanceStoreException:
-    """Return the error for an answer that is no success, ready to raise.
+    """Return the error for a response that is not a success.
 
-    :param response: the answer, of requests
-    :param action: what was tried, in words without secrets: the beginning of the text
-    :param image: how the image is called in errors
-    :param renewed: the token was a new one
+    `action` begins the text, and must contain no secret. `renewed` says that the token was a new
+    one.
     """
     status = response.status_code
     answer = f"{status} {_printable(response.reason or '')[:_LONGEST_REASON]}".rstrip()
@@ -162,7 +160,7 @@ def _seconds_asked(response: Any) -> float:
 
 
 def _said(response: Any) -> str:
-    """Return what the body of a refusal says, if it is short and made for people."""
+    """Return the body of a refusal, if it is short and meant for people."""
     length = str(response.headers.get("content-length", ""))
     if not length.isdecimal() or not 0 < int(length) <= _LONGEST_BODY:
         return ""
@@ -170,7 +168,7 @@ def _said(response: Any) -> str:
         text: str = response.content.decode("utf-8", "replace")
     except (*NETWORK, RuntimeError):
         return ""
-    # A page repeats the status in many words.
+    # An HTML page only repeats the status in many words.
     return "" if text.lstrip().startswith("<") else _printable(text)
 
 
@@ -179,73 +177,59 @@ def _printable(text: str) -> str:
 
 
 def is_unknown_feature(error: BaseException) -> bool:
-    """Tell whether a request may have been refused for a header that the server does not know.
-
-    :param error: what `refusal` has made
-    """
+    """Tell whether the server may have refused a header that it does not know."""
     return is_unsupported(error) or (
         isinstance(error, SwiftError) and getattr(error, "status", 0) in (400, 417)
     )
 
 
 def is_unsupported(error: BaseException) -> bool:
-    """Tell whether a server, or something in front of it, does not know a kind of request.
-
-    :param error: what `refusal` has made
-    """
+    """Tell whether the server, or a proxy, does not support a kind of request."""
     return isinstance(error, SwiftError) and getattr(error, "status", 0) in (405, 501)
 
 
 def unreachable(exc: BaseException, action: str) -> exceptions.GlanceStoreException:
-    """Return the error for a request that got no answer, ready to raise.
-
-    :param exc: what the network raised
-    :param action: what was tried, in words without secrets
-    """
+    """Return the error for a request that got no response."""
     if isinstance(exc, requests.exceptions.TooManyRedirects):
         return SwiftError(
             _(
-                "%(action)s: the server sends to another address, which gets no token: look at the "
-                "address of Swift in the catalogue or in swift_store_endpoint"
+                "%(action)s: the server redirects to another address, which gets no token: check "
+                "the address of Swift in the catalogue or in swift_store_endpoint"
             ),
             action=action,
         )
     root = _root_of(exc)
-    # Of requests itself, before anything is sent: the file of authorities is not there.
+    # From requests itself, before anything is sent: the file of authorities is missing.
     unread = type(exc) is OSError and "CA certificate bundle" in str(exc)
     if unread or isinstance(exc, _MISTAKES):
         return SwiftError(
             _(
-                "%(action)s: the options do not allow it (%(cause)s): look at swift_store_cacert "
-                "and at the addresses of Swift and of the proxy"
+                "%(action)s: an option is wrong (%(cause)s): check swift_store_cacert and the "
+                "addresses of Swift and of the proxy"
             ),
             action=action,
-            cause=_("the authorities cannot be read") if unread else type(exc).__name__,
+            cause=_("the CA certificates cannot be read") if unread else type(exc).__name__,
         )
     return SwiftUnavailable(_("%(action)s: %(cause)s"), action=action, cause=_cause_in_words(root))
 
 
 def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreException:
-    """Return the error for what keystoneauth raised, ready to raise.
-
-    :param exc: the exception
-    :param action: what was tried, in words without secrets
-    """
-    # Of requests, which keystoneauth takes for a failure of the network.
+    """Return the error for what keystoneauth raised."""
+    # An exception of requests that keystoneauth reports as a network failure.
     original = getattr(exc, "original", exc)
     if isinstance(original, _MISTAKES):
         return unreachable(original, action)
     status = getattr(exc, "http_status", None)
-    # The texts of keystoneauth quote the answer of the server: only what is known to be harmless is
-    # passed on.
+    # The texts of keystoneauth quote the server's response: pass on only what is known to be
+    # harmless.
     if status is not None:
         kind: type[exceptions.GlanceStoreException] = (
             SwiftUnavailable if status in PASSING else SwiftError
         )
         error = kind(
             _(
-                "%(action)s: the identity service answered %(status)s; check address, project, "
-                "user and password, or the application credential, of the store"
+                "%(action)s: the identity service answered %(status)s; check the address, "
+                "project, user and password of the store, or its application credential"
             ),
             action=action,
             status=status,
@@ -271,7 +255,7 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
     )
 
 
-# By name: keystoneauth is imported where it is used.
+# By name, because keystoneauth is imported only where it is used.
 _CONNECTION_FAILURES = frozenset(
     {"ConnectFailure", "ConnectTimeout", "ConnectionError", "UnknownConnectionError", "SSLFailure"}
 )
@@ -279,7 +263,7 @@ _NO_ENDPOINT = frozenset({"EndpointNotFound", "EmptyCatalog", "CatalogException"
 
 
 def _root_of(exc: BaseException) -> BaseException:
-    # Those of keystoneauth, which is imported where it is used, are looked into as well.
+    # All exceptions, so that those of keystoneauth, which is not imported here, are unwrapped too.
     return _network.root_of(exc, (Exception,), (ssl.SSLError, http.client.HTTPException))
 
 
@@ -287,15 +271,13 @@ def _cause_in_words(root: BaseException) -> str:
     if isinstance(root, ssl.SSLCertVerificationError):
         return str(
             _(
-                "the certificate of the server is not trusted (%(cause)s); name the file with the "
-                "authority's certificate in the option swift_store_cacert"
+                "the certificate of the server is not trusted (%(cause)s); set swift_store_cacert "
+                "to the file with the authority's certificate"
             )
             % {"cause": root.verify_message}
         )
     if isinstance(root, (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return str(
-            _("no answer in the time of swift_store_connect_timeout or swift_store_read_timeout")
-        )
+        return str(_("no answer within swift_store_connect_timeout or swift_store_read_timeout"))
     if isinstance(root, urllib3.exceptions.IncompleteRead):
         return str(_("the connection was closed before the end"))
     return _network.in_words(root) or type(root).__name__

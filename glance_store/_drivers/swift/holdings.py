@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the containers of an account hold: images, and segments that no image has."""
+"""What the containers of an account hold: images, and segments that belong to no image."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from glance_store.inventory import (
     StoredImage,
 )
 
-# See `large.Names`; and the names that older releases gave.
+# The names that `large.Names` makes, and those of older releases.
 _SEGMENT = re.compile(r"(?P<prefix>(?P<image>.+)-(?P<mark>[0-9a-f]{16})-)(\d{5}|x\d{9})", re.DOTALL)
 _OLD_SEGMENT = re.compile(r"(?P<image>.+)-\d{5}", re.DOTALL)
-# Names of images in front of their segments: others may sort in between.
+# Image names to remember until their segments: others may sort in between.
 _REMEMBERED = 1000
 
 
@@ -41,12 +41,7 @@ class _Group(NamedTuple):
 
 
 def names(client: Client, container: str, seeded: bool) -> Iterator[str]:
-    """Yield the containers of images.
-
-    :param client: of the account
-    :param container: name of the one, or beginning of the names of several
-    :param seeded: whether there are several
-    """
+    """Yield the containers of images; with `seeded`, all whose names begin with `container`."""
     if not seeded:
         yield container
         return
@@ -57,14 +52,9 @@ def names(client: Client, container: str, seeded: bool) -> Iterator[str]:
 
 
 def images(client: Client, container: str, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
-    """Yield the images of a container, and the segments of images that are not complete.
-
-    :param client: of the account
-    :param container: its name
-    :param uri_of: returns the location of an image by its name
-    """
+    """Yield the images of a container, and the segments of incomplete images."""
     known: dict[str, None] = {}
-    # The listing has no size of an image in segments, or that of its manifest.
+    # For an image in segments, the listing has no size, or that of the manifest.
     waiting: Entry | None = None
     for entry in itertools.chain(_entries(client, container), (None,)):
         segment = entry is not None and _is_segment(entry.name, known)
@@ -93,7 +83,7 @@ def _entries(client: Client, container: str, prefix: str = "") -> Iterator[Entry
 
 
 def _size(client: Client, container: str, name: str) -> int | None:
-    """Return the bytes of an object of which the listing tells none: it may be a manifest."""
+    """Return the size of an object that the listing shows as empty: it may be a manifest."""
     action = _("Looking for image %s") % name
     patience = client.patience()
     head = client.request("HEAD", container, name, action=action, patience=patience, allow=(404,))
@@ -102,7 +92,7 @@ def _size(client: Client, container: str, name: str) -> int | None:
 
 
 def _groups(client: Client, container: str, prefix: str = "") -> Iterator[_Group]:
-    """Yield the segments of each upload; they follow each other in a listing."""
+    """Yield the segments of each upload; a listing has them in a row."""
     found = (
         (entry, _SEGMENT.fullmatch(entry.name)) for entry in _entries(client, container, prefix)
     )
@@ -118,14 +108,14 @@ def _groups(client: Client, container: str, prefix: str = "") -> Iterator[_Group
 
 
 def _unused(client: Client, container: str) -> Iterator[_Group]:
-    """Yield the segments that are not those of an image."""
+    """Yield the segments that belong to no image."""
     for group in _groups(client, container):
         if not _is_used(client, container, group):
             yield group
 
 
 def _is_used(client: Client, container: str, group: _Group) -> bool:
-    """Tell whether these segments are those of an image, as far as that is not excluded."""
+    """Tell whether segments belong to an image, or may belong to one."""
     action = _("Looking for the manifest of image %s") % group.image
     patience = client.patience()
     for name in _images_of(client, container, group.image):
@@ -137,7 +127,7 @@ def _is_used(client: Client, container: str, group: _Group) -> bool:
         mark = head.headers.get(MARK, "")
         place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
         static = head.headers.get("x-static-large-object", "").lower() == "true"
-        # Not every server shows the manifest of a static one: the mark says whose it is.
+        # Not every server shows a static manifest: the mark tells which upload wrote it.
         if (
             mark == group.mark
             or (place and f"{container}/{group.prefix}".startswith(place))
@@ -148,9 +138,9 @@ def _is_used(client: Client, container: str, group: _Group) -> bool:
 
 
 def _images_of(client: Client, container: str, image: str) -> Iterator[str]:
-    """Yield the names of images whose segments may be named like this.
+    """Yield the names of images whose segments may have such names.
 
-    In the names of segments an underline stands for odd characters.
+    In the names of segments, an underscore stands for special characters.
     """
     if "_" not in image:
         yield image
@@ -162,12 +152,7 @@ def _images_of(client: Client, container: str, image: str) -> Iterator[str]:
 
 
 def leftovers(client: Client, container: str, older_than: float) -> Iterator[Leftover]:
-    """Yield segments that no image has, and to which none has come for a while.
-
-    :param client: of the account
-    :param container: its name
-    :param older_than: seconds for which no segment has come
-    """
+    """Yield segments of no image whose upload has stored nothing for `older_than` seconds."""
     for group in _unused(client, container):
         if group.modified is None or group.modified > time.time() - older_than:
             continue
@@ -179,7 +164,7 @@ def leftovers(client: Client, container: str, older_than: float) -> Iterator[Lef
             name=f"segments {container}/{group.prefix}",
             size=group.size,
             modified=group.modified,
-            proof=_("the names are those of an upload, and no manifest names them"),
+            proof=_("the names are those of an upload, and no manifest refers to them"),
             remove=remove,
         )
 

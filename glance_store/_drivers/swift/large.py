@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large objects: what the cluster can do, and the two kinds of manifests that make segments one."""
+"""Large objects: what the cluster supports, and the two kinds of manifests."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# The header with the mark of the upload that has stored an image.
+# The header with the mark of the upload that stored an image.
 MARK = "X-Object-Meta-Glance-Upload"
-# Seconds for which a cluster's answer is believed, and until one that gives none is asked again.
+# Seconds to keep a cluster's response, and seconds before asking again one that gave none.
 _KEPT, _PAUSE = 3600.0, 60.0
-# In the names of segments an underline stands for these.
+# An underscore replaces these characters in the names of segments.
 ODD = re.compile(r"[^A-Za-z0-9._~-]")
 _PLAIN_NUMBERS = 100_000
-# In what it says of a segment in a manifest: it is not there (yet), or its server is not well.
+# What Swift says of a segment that is not visible (yet), or whose server fails.
 _NOT_SEEN = re.compile(r"\b(404 Not Found|408 Request Timeout|5\d\d [A-Z])")
 
 
@@ -38,7 +38,7 @@ class Segment(NamedTuple):
 
 
 class Static(NamedTuple):
-    """How large a static large object may be."""
+    """The limits of a static large object."""
 
     segments: int
     manifest_bytes: int
@@ -46,26 +46,23 @@ class Static(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a cluster takes: segments of an image, bytes of an object."""
+    """A cluster's limits: segments of an image, bytes of an object."""
 
     most: int
     largest: int
 
 
 class Cluster(NamedTuple):
-    """What a cluster says of itself."""
+    """The capabilities a cluster reports."""
 
-    static: Static | None  # None: there are no static large objects
-    listing: int  # entries of a listing of a container
+    static: Static | None  # None: no static large objects
+    listing: int  # entries in a page of a container's listing
     largest: int  # bytes of an object
 
     def limits(self, names: Names, segment: int) -> Limits:
-        """Return of how many segments of which size an image can be.
-
-        :param names: of its segments
-        :param segment: bytes of the first one
-        """
-        # Of as many as a listing has, Swift knows no length, and serves no range behind them.
+        """Return the limits for an image whose first segment has `segment` bytes."""
+        # For as many segments as a page has, Swift knows no length, and serves no range beyond
+        # them.
         most = max(1, self.listing - 1)
         static = self.static
         if static is not None and segment >= static.smallest_segment:
@@ -73,11 +70,7 @@ class Cluster(NamedTuple):
         return Limits(most, self.largest)
 
     def manifest(self, names: Names, segments: list[Segment]) -> bytes | None:
-        """Return the manifest of a static large object; None where that is not possible.
-
-        :param names: of the segments
-        :param segments: in order
-        """
+        """Return the manifest of a static large object; None if it cannot be one."""
         static = self.static
         if static is None or not 0 < len(segments) <= static.segments:
             return None
@@ -88,19 +81,15 @@ class Cluster(NamedTuple):
         return body if len(body) <= static.manifest_bytes else None
 
 
-# Of a cluster that does not say.
+# Assumed for a cluster that does not say.
 USUAL = Cluster(None, 10_000, 5 * 1024**3)
 
-# By the address of an account: behind one host there may be several clusters.
+# By the URL of an account: one host may serve several clusters.
 _CLUSTERS: dict[str, tuple[float, Cluster]] = {}
 
 
 def cluster(client: Client, patience: Patience) -> Cluster:
-    """Return what a cluster says of itself; it is asked once an hour, and need not answer.
-
-    :param client: of an account on the cluster
-    :param patience: for passing failures
-    """
+    """Return the capabilities of a cluster; it is asked once an hour, and need not answer."""
     address = client.account.url
     stored = _CLUSTERS.get(address)
     if stored is not None and time.monotonic() - stored[0] < _KEPT:
@@ -108,7 +97,7 @@ def cluster(client: Client, patience: Patience) -> Cluster:
     try:
         response = client.info(patience)
     except ERRORS as exc:
-        LOG.info("%s; asked again after a minute", exc)
+        LOG.info("%s; asking again after a minute", exc)
         response = None
     now = time.monotonic()
     if response is None or response.status_code not in (200, 401, 403, 404):
@@ -135,37 +124,30 @@ def _parsed(text: bytes) -> Cluster:
                 int(slo.get("min_segment_size", 1)),
             )
     except (ValueError, TypeError, AttributeError):
-        LOG.debug("The cluster says nothing of its limits, or something strange")
+        LOG.debug("The cluster's response does not state its limits")
     return Cluster(static, max(2, listing), max(1, largest))
 
 
 class Names:
     """Names of the segments of an upload.
 
-    Two uploads of one id never mix their segments, nor do segments that a killed process has left
+    Two uploads of one id never mix their segments, and segments left by a killed process never
     become part of a later image.
-
-    :param container: where they are
-    :param obj: name of the image
-    :param mark: of the upload
     """
 
     def __init__(self, container: str, obj: str, mark: str) -> None:
         self._container = container
-        # radosgw decodes the names in a manifest that it removes: they need nothing to be decoded.
+        # radosgw percent-decodes the names in a manifest it removes: decoding must not change them.
         self.prefix = f"{ODD.sub('_', obj)}-{mark}-"
 
     def of(self, number: int) -> str:
-        """Return the name of a segment.
-
-        :param number: from 1
-        """
-        # In a dynamic large object the order of the names is the order of the segments.
+        """Return the name of a segment; the first is number 1."""
+        # A dynamic large object has its segments in the order of their names.
         digits = f"{number:05d}" if number < _PLAIN_NUMBERS else f"x{number:09d}"
         return self.prefix + digits
 
     def entry(self, segment: Segment) -> dict[str, object]:
-        """Return the entry of a manifest."""
+        """Return a segment's entry in a static manifest."""
         return {
             "path": f"/{self._container}/{segment.name}",
             "etag": segment.etag,
@@ -174,21 +156,18 @@ class Names:
 
     @property
     def entry_bytes(self) -> int:
-        """How long an entry of a manifest is at most."""
+        """The maximum length of an entry in a static manifest."""
         longest = Segment(self.of(_PLAIN_NUMBERS), "0" * 32, 10**10)
         # With a comma and a space.
         return len(json.dumps(self.entry(longest))) + 2
 
 
 def lacks_segments(said: str) -> bool:
-    """Tell whether a cluster refuses a manifest since it cannot see segments yet.
-
-    :param said: what it says of them, such as ``Errors: /container/segment, 404 Not Found``
-    """
+    """Tell from a refusal's text whether the cluster cannot see some segments yet."""
     return _NOT_SEEN.search(said) is not None
 
 
 def etag_of(segments: list[Segment]) -> str:
-    """Return the ETag of a static large object: the MD5 of the ETags of its segments."""
+    """Return the ETag of a static large object: the MD5 of its segments' ETags."""
     etags = "".join(segment.etag for segment in segments)
     return hashlib.md5(etags.encode(), usedforsecurity=False).hexdigest()

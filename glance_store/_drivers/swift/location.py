@@ -42,7 +42,7 @@ class StoreLocation(location.StoreLocation):
     ssl_enabled: bool = True
 
     def process_specs(self) -> None:
-        """Take the values over from the specs, under the names of the attributes."""
+        """Take the attributes from the specs, under the same names."""
         self.scheme = self.specs.get("scheme") or "swift+https"
         for name in (*references.CREDENTIAL, "auth_or_store_url", "container", "obj"):
             setattr(self, name, self.specs.get(name))
@@ -50,7 +50,7 @@ class StoreLocation(location.StoreLocation):
 
     @property
     def swift_url(self) -> str | None:
-        """`auth_or_store_url` with http or https in front; None when there is no address."""
+        """`auth_or_store_url` with http or https in front; None if there is no address."""
         if not self.auth_or_store_url or references.is_http(self.auth_or_store_url):
             return self.auth_or_store_url or None
         return f"{self._http_scheme()}://{self.auth_or_store_url}"
@@ -63,9 +63,9 @@ class StoreLocation(location.StoreLocation):
     def get_uri(self, credentials_included: bool = True) -> str:
         """Return the URI.
 
-        :param credentials_included: True: with the address, and the user and key if both are
-            known; False: with the name of the account in the configuration instead
-        :raises BadStoreUri: the address is asked for, and there is none
+        :param credentials_included: True: with the address, and the user and key if both are known;
+            False: with the name of the account in the configuration instead
+        :raises BadStoreUri: the URI needs an address, and there is none
         """
         place = f"{self.container}/{self.obj}"
         if not credentials_included:
@@ -95,7 +95,6 @@ class StoreLocation(location.StoreLocation):
     def parse_uri(self, uri: str) -> None:
         """Set the attributes from a URI.
 
-        :param uri: the text
         :raises BadStoreUri: it is malformed, or names an account that is not configured
         :raises BadStoreConfiguration: the file of accounts cannot be read
         """
@@ -110,7 +109,7 @@ class StoreLocation(location.StoreLocation):
 
     def _parse_reference(self, uri: str, split: urllib.parse.SplitResult) -> None:
         place = split.path.split("/")
-        # More components would send the credentials to another address of the server.
+        # More components would send the credentials to another path of the server.
         if len(place) != 3 or not place[1]:
             raise _SYNTAX.refuse(uri, _("it does not consist of reference, container and object"))
         account = references.find(self.conf, self.backend_group, split.netloc)
@@ -151,10 +150,10 @@ class StoreLocation(location.StoreLocation):
 
 
 def _divide(split: urllib.parse.SplitResult) -> tuple[str | None, str, list[str]]:
-    """Return credentials, address, and container and object of a location."""
+    """Return the credentials, the address, and the container and object of a location."""
     parts = (split.netloc + split.path).split("/")
     address, place = "/".join(parts[:-2]), parts[-2:]
-    # Releases before 6 did not encode a slash in a key: the @ is then not in the host part, but
-    # never in container or object, where it is an ordinary character.
+    # Releases before 6 did not encode a slash in a key, which moves the @ out of the host part. In
+    # a container or an object, an @ is an ordinary character.
     account, at, bare = address.rpartition("@")
     return (account, bare, place) if at else (None, address, place)

@@ -24,10 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 class MultiTenantStore(BaseStore):
-    """Images in accounts of their owners, each in a container of its own.
-
-    :raises BadStoreConfiguration: the configuration also has accounts of the service
-    """
+    """Images in accounts of their owners, each in a container of its own."""
 
     _owns_container = True
 
@@ -50,38 +47,32 @@ class MultiTenantStore(BaseStore):
             )
 
     def configure_add(self) -> None:
-        """Look what the configuration allows.
-
-        :raises BadStoreConfiguration: the client library or the directory for buffers is missing
-        """
+        """Check what writing needs, and set the prefix of locations."""
         super().configure_add()
         options = self.store_conf
         endpoint = options.swift_store_endpoint
         self._url_prefix = None
         if endpoint:
-            # Elsewhere each project has a prefix of its own.
+            # Without it, each project has its own prefix.
             place = self._place_at(endpoint)
             place.container, place.obj = f"{options.swift_store_container}_", ""
             self._url_prefix = place.get_uri().rstrip("/")
         if options.swift_store_use_trusts and self._service() is None:
             LOG.warning(
-                "Store %s: an upload of an image lasts no longer than the token of its user: "
-                "trusts need swift_store_auth_address, swift_store_user and swift_store_key of the "
-                "service. Set them, or set swift_store_use_trusts to False",
+                "Store %s: an upload can fail once the token of its user expires, because trusts "
+                "need the service's swift_store_auth_address, swift_store_user and "
+                "swift_store_key. Set them, or set swift_store_use_trusts to False",
                 self.name,
             )
 
     def storage_ids(self) -> set[str]:
-        """Return the containers that this store alone may write to."""
+        """Return the containers that only this store may write to."""
         options = self.store_conf
         where = options.swift_store_endpoint or options.swift_store_region or "any region"
         return {f"containers {options.swift_store_container}_* of all projects ({where})"}
 
     def check_health(self) -> str:
-        """Say that there is nothing to look at without a user.
-
-        :returns: a few words for an operator
-        """
+        """Report that nothing can be checked without a user."""
         return "not checked: the accounts belong to users"
 
     # -- accounts
@@ -112,19 +103,19 @@ class MultiTenantStore(BaseStore):
             )
         self._token(context)
         url = str(place.swift_url)
-        # The token would open the projects of its user to whoever gets it.
+        # Whoever gets the token can act in the projects of its user.
         if not catalogue.is_known(url, self._known(context)):
             raise exceptions.BadStoreUri(
                 _(
-                    "The location of the image names a server that is neither that of "
-                    "swift_store_endpoint nor one of the object stores in the service catalogue "
-                    "of the request; nothing was sent to it"
+                    "The location of the image names a server that is neither in "
+                    "swift_store_endpoint nor an object store in the service catalogue of the "
+                    "request; nothing was sent to it"
                 )
             )
         return self._user_account(context, url)
 
     def _known(self, context: Any) -> list[str]:
-        """Return the addresses of Swift that the operator has entered somewhere."""
+        """Return the addresses of Swift in the configuration and in the request's catalogue."""
         options = self.store_conf
         found = [str(options.swift_store_endpoint)] if options.swift_store_endpoint else []
         catalog = getattr(context, "service_catalog", None)
@@ -137,8 +128,8 @@ class MultiTenantStore(BaseStore):
     def _without_catalogue(self) -> exceptions.BadStoreConfiguration:
         return self._misconfigured(
             _(
-                "with swift_store_multi_tenant the request needs a user with a service "
-                "catalogue; set swift_store_endpoint where there is none"
+                "with swift_store_multi_tenant the request needs a user with a service catalogue; "
+                "without one, set swift_store_endpoint"
             )
         )
 
@@ -147,8 +138,8 @@ class MultiTenantStore(BaseStore):
         if not token:
             raise self._misconfigured(
                 _(
-                    "with swift_store_multi_tenant images can be reached only in the name of a "
-                    "user: the request has no token"
+                    "with swift_store_multi_tenant images can be reached only on behalf of a "
+                    "user, but the request has no token"
                 )
             )
         return str(token)
@@ -180,7 +171,7 @@ class MultiTenantStore(BaseStore):
         )
 
     def _endpoint(self, context: Any) -> str:
-        """Return the address of the account of a request's user."""
+        """Return the URL of the account of the request's user."""
         options = self.store_conf
         if options.swift_store_endpoint:
             return str(options.swift_store_endpoint).rstrip("/")
@@ -194,9 +185,9 @@ class MultiTenantStore(BaseStore):
             return url.rstrip("/")
         raise exceptions.NoServiceEndpoint(
             _(
-                "The service catalogue of the request has no %(kind)s of a service %(type)s "
-                "in the region %(region)s: look at swift_store_endpoint_type, "
-                "swift_store_service_type and swift_store_region, or set swift_store_endpoint"
+                "The service catalogue of the request has no %(kind)s of a service %(type)s in "
+                "the region %(region)s: check swift_store_endpoint_type, swift_store_service_type "
+                "and swift_store_region, or set swift_store_endpoint"
             ),
             kind=kind,
             type=options.swift_store_service_type,
@@ -213,10 +204,10 @@ class MultiTenantStore(BaseStore):
         write_tenants: list[str] | None = None,
         context: Any = None,
     ) -> None:
-        """Say who may read and write an image, besides its owner.
+        """Set who may read and write an image, besides its owner.
 
         :param location: where it is
-        :param public: everybody who is authenticated may read
+        :param public: every authenticated user may read
         :param read_tenants: projects that may read
         :param write_tenants: projects that may write
         :param context: the request's context

@@ -6,8 +6,8 @@ from __future__ import annotations
 from oslo_config import cfg
 
 _USE_REFERENCES = """
-Accounts belong into the file that ``swift_store_config_file`` names: then the
-locations of images name a section of the file instead of holding a password.
+Put accounts into the file named by ``swift_store_config_file``: the locations
+of images then name a section of that file instead of holding a password.
 """
 
 _CONNECTION: list[cfg.Opt] = [
@@ -18,7 +18,7 @@ _CONNECTION: list[cfg.Opt] = [
 Accept any certificate from the identity service and from Swift.
 
 Anyone between this host and the servers could then read the password and
-replace images: use it for tests only. For a private authority set
+replace images: use it for tests only. For a private authority, set
 ``swift_store_cacert`` instead.
 """,
     ),
@@ -26,12 +26,12 @@ replace images: use it for tests only. For a private authority set
         "swift_store_cacert",
         sample_default="/etc/ssl/certs/ca-certificates.crt",
         help="""
-Path of a file, or of a directory made by ``openssl rehash``, with the
-certificates, in PEM form, of the authorities that sign the certificates of the
-identity service and of Swift.
+Path of a PEM file, or of a directory made by ``openssl rehash``, with the
+certificates of the authorities that sign the certificates of the identity
+service and of Swift.
 
-When unset, the authorities that this host trusts are used. Needed for servers
-with a private authority; otherwise every connection fails.
+When unset, the authorities that this host trusts are used. Servers with a
+private authority need this option; otherwise every connection fails.
 """,
     ),
     cfg.StrOpt(
@@ -40,8 +40,8 @@ with a private authority; otherwise every connection fails.
         help="""
 Region whose Swift endpoint is taken from the service catalogue.
 
-Set it when the catalogue has several regions; when unset, the first matching
-endpoint is used, which may be one far away. It has no effect when
+Set it when the catalogue has several regions. When unset, the first matching
+endpoint is used, which may be far away. The option has no effect when
 ``swift_store_endpoint`` is set.
 """,
     ),
@@ -49,11 +49,11 @@ endpoint is used, which may be one far away. It has no effect when
         "swift_store_endpoint",
         sample_default="https://swift.openstack.example.org/v1/path_not_including_container_name",
         help="""
-URL of the storage, up to the account and without a container, instead of the
-one in the service catalogue.
+URL of the storage, up to the account and without a container, to use instead
+of the one in the service catalogue.
 
-Set it when this host reaches Swift by another address than the users of the
-catalogue. Images written under a wrong account cannot be found again later.
+Set it when this host reaches Swift at another address than the users of the
+catalogue. Images written to a wrong account cannot be found again later.
 
 Related options: ``swift_store_endpoint_type``, ``swift_store_region``.
 """,
@@ -65,9 +65,9 @@ Related options: ``swift_store_endpoint_type``, ``swift_store_region``.
         help="""
 Which of the addresses in the service catalogue is used.
 
-``internalURL`` keeps the traffic of images inside the cloud's own network,
-where the catalogue offers it. It has no effect when ``swift_store_endpoint``
-is set.
+``internalURL`` keeps image traffic inside the cloud's own network, if the
+catalogue has it. The option has no effect when ``swift_store_endpoint`` is
+set.
 """,
     ),
     cfg.StrOpt(
@@ -76,8 +76,8 @@ is set.
         help="""
 Type under which the service catalogue lists Swift.
 
-Change it only for a catalogue that uses another name. With a type that the
-catalogue does not have, every request fails. It has no effect when
+Change it only for a catalogue that uses another name: with a type that the
+catalogue does not have, every request fails. The option has no effect when
 ``swift_store_endpoint`` is set.
 """,
     ),
@@ -88,13 +88,12 @@ _LAYOUT: list[cfg.Opt] = [
         "swift_store_container",
         default="glance",
         help="""
-Container in which images are stored, or the first part of the containers'
-names.
+Container that holds the images, or the first part of the containers' names.
 
-It is the whole name in one account with one container. With
-``swift_store_multiple_containers_seed`` or ``swift_store_multi_tenant`` an
-underscore and (a part of) the image id follow. Changing it affects new images
-only.
+With one account and one container it is the whole name. With
+``swift_store_multiple_containers_seed`` or ``swift_store_multi_tenant``, an
+underscore and the image id, or a part of it, follow. A change affects new
+images only.
 
 Related options: ``swift_store_create_container_on_put``.
 """,
@@ -104,12 +103,13 @@ Related options: ``swift_store_create_container_on_put``.
         default=5 * 1024,
         min=1,
         help="""
-Size in MB of 1,024,000 bytes from which on an image is stored in segments.
+Images of this size, or larger, are stored in segments. The unit is MB of
+1,024,000 bytes.
 
 When neither this option nor ``swift_store_large_object_chunk_size`` is set,
-the store chooses: from 64 MiB on, segments of 32 MiB that are sent side by
-side, and larger ones where the cluster would not take so many. Whoever has set
-one of them gets what both of them say.
+the store chooses: from 64 MiB on, it sends segments of 32 MiB in parallel, or
+larger ones if the cluster would not accept so many. If either option is set,
+both apply as they are.
 
 Swift refuses single objects above its own limit, usually 5 GB: do not set more
 than that. An image whose size is not known when the upload begins is always
@@ -125,13 +125,13 @@ Related options: ``swift_store_large_object_chunk_size``.
         help="""
 Size of one segment in MB of 1,024,000 bytes.
 
-Smaller segments mean less to send again after an error, larger ones mean fewer
-objects to store and to delete. Images that are stored keep their segments.
+Smaller segments mean less to send again after an error; larger ones mean fewer
+objects to store and delete. Stored images keep their segments.
 
-A cluster takes a limited number of segments of an image, usually 9,999. An
-image that would have more gets larger ones. When its size is not known
-beforehand, the segments grow after half of that number. None is larger than
-the cluster allows, usually 5 GB.
+A cluster accepts a limited number of segments per image, usually 9,999. An
+image that would need more gets larger segments. If its size is not known
+beforehand, the segments grow after half of that number. No segment is larger
+than the cluster allows, usually 5 GB.
 
 Related options: ``swift_store_large_object_size``.
 """,
@@ -140,11 +140,10 @@ Related options: ``swift_store_large_object_size``.
         "swift_store_create_container_on_put",
         default=False,
         help="""
-Create the container when an image is to be stored and it does not exist.
+Create the container at an upload if it does not exist.
 
-Needed when each image or group of images has a container of its own. When it
-is off, an upload to a missing container fails, which also uncovers a misspelt
-name.
+Needed when each image or group of images has a container of its own. When off,
+an upload to a missing container fails, which also reveals a misspelt name.
 
 Related options: ``swift_store_container``, ``swift_store_multi_tenant``,
 ``swift_store_multiple_containers_seed``.
@@ -157,8 +156,8 @@ Related options: ``swift_store_container``, ``swift_store_multi_tenant``,
 Store each image in the Swift account of the project that uploads it, in a
 container of its own, instead of in one account of the service.
 
-Projects then pay for their images from their own quota. It cannot be combined
-with ``swift_store_config_file``; the store refuses such a configuration.
+Projects then pay for their images from their own quota. The store refuses a
+configuration that combines this option with ``swift_store_config_file``.
 
 Related options: ``swift_store_admin_tenants``, ``swift_store_use_trusts``.
 """,
@@ -171,11 +170,10 @@ Related options: ``swift_store_admin_tenants``, ``swift_store_use_trusts``.
         help="""
 Number of characters of the image id that are added to the container's name.
 
-0 keeps all images in one container. With a value N the images are spread over
-up to 16 to the power N containers, which helps where Swift slows down or
-limits the objects of one container. Only for one account; switch on
-``swift_store_create_container_on_put`` with it. Changing it affects new images
-only.
+0 keeps all images in one container. A value N spreads the images over up to 16
+to the power N containers, which helps where Swift slows down with, or limits,
+the objects of one container. It works only with a single account; also enable
+``swift_store_create_container_on_put``. A change affects new images only.
 """,
     ),
     cfg.ListOpt(
@@ -184,11 +182,11 @@ only.
         help="""
 Projects that may read and write every image container, separated by commas:
 the id of a project, for all of its users, or ``project:user`` for one of them;
-``project:*`` is the same as the id alone. Roles cannot be named.
+``project:*`` means the same as the id alone. Roles cannot be named.
 
-It has an effect only with ``swift_store_multi_tenant``. Without an entry for
-the service's own project, images in accounts of others can be maintained by
-their owners only.
+The option takes effect only with ``swift_store_multi_tenant``. Without an
+entry for the service's own project, only the owners can maintain images in
+their accounts.
 """,
     ),
 ]
@@ -200,8 +198,8 @@ _TRANSFER: list[cfg.Opt] = [
         help="""
 Let encrypted connections compress the data.
 
-Turn it off to save processor time for images that do not shrink, as compressed
-formats such as qcow2. Current TLS libraries do not compress at all; the option
+Turn it off to save processor time for images that do not shrink, such as those
+in compressed formats. Current TLS libraries do not compress at all; the option
 then has no effect.
 """,
     ),
@@ -210,10 +208,10 @@ then has no effect.
         default=0,
         min=0,
         help="""
-How often a download was tried again that had broken off, in earlier releases.
+In earlier releases, how often an interrupted download was retried.
 
-It has no effect any more: downloads go on where they broke off, for as long as
-``swift_store_retry_timeout`` says.
+The option no longer has an effect: a download resumes where it broke off, for
+as long as ``swift_store_retry_timeout`` says.
 """,
     ),
     cfg.IntOpt(
@@ -221,11 +219,11 @@ It has no effect any more: downloads go on where they broke off, for as long as
         default=60,
         min=0,
         help="""
-Seconds before the end of its life at which a token is replaced by a new one.
+Seconds before a token expires at which it is replaced by a new one.
 
-A transfer of a large image can take longer than a token is valid. The interval
-has to be longer than one request (one segment) takes, or requests fail as not
-authorised in the middle of an image.
+The transfer of a large image can outlast a token. Make the interval longer
+than one request (one segment) takes; otherwise requests fail with 401 in the
+middle of an image.
 
 Related options: ``swift_store_use_trusts``.
 """,
@@ -234,24 +232,24 @@ Related options: ``swift_store_use_trusts``.
         "swift_store_use_trusts",
         default=True,
         help="""
-Let the user who uploads trust the service for the time of the upload, so that
-it can go on when the user's token expires.
+Let the user who uploads an image trust the service during the upload, so that
+it can continue when the user's token expires.
 
-It has an effect only with ``swift_store_multi_tenant``. Turn it off where the
-identity service offers no trusts: then an image is sent as one object as far
-as Swift takes it, since that needs a good token at the beginning only, as
-downloads do.
+The option takes effect only with ``swift_store_multi_tenant``. Turn it off if
+the identity service offers no trusts: an image is then sent as one object if
+Swift accepts that size, because one request, like a download, needs a valid
+token only at its start.
 """,
     ),
     cfg.BoolOpt(
         "swift_buffer_on_upload",
         default=False,
         help="""
-Write each segment to a local file before it is sent.
+Write each segment to a local file before sending it.
 
-A segment can then be sent again after an error. It needs a directory in
-``swift_upload_buffer_dir`` with room for one segment for each upload that is
-under way; without that the store refuses to start writing.
+A segment can then be sent again after an error. The directory in
+``swift_upload_buffer_dir`` needs room for one segment of each upload in
+progress; without a usable directory the store refuses to start.
 """,
     ),
 ]
@@ -261,10 +259,10 @@ ACCOUNT_OPTIONS: list[cfg.Opt] = [
         "default_swift_reference",
         default="ref1",
         help="""
-Section of ``swift_store_config_file`` whose account new images are stored in.
+Section of ``swift_store_config_file`` with the account for new images.
 
 The name becomes part of the locations of images. Keep a section as long as
-locations name it: without it these images can be neither read nor deleted.
+locations name it: without it, these images can be neither read nor deleted.
 """,
     ),
     cfg.StrOpt(
@@ -274,7 +272,7 @@ locations name it: without it these images can be neither read nor deleted.
         deprecated_for_removal=True,
         deprecated_reason=_USE_REFERENCES,
         help="""
-Version of the identity service's API. Only 3 is left; the option has no
+Version of the identity service's API. Only 3 is left, so the option has no
 effect.
 """,
     ),
@@ -285,8 +283,8 @@ effect.
         help="""
 URL of the identity service, used when there is no ``swift_store_config_file``.
 
-Without a scheme in front, ``https`` is assumed. Replace it by ``auth_address``
-in a section of that file.
+Without a scheme, ``https`` is assumed. Replace it with ``auth_address`` in a
+section of that file.
 """,
     ),
     cfg.StrOpt(
@@ -297,7 +295,7 @@ in a section of that file.
         help="""
 Account as ``project:user``, used when there is no ``swift_store_config_file``.
 
-Replace it by ``user`` in a section of that file.
+Replace it with ``user`` in a section of that file.
 
 Related options: ``swift_store_key``.
 """,
@@ -312,7 +310,7 @@ Password of ``swift_store_user``, used when there is no
 ``swift_store_config_file``.
 
 It becomes part of the location of every image that is stored with it. Replace
-it by ``key`` in a section of that file.
+it with ``key`` in a section of that file.
 """,
     ),
     cfg.StrOpt(
@@ -322,7 +320,7 @@ it by ``key`` in a section of that file.
 Id of an application credential to authenticate with, instead of user and
 password, when there is no ``swift_store_config_file``.
 
-It is preferred to ``swift_store_user`` and has an effect only together with
+It takes precedence over ``swift_store_user``, and works only together with
 ``swift_store_application_credential_secret``.
 """,
     ),
@@ -332,7 +330,7 @@ It is preferred to ``swift_store_user`` and has an effect only together with
         help="""
 Secret that belongs to ``swift_store_application_credential_id``.
 
-Keep the configuration file readable for the service only.
+Make the configuration file readable for the service only.
 """,
     ),
     cfg.StrOpt(
@@ -362,10 +360,10 @@ Path of an INI file with the accounts of this store, one in each section.
 
 A section holds ``auth_address`` and either ``user`` (``project:user``) and
 ``key``, or ``application_credential_id`` and
-``application_credential_secret``; a percent sign is written twice. Locations
-of images name the section and hold no secrets, so that a password can be
-changed later. A relative path is looked for in the directories of the
-service's configuration. Not for ``swift_store_multi_tenant``.
+``application_credential_secret``; write a percent sign twice. The locations of
+images name the section and hold no secrets, so that a password can be changed
+later. A relative path is searched for in the directories of the service's
+configuration. It cannot be combined with ``swift_store_multi_tenant``.
 
 Related options: ``default_swift_reference``.
 """,
@@ -378,10 +376,10 @@ _LIMITS: list[cfg.Opt] = [
         help="""
 Directory for the files that ``swift_buffer_on_upload`` writes.
 
-The user of the service must be able to write to it, and it needs room for
-``swift_store_large_object_chunk_size`` times the number of uploads at a time;
-more for images of so many segments that they have to be larger. When it is
-full, uploads fail.
+The user of the service must be able to write to it. It needs room for
+``swift_store_large_object_chunk_size`` times the number of simultaneous
+uploads, and more for images so large that their segments must be larger. When
+it is full, uploads fail.
 """,
     ),
     cfg.IntOpt(
@@ -389,12 +387,12 @@ full, uploads fail.
         default=4,
         min=1,
         help="""
-How many segments of an upload, and how many requests of a deletion, are under
-way at once.
+Maximum number of segments of an upload, or requests of a deletion, in flight
+at once.
 
-With 1 segments are sent one after the other. More of them help where Swift or
-the network is slower for one connection than for several. Each segment is held
-in memory until it is stored, so that it can be sent again after an error.
+With 1, segments are sent one after another. A higher number helps where Swift
+or the network is slower over one connection than over several. Each segment is
+held in memory until it is stored, so that it can be sent again after an error.
 
 Related options: ``swift_store_memory``,
 ``swift_store_large_object_chunk_size``.
@@ -406,27 +404,30 @@ Related options: ``swift_store_memory``,
         min=16,
         help="""
 MiB of memory that all uploads and downloads of this store may take together,
-in each process of the service, besides what they always need (about 2 MiB
+in each process of the service, on top of what they always need (about 2 MiB
 each).
 
-One upload alone may use all of it. Where many run they wait for each other,
-segment by segment. What downloads hold, side by side and until it is read, is
-half of it at most. An upload that begins while there is no room for two of its
-segments sends one at a time while its data comes in, and waits for nobody; so
-do all whose segments never fit twice. Such a segment can be sent again after an
-error if there is memory for it, and fails the upload if there is not.
+One upload alone may use all of it. If many run, they wait for each other,
+segment by segment. Downloads may take at most half of it for data that is
+fetched in parallel and not yet read.
+
+An upload that begins while there is no room for two of its segments does not
+wait: it sends one segment at a time, while its data comes in. So does every
+upload with segments that never fit twice. Such a segment is sent again after
+an error if there is memory for it; otherwise the error fails the upload.
 """,
     ),
     cfg.BoolOpt(
         "swift_store_verify_segments",
         default=True,
         help="""
-Compare the MD5 of each segment with what Swift says that it has stored.
+Compare the MD5 of each segment with the one that Swift reports for what it
+stored.
 
-It takes about a quarter more of this host's processors for each upload, on a
-core of its own where there is one. Set it to False where the network is
-trusted, or encrypted: what Swift has stored is compared with its manifest all
-the same. An image that is one object is always compared.
+This takes about a quarter more processor time on this host for each upload, on
+a core of its own if there is one. Set it to False if the network is trusted or
+encrypted: what Swift has stored is still compared with its manifest. An image
+that is one object is always compared.
 """,
     ),
     cfg.IntOpt(
@@ -434,11 +435,11 @@ the same. An image that is one object is always compared.
         default=4,
         min=1,
         help="""
-How many ranges of an image a download requests at once at most.
+Maximum number of ranges of an image that a download requests at once.
 
-One connection is used as long as that is fast. Where several are faster, so
-many ranges of up to 32 MiB are requested side by side, and held in memory
-until they are read. With 1 that is never done.
+A download uses one connection as long as that is fast. If several are faster,
+up to this many ranges of up to 32 MiB are requested in parallel, and held in
+memory until they are read. With 1, this never happens.
 """,
     ),
     cfg.IntOpt(
@@ -446,8 +447,8 @@ until they are read. With 1 that is never done.
         default=10,
         min=1,
         help="""
-Seconds after which a connection to Swift or to the identity service is given
-up that is not established. It does not limit what follows.
+Seconds to wait for a connection to Swift or to the identity service. The limit
+does not apply to what follows.
 
 Related options: ``swift_store_read_timeout``.
 """,
@@ -458,9 +459,10 @@ Related options: ``swift_store_read_timeout``.
         min=1,
         help="""
 Seconds of silence after which a request to Swift or to the identity service is
-given up, and seconds for which Swift may take none of the data that is sent.
+given up; also the seconds for which Swift may accept none of the data being
+sent.
 
-Swift is silent while it stores a segment safely: give it more time where disks
+Swift is silent while it stores a segment safely: increase the value if disks
 are slow or segments large.
 """,
     ),
@@ -470,19 +472,19 @@ are slow or segments large.
         min=0,
         help="""
 Seconds for which requests to Swift and to the identity service are repeated
-that fail for a passing reason: no connection, a time-out, or an answer such as
-503. 0: none is repeated.
+that fail for a passing reason: no connection, a timeout, or an answer such as
+503. 0 repeats none.
 
-They count from the first failure; a request that is under way when they end is
-waited for. A download that breaks off goes on where it stopped, and has the
-seconds anew whenever data has arrived.
+The seconds count from the first failure; a request in flight when they end is
+allowed to finish. A download that breaks off resumes where it stopped, and the
+seconds start again whenever data has arrived.
 """,
     ),
     cfg.IntOpt(
         "swift_store_retries",
         min=0,
         help="""
-How often a request is repeated at most, within the time of
+Maximum number of times that a request is repeated, within the time of
 ``swift_store_retry_timeout``. When unset, that time alone decides.
 """,
     ),

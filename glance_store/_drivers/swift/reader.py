@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a stored image in ranges, all of them from the same version of it.
 
-Mostly an image is one object to its reader, however many segments it has. Swift looks at one page
-of the segments of a dynamic large object, usually 10,000. Of an image with so many of them it says
-that it is empty, and it ignores ranges behind that page: such an image is read segment by segment.
+Usually an image is one object to its reader, however many segments it has. Of a dynamic large
+object, however, Swift looks at one page of segments only, usually 10,000. An image with more looks
+empty, and Swift ignores ranges beyond that page: such an image is read segment by segment.
 
-The proxy of Swift computes MD5 of segments that it sends whole, and the server behind it of objects
-that it sends from the first byte on, which takes longer than sending them. So a large object is not
-asked for in one go, but in ranges that end a little behind the beginning of a segment.
+Swift's proxy computes the MD5 of segments that it sends whole, and the server behind it the MD5 of
+objects that it sends from the first byte on. That takes longer than sending them. So a large object
+is not requested all at once, but in ranges that end a little after the start of a segment.
 """
 
 from __future__ import annotations
@@ -44,31 +44,29 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Bytes between the beginning of a segment and the end of a range, where ranges have the bytes of a
-# segment.
+# Bytes between the start of a segment and the end of a range, if ranges are as long as segments.
 _BEHIND = 1024 * 1024
 
 
 class Piece(NamedTuple):
-    """An object in which bytes of an image stand."""
+    """An object that holds bytes of an image."""
 
     container: str
     name: str
     size: int  # bytes
-    etag: str  # empty: Swift does not say
-    packed: str = ""  # how, where somebody has stored it so
+    etag: str  # empty if Swift does not say
+    packed: str = ""  # the content coding it was stored with
 
 
 class Pieces:
-    """All bytes of an image.
+    """All bytes of an image, in one piece or more.
 
-    :param pieces: in the order of the image; there is at least one
-    :param in_segments: whether Swift puts the image together, or whoever reads it
+    `in_segments` says whether the image has segments, no matter who joins them.
     """
 
     def __init__(self, pieces: Sequence[Piece], in_segments: bool = False) -> None:
         self.in_segments = in_segments
-        # Without a byte it would be requested for nothing.
+        # An empty piece needs no request.
         self._pieces = [piece for piece in pieces if piece.size] or list(pieces[:1])
         self._ends = list(itertools.accumulate(piece.size for piece in self._pieces))
         self.size = self._ends[-1]
@@ -77,17 +75,15 @@ class Pieces:
         return len(self._pieces)
 
     def version(self) -> str | None:
-        """Return what tells these bytes from others; None where an ETag is missing."""
+        """Return what tells these bytes from others; None if an ETag is missing."""
         if not all(piece.etag for piece in self._pieces):
             return None
         return hashlib.sha256(repr(self._pieces).encode()).hexdigest()
 
     def parts(self, offset: int, length: int, most: int) -> Iterator[tuple[Piece, int, int]]:
-        """Yield what a range consists of: an object, an offset in it, bytes.
+        """Yield the parts of a range: an object, an offset in it, a number of bytes.
 
-        :param offset: first byte in the image
-        :param length: bytes; the image has them
-        :param most: bytes that are asked for in one go where the image is in segments
+        An image in segments is requested at most `most` bytes at a time.
         """
         cut = self.in_segments and length > most
         while length > 0:
@@ -103,16 +99,7 @@ class Pieces:
 
 
 def find(client: Client, container: str, obj: str, action: str, patience: Patience) -> Pieces:
-    """Look what an image consists of.
-
-    :param client: of the account
-    :param container: where the image is
-    :param obj: its name
-    :param action: what is tried, for errors
-    :param patience: for passing failures
-    :raises NotFound: it is not there
-    :raises NoResult: Swift does not say how large it is
-    """
+    """Look up what an image consists of."""
     head = _head(client, container, obj, action, patience)
     headers = head.headers
     size = size_of(head.status_code, headers)
@@ -128,7 +115,7 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
         ]
         return Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
     static = headers.get("x-static-large-object", "").lower() == "true"
-    # Of large objects the ETag stands for all segments together.
+    # The ETag of a large object stands for all segments together.
     whole = Piece(container, obj, size, bare_etag(headers.get("etag")).lower(), packing(headers))
     return Pieces([whole], in_segments=static or bool(place))
 
@@ -136,7 +123,7 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
 def _head(
     client: Client, container: str, obj: str, action: str, patience: Patience
 ) -> requests.Response:
-    """Return an answer that tells of an object, and how large it is if Swift says so."""
+    """Return a response about an object, with its size if Swift reports one."""
     refused: exceptions.GlanceStoreException | None = None
     try:
         head = client.request("HEAD", container, obj, action=action, patience=patience)
@@ -146,7 +133,7 @@ def _head(
         if not errors.is_unknown_feature(exc):
             raise
         refused = exc
-    LOG.debug("%s: its first byte is asked for (%s)", action, refused or "HEAD tells no size")
+    LOG.debug("%s: requesting its first byte (%s)", action, refused or "HEAD reports no size")
     first = client.request(
         "GET",
         container,
@@ -154,7 +141,7 @@ def _head(
         action=action,
         patience=patience,
         headers=FIRST_BYTE,
-        # The object may have no byte, and an old server sends all of it.
+        # 416: the object is empty. An old server sends all of it, so do not read the body.
         allow=(416,),
         stream=True,
     )
@@ -165,17 +152,8 @@ def _head(
 class SwiftReader(ObjectReader):
     """A stored image.
 
-    Where its token cannot be renewed, all that is asked for comes in one answer: then the token has
-    to be good at the beginning only.
-
-    :param client: of the account; its account is closed with the reader
-    :param container: where the image is
-    :param obj: its name
-    :param concurrency: ranges that may be requested at once
-    :param range_size: bytes of such a range
-    :param memory: that the transfers of the store share
-    :param patience: for passing failures
-    :raises NotFound: it is not there
+    If the token cannot be renewed, one request reads everything: the token must then be valid only
+    at its start.
     """
 
     def __init__(
@@ -192,7 +170,7 @@ class SwiftReader(ObjectReader):
         super().__init__(concurrency, range_size, memory)
         self._client = client
         self._image = obj
-        self._ranges = True  # whether the server knows them
+        self._ranges = True  # whether the server supports them
         self._patience = patience
         action = _("Looking for image %s") % obj
         self._pieces = find(client, container, obj, action, patience)
@@ -202,20 +180,12 @@ class SwiftReader(ObjectReader):
             self.concurrency, self.range_size = 1, max(range_size, self.size)
 
     def open_stream(self, offset: int, length: int) -> _Chain:
-        """Ask for bytes at an offset.
-
-        :param offset: first byte
-        :param length: how many; the image has them
-        """
+        """Request bytes at an offset; the image has them."""
         parts = self._pieces.parts(offset, length, self.range_size)
         return _Chain(self._open, parts, offset)
 
     def _open(self, piece: Piece, begin: int, length: int, offset: int) -> RangeStream:
-        """Ask for bytes of one object, which stand at an offset of the image.
-
-        :raises BackendUnavailable: no answer, or not for that range
-        :raises SwiftError: the image is not the one that was opened
-        """
+        """Request bytes of one object, which are at `offset` of the image."""
         kept = self._rest.take(offset, length)
         if kept is not None:
             return kept
@@ -227,7 +197,7 @@ class SwiftReader(ObjectReader):
             changed = bool(piece.etag and etag and etag != piece.etag)
             if changed or response.status_code == 416:
                 raise errors.SwiftError(
-                    _("%(action)s: the image was replaced while it was read; read it again"),
+                    _("%(action)s: the image was replaced while it was being read; read it again"),
                     action=action,
                 )
             status, headers = response.status_code, response.headers
@@ -236,7 +206,7 @@ class SwiftReader(ObjectReader):
             body.close()
             raise
         if part.stop > begin + length:
-            # More than one at a time would only be sent the same bytes.
+            # The server ignores ranges: parallel requests would all get the same bytes.
             self.concurrency = 1
         keep = self._rest.keep if len(self._pieces) == 1 else None
         return RangeStream(
@@ -244,7 +214,7 @@ class SwiftReader(ObjectReader):
         )
 
     def _get(self, piece: Piece, wanted: str, action: str) -> requests.Response:
-        """Ask for bytes of one object, or for all of it where a range is refused as such."""
+        """Request bytes of one object, or all of it if the server refuses ranges."""
 
         def get(headers: dict[str, str]) -> requests.Response:
             return self._client.request(
@@ -253,7 +223,7 @@ class SwiftReader(ObjectReader):
                 piece.name,
                 action=action,
                 patience=self._patience,
-                # The caller, who knows what has arrived, asks again.
+                # The caller knows what has arrived, and asks again.
                 again=False,
                 headers=headers,
                 stream=True,
@@ -277,18 +247,13 @@ class SwiftReader(ObjectReader):
         )
 
     def close(self) -> None:
-        """Let go of an answer that might have been of use, and of the account."""
+        """Close a response kept for reuse, and the account."""
         super().close()
         self._client.account.close()
 
 
 class _Body:
-    """The body of an answer, with errors of this library.
-
-    :param response: its body is as it was stored
-    :param action: says what is being read at an offset
-    :param position: of its first byte
-    """
+    """The body of a response, as it was stored; `position` is the offset of its first byte."""
 
     def __init__(
         self, response: requests.Response, action: Callable[[int], str], position: int
@@ -298,10 +263,7 @@ class _Body:
         self._position = position
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes.
-
-        :raises SwiftUnavailable: the answer broke off
-        """
+        """Return up to `length` of the next bytes; raise errors of this library."""
         try:
             data: bytes = self._response.raw.read(length, decode_content=False)
         except errors.NETWORK as exc:
@@ -312,21 +274,14 @@ class _Body:
         raise error
 
     def interrupt(self) -> None:
-        """End a read in another thread."""
         break_off(self._response.raw)
 
     def close(self) -> None:
-        """Let go of what was not read."""
         self._response.close()
 
 
 class _Chain:
-    """The bytes of a range, from one answer after the other.
-
-    :param open_part: asks for one of them
-    :param parts: what they have
-    :param offset: first byte in the image
-    """
+    """The bytes of a range, from one response after another."""
 
     def __init__(
         self,
@@ -341,12 +296,7 @@ class _Chain:
         self._interrupted = False
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes, none at the end of the range.
-
-        :param length: how many
-        :raises BackendUnavailable: no answer, or not for that range, or it broke off
-        :raises SwiftError: the image is not the one that was opened
-        """
+        """Return up to `length` of the next bytes; none at the end of the range."""
         while True:
             if self._stream is None:
                 part = next(self._parts, None)
@@ -354,7 +304,7 @@ class _Chain:
                     return b""
                 self._stream = self._open(*part, self._offset)
                 if self._interrupted:
-                    # Perhaps it came before it could see this one.
+                    # interrupt() may have run before it could see this stream.
                     self._stream.interrupt()
             data = self._stream.read(length)
             if data:
@@ -370,7 +320,6 @@ class _Chain:
             stream.interrupt()
 
     def close(self) -> None:
-        """Let go of what was not read."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accounts that locations name by reference instead of holding their credentials.
 
-They are the sections of the file in `swift_store_config_file`; without a file, the account in the
+They are the sections of the file in `swift_store_config_file`. Without a file, the account in the
 options of the store is the only one, under the name in `default_swift_reference`.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# What an account authenticates with: a pair of either kind, and the project of the second.
+# An account's credentials: a pair of either kind, and the project of the second kind.
 CREDENTIAL = (
     "user",
     "key",
@@ -39,7 +39,7 @@ CREDENTIAL = (
 _QUOTES = "\"'"
 _DEFAULT_DOMAIN = "default"
 
-# {path: (identity of the file's content, its references)}: a parser of its own for each file.
+# {path: (identity of the file's content, its references)}: each file has its own parser.
 _Stamp = tuple[int, int, int, int]
 _PARSED: dict[str, tuple[_Stamp, Mapping[str, Reference]]] = {}
 
@@ -48,8 +48,8 @@ _PARSED: dict[str, tuple[_Stamp, Mapping[str, Reference]]] = {}
 class Reference:
     """One account.
 
-    Either `user` and `key` are set, or `application_credential_id` and `_secret`. `auth_address`
-    may lack a scheme; https is meant then.
+    Either `user` and `key` are set, or `application_credential_id` and `_secret`. An `auth_address`
+    without a scheme means https.
     """
 
     auth_address: str
@@ -66,13 +66,13 @@ class Reference:
     auth_version: str = "3"
 
     def without_credentials(self) -> Reference:
-        """Return another account of the same domains, whose credentials stand elsewhere."""
+        """Return an account of the same domains, without credentials."""
         nothing: dict[str, Any] = dict.fromkeys(CREDENTIAL)
         return dataclasses.replace(self, **nothing)
 
     @property
     def ssl_enabled(self) -> bool:
-        """Whether the identity service is reached by https."""
+        """Whether the identity service uses https."""
         return not self.auth_address.lower().startswith("http://")
 
     @property
@@ -82,56 +82,34 @@ class Reference:
 
 
 class _SectionError(Exception):
-    """A section cannot be used; the text says why, without any value of it."""
+    """A section cannot be used; the text says why, without quoting its values."""
 
 
 def without_scheme(address: str) -> str:
-    """Return an address without ``http://`` or ``https://`` in front.
-
-    :param address: of a server
-    """
+    """Return an address without a leading ``http://`` or ``https://``."""
     return address.partition("://")[2] if is_http(address) else address
 
 
 def is_http(address: str) -> bool:
-    """Tell whether an address begins with ``http://`` or ``https://``.
-
-    :param address: of a server
-    """
+    """Tell whether an address begins with ``http://`` or ``https://``."""
     return address.lower().startswith(("http://", "https://"))
 
 
 def settings(conf: cfg.ConfigOpts, backend_group: str | None) -> Any:
-    """Return the options of a store as attributes, with their fallbacks.
-
-    :param conf: the configuration
-    :param backend_group: identifier of the store, None in single-store mode
-    """
+    """Return the options of a store as attributes, with their fallbacks."""
     if backend_group:
-        # Few, because they are registered anew for each location.
+        # Only a few, because they are registered again for each location.
         return BackendGroupConfiguration(ACCOUNT_OPTIONS, backend_group, conf=conf)
     return getattr(conf, DEFAULT_GROUP)
 
 
 def find(conf: cfg.ConfigOpts, backend_group: str | None, name: str) -> Reference | None:
-    """Return the account of a name.
-
-    :param conf: the configuration
-    :param backend_group: identifier of the store, None in single-store mode
-    :param name: the reference
-    :returns: None when there is no such account, or its section cannot be used
-    :raises BadStoreConfiguration: the file cannot be read
-    """
+    """Return an account by name; None if it is missing or its section cannot be used."""
     return load(conf, backend_group).get(name)
 
 
 def load(conf: cfg.ConfigOpts, backend_group: str | None) -> Mapping[str, Reference]:
-    """Return the accounts of a store by name.
-
-    :param conf: the configuration
-    :param backend_group: identifier of the store, None in single-store mode
-    :raises BadStoreConfiguration: the file cannot be read
-    """
+    """Return the accounts of a store by name."""
     options = settings(conf, backend_group)
     if options.swift_store_config_file:
         return _load_file(_find(conf, options.swift_store_config_file), backend_group or "swift")
@@ -160,7 +138,7 @@ def _from_options(options: Any) -> Reference | None:
 
 
 def _load_file(path: str, store: str) -> Mapping[str, Reference]:
-    """Return what a file holds, parsed again only when it has changed."""
+    """Return the accounts in a file, parsed again only when it has changed."""
     problem: str
     try:
         with Path(path).open(encoding="utf-8") as file:
@@ -174,14 +152,14 @@ def _load_file(path: str, store: str) -> Mapping[str, Reference]:
     except OSError as exc:
         problem = exc.strerror or type(exc).__name__
     except UnicodeDecodeError:
-        problem = _("it is not a UTF-8 text")
+        problem = _("it is not valid UTF-8")
     except configparser.Error as exc:
         problem = _describe(exc)
     else:
         references = _from_sections(parser, path)
         _PARSED[path] = (stamp, references)
         return references
-    # Raised out here: the errors of the parser quote lines of the file, and with them passwords.
+    # Raised here, and not in the handlers: the parser's errors quote lines, and so passwords.
     raise exceptions.BadStoreConfiguration(
         store_name=store,
         reason=_("the file %(path)s of swift_store_config_file cannot be used: %(problem)s")
@@ -222,7 +200,7 @@ def _reference(section: configparser.SectionProxy, path: str) -> Reference | Non
         )
     except _SectionError as exc:
         LOG.warning(
-            "Swift accounts in %s: section [%s] is skipped, images that name it cannot be "
+            "Swift accounts in %s: section [%s] is skipped, so images that refer to it cannot be "
             "reached: %s",
             path,
             section.name,
@@ -268,8 +246,8 @@ def _value(section: configparser.SectionProxy, name: str) -> str:
     except configparser.InterpolationError:
         value = None
     if value is None:
-        # Raised out here: the parser's own error quotes the value.
-        raise _SectionError(f"a percent sign in {name} has to be written twice")
+        # Raised here, and not in the handler: the parser's own error quotes the value.
+        raise _SectionError(f"a percent sign in {name} must be doubled")
     if not value.startswith(tuple(_QUOTES)):
         return value
     if len(value) < 2 or value[-1] != value[0]:

@@ -37,10 +37,7 @@ class SingleTenantStore(BaseStore):
         self._sessions = auth.Sessions()
 
     def configure_add(self) -> None:
-        """Look for the account of new images, and set the prefix of their locations.
-
-        :raises BadStoreConfiguration: it is not configured
-        """
+        """Check the account for new images, and set the prefix of their locations."""
         super().configure_add()
         options = self.store_conf
         self.container = options.swift_store_container
@@ -84,12 +81,12 @@ class SingleTenantStore(BaseStore):
         return place
 
     def _uri(self, place: StoreLocation) -> str:
-        # An application credential cannot stand in a location.
+        # A location cannot hold an application credential.
         named = bool(self.store_conf.swift_store_config_file) or not place.user
         return place.get_uri(credentials_included=not named)
 
     def storage_ids(self) -> set[str]:
-        """Return the containers that this store alone may write to."""
+        """Return the containers that only this store may write to."""
         account = self._references().get(self.store_conf.default_swift_reference)
         if account is None:
             return set()
@@ -102,11 +99,7 @@ class SingleTenantStore(BaseStore):
         return {f"container {container}{seeded} of {owner} at {address} ({where})"}
 
     def check_health(self) -> str:
-        """Authenticate and look for the container.
-
-        :returns: a few words for an operator
-        :raises GlanceStoreException: one of both fails
-        """
+        """Authenticate, and look for the container; report on large objects."""
         account, _place = self._account_for(None)
         client = Client(self._wires, self._settings, account)
         if not self.store_conf.swift_store_multiple_containers_seed:
@@ -128,10 +121,10 @@ class SingleTenantStore(BaseStore):
             yield from holdings.images(client, container, uri_of)
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield segments that no image has.
+        """Yield segments of no image whose upload has stored nothing for `older_than` seconds.
 
-        :param older_than: seconds for which no segment has come. Swift cannot tell whether an
-            upload is alive: one that waits for its source for longer looks like one that is dead
+        Swift cannot tell whether an upload is alive: one that waits longer than that for its source
+        looks like a dead one.
         """
         client, _place, containers_of = self._holder()
         for container in containers_of:
@@ -153,16 +146,7 @@ class SingleTenantStore(BaseStore):
         image_id: str,
         progress: Callable[[int], None],
     ) -> tuple[str, int, dict[str, Any]] | None:
-        """Have Swift copy an image of another store with the same account.
-
-        :param source: the store that has the image
-        :param location: where the image is in it
-        :param image_id: id of the copy
-        :param progress: called with the bytes of each segment
-        :returns: location, bytes and location metadata; None: the cluster cannot
-        :raises Duplicate: there is an object of this name
-        :raises NotFound: there is no image at the location
-        """
+        """Have Swift copy an image of another store with the same account."""
         if not isinstance(source, SingleTenantStore):
             return None
         original = source.original(location)
@@ -187,11 +171,7 @@ class SingleTenantStore(BaseStore):
         return self._fill(copy, lambda: copy.copy(plan, threads, progress), original.size)
 
     def original(self, location: Location) -> Original | None:
-        """Return an image that is to be copied; None where its bytes cannot be named in ranges.
-
-        :param location: where it is
-        :raises NotFound: it is not there
-        """
+        """Return the image to copy; None if it is not one object to its readers."""
         place = cast("StoreLocation", location.store_location)
         client = self._client(place, None)
         container, obj = str(place.container), str(place.obj)
@@ -224,35 +204,36 @@ class SingleTenantStore(BaseStore):
         if place.user is None:
             raise exceptions.BadStoreUri(
                 _(
-                    "The location of the image has no user and key, and its address is none of the "
-                    "configuration: it is that of a store with swift_store_multi_tenant, or "
-                    "somebody has made it up"
+                    "The location of the image has no user and key, and its address is not "
+                    "configured: it comes from a store with swift_store_multi_tenant, or somebody "
+                    "made it up"
                 )
             )
         reference = references.Reference(str(place.swift_url))
         with contextlib.suppress(exceptions.BadStoreConfiguration):
             default = self._references().get(self.store_conf.default_swift_reference)
             if default is not None and _is_at(default, place):
-                # Another user of the same domains; a location cannot name them.
+                # Another user in the same domains, which a location cannot name.
                 reference = default.without_credentials()
         return self._account(reference, str(place.swift_url), place.user, place.key, False)
 
     def _configured(self, place: StoreLocation) -> Reference | None:
-        """Return the account of the configuration that a location is of, in any of its forms."""
+        """Return the configured account that a location belongs to, in any of its forms."""
         if place.reference is not None:
             return references.find(self.conf, self.backend_group, place.reference)
-        # A location with all that is needed is good for itself.
+        # A location that has everything works without the configuration.
         with contextlib.suppress(exceptions.BadStoreConfiguration):
             known = dict(self._references())
             default = known.pop(self.store_conf.default_swift_reference, None)
             for account in ([default] if default is not None else []) + list(known.values()):
-                # One without a user is of an application credential, which cannot stand in it.
+                # A location without a user comes from an application credential, which it cannot
+                # hold.
                 if _is_at(account, place) and place.user in (None, account.user):
                     return account
         return None
 
     def _is_configured(self, place: StoreLocation) -> bool:
-        """Tell whether a location names an account of the configuration."""
+        """Tell whether a location names a configured account."""
         return place.reference is not None or self._configured(place) is not None
 
     def _account(
@@ -265,7 +246,7 @@ class SingleTenantStore(BaseStore):
     ) -> Account:
         options = self.store_conf
         settings = self._settings
-        # Not the reference as such: the same account has other forms in locations.
+        # Not the reference itself: locations have other forms for the same account.
         same = dataclasses.replace(
             reference,
             auth_address=auth.v3_address(address),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entry point of the driver: one class for one account, one for the accounts of users."""
+"""The entry point of the driver, which chooses the single-tenant or the multi-tenant store."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["BaseStore", "MultiTenantStore", "SingleTenantStore", "Store", "Store
 
 
 def Store(conf: cfg.ConfigOpts, backend: str | None = None) -> BaseStore:  # noqa: N802
-    """Make a Swift store; the entry point of the driver, which is a function by contract.
+    """Return a Swift store; by contract, the entry point of the driver is a function.
 
-    :param conf: the configuration, where swift_store_multi_tenant decides about the class
+    :param conf: the configuration; swift_store_multi_tenant decides on the class
     :param backend: identifier of the store in multi-store mode
     :raises BadStoreConfiguration: the options contradict each other
     """
@@ -30,5 +30,5 @@ def Store(conf: cfg.ConfigOpts, backend: str | None = None) -> BaseStore:  # noq
     return store
 
 
-# The lists of options are read from what the entry point yields.
+# The option lists are read from the object that the entry point names.
 Store.OPTIONS = OPTIONS  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that do not fit into memory as what they are stored as: sent while their data comes in.
+"""Stores images that do not fit into memory, by sending their data while it comes in.
 
-They are one object, or segments of which one is on its way at a time. What there is memory for, or
-room in a local directory, can be sent again after a failure.
+Such an image is one object, or segments that are sent one at a time. As far as memory, or a local
+directory, has room for the data, it can be sent again after a failure.
 """
 
 from __future__ import annotations
@@ -37,23 +37,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def whole(size: int) -> Plan:
-    """Return the plan of an image that is one object.
-
-    :param size: bytes
-    """
+    """Return the plan of an image that is one object."""
     return EqualParts(size, large.Limits(1, size))
 
 
 class StreamedWriter:
-    """One image on its way, in blocks.
+    """One image being stored block by block; without `plan`, it is one object.
 
-    :param upload: sends the requests
-    :param uri: location of the image
-    :param size: bytes, 0 when unknown
-    :param block_size: bytes of a block
-    :param plan: of the segments; None: the image is one object
-    :param memory: that the transfers of the store share; what can be sent again is held there. The
-        blocks on their way are few, and wait for nobody.
+    `memory` holds only what can be sent again. The few blocks in flight do not count against it.
     """
 
     concurrency = 1
@@ -78,10 +69,10 @@ class StreamedWriter:
         self._upload = upload
         self._size = size
         self._part: _Stream | _Buffered | None = None
-        self._missing = 0  # bytes of the part that is on its way
+        self._missing = 0  # bytes that the current part still needs
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Send a block, as a part of the segments that it belongs to."""
+        """Send a block, as part of the segments that it belongs to."""
         while block:
             if self._part is None:
                 self._missing = self._plan.size_at(offset)
@@ -111,12 +102,12 @@ class StreamedWriter:
     def _end(self) -> None:
         part = self._part
         if part is not None:
-            # What fails here is let go of by `abort`.
+            # After a failure here, `abort` cleans up.
             part.finish()
             self._part = None
 
     def commit(self, size: int) -> None:
-        """End what is on its way, and write the manifest."""
+        """Finish the last request, and write the manifest."""
         self._end()
         if self._segmented:
             if size:
@@ -126,11 +117,11 @@ class StreamedWriter:
         self._upload.close()
 
     def interrupt(self) -> None:
-        """End pauses."""
+        """End the pauses of other threads."""
         self._upload.interrupt()
 
     def abort(self) -> None:
-        """Break off what is on its way, and remove what was stored."""
+        """Break off the request in flight, and remove what was stored."""
         part, self._part = self._part, None
         if part is not None:
             part.cancel()
@@ -138,10 +129,7 @@ class StreamedWriter:
 
 
 class BufferedWriter(StreamedWriter):
-    """The same; segments go to a local file first, so that they can be sent again.
-
-    :param folder: where the file is made; it has no name there
-    """
+    """Writes each segment to a local file first, so that it can be sent again."""
 
     def __init__(self, *arguments: Any, folder: str) -> None:
         super().__init__(*arguments)
@@ -154,14 +142,9 @@ class BufferedWriter(StreamedWriter):
 class _Stream:
     """One object that is sent while its data comes in.
 
-    The last block of a whole image is sent by `finish`: without it Swift drops the others.
-
-    :param upload: it is part of
-    :param number: of the segment; 0: it is the whole image
-    :param length: bytes of it; None when unknown
-    :param most: bytes of it at most: it is held where there is memory for so much
-    :param memory: that the transfers of the store share
-    :param md5: returns that of all the bytes, once they were there; None: it is computed here
+    `number` is that of the segment, or 0 for a whole image. The data is held in memory if there is
+    room for `most` bytes. `finish` sends the last block of a whole image: without it, Swift drops
+    the others. `md5` returns the MD5 of all the bytes once they are known; None: compute it here.
     """
 
     def __init__(
@@ -192,8 +175,8 @@ class _Stream:
         self._length = length
         self._last: bytes | None = None
         if self._kept is None:
-            # There is one try: it needs a container, and waiting for the first block may have taken
-            # long.
+            # There is only one try, so the container must exist; the wait for the first block may
+            # have been long.
             upload.ensure_container()
         self._pipe: Pipe[requests.Response] | None = Pipe(self._send, length, "glance_store-swift")
 
@@ -234,10 +217,10 @@ class _Stream:
             error = self._upload.duplicate()
         if not self._is_curable(error):
             raise error
-        LOG.warning("%s; it is sent again when all of it is there", error)
+        LOG.warning("%s; sending it again once all of it has arrived", error)
 
     def _finish_request(self) -> Exception:
-        """Return why a request has ended before it had all of the data."""
+        """Return why a request ended before it had all of the data."""
         pipe, self._pipe = self._pipe, None
         assert pipe is not None
         try:
@@ -247,18 +230,18 @@ class _Stream:
         return errors.SwiftUnavailable(_("Swift answered before it had all of the data"))
 
     def _seen_by_caller(self, error: Exception) -> Exception:
-        # The image that is not found is none that somebody has asked for.
+        # Do not report this as a missing image: the caller is storing it.
         gone = self._kept is None and isinstance(error, exceptions.NotFound)
         return self._upload.container_removed() if gone else error
 
     def _is_curable(self, error: Exception) -> bool:
-        """Tell whether sending all of it again may help."""
+        """Tell whether sending everything again may help."""
         curable = (exceptions.BackendUnavailable, errors.TokenRefusedError, exceptions.NotFound)
         barred = not self._number and errors.is_unknown_feature(error)
         return self._kept is not None and (barred or isinstance(error, curable))
 
     def finish(self) -> None:
-        """Send what is left, and all of it again as often as it takes."""
+        """Send the rest, and everything again as often as needed."""
         upload = self._upload
         if self._number:
             answer = upload.patience.call(self._publish, self._is_curable)
@@ -271,7 +254,7 @@ class _Stream:
         self.let_go()
 
     def _publish(self) -> requests.Response:
-        """Have it stored: by the request that is under way, or by another one."""
+        """Have the object stored, by the request in flight or by another one."""
         last, self._last = self._last, None
         if last is not None:
             with memoryview(last) as block:
@@ -292,7 +275,10 @@ class _Stream:
         kept = self._kept
         if kept is None:
             raise errors.SwiftUnavailable(
-                _("%(action)s: it broke off and cannot be sent again: its data was not kept"),
+                _(
+                    "%(action)s: it broke off and cannot be sent again, because its data did not "
+                    "fit into swift_store_memory"
+                ),
                 action=self._action,
             )
 
@@ -308,24 +294,19 @@ class _Stream:
         )
 
     def cancel(self) -> None:
-        """Break the request off, if one is under way; Swift drops what has arrived."""
+        """Break off the request in flight, if any; Swift drops what has arrived."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.cancel()
         self.let_go()
 
     def let_go(self) -> None:
-        """Let go of the bytes."""
         self._kept = None
         self._share.close()
 
 
 class _Kept:
-    """Bytes that are kept, as a file that is read once.
-
-    :param blocks: the bytes
-    :param length: how many
-    """
+    """Buffered bytes, as a file that is read once."""
 
     def __init__(self, blocks: Iterable[bytes], length: int) -> None:
         self._blocks = iter(blocks)
@@ -335,17 +316,12 @@ class _Kept:
         return self._length
 
     def read(self, _length: int | None = -1) -> bytes:
-        """Return the next block, whatever number of bytes was asked for."""
+        """Return the next block, however many bytes were asked for."""
         return next(self._blocks, b"")
 
 
 class _Buffered:
-    """One segment that goes to a local file first.
-
-    :param upload: it is part of
-    :param number: of the segment
-    :param folder: where the file is made; it has no name there
-    """
+    """One segment that goes to a local file first."""
 
     def __init__(self, upload: Upload, number: int, folder: str) -> None:
         self._upload = upload
@@ -355,13 +331,12 @@ class _Buffered:
             self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - kept open
 
     def feed(self, block: memoryview) -> None:
-        """Write a block."""
         self._digest.update(block)
         with _local():
             self._file.write(block)
 
     def finish(self) -> None:
-        """Send the file, as often as it takes."""
+        """Send the file, as often as needed."""
         with _local():
             self._file.flush()
             size = self._file.tell()
@@ -374,14 +349,13 @@ class _Buffered:
         self.cancel()
 
     def cancel(self) -> None:
-        """Let go of the file."""
-        # What it still has to write is not wanted any more.
+        # Nobody needs what it still has to write.
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 def _blocks_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield a file; an error of it is none of the connection, and may not look so."""
+    """Yield the blocks of a file; its errors must not look like errors of the connection."""
     with _local():
         file.seek(0)
         while block := file.read(_FILE_PIECE):
@@ -390,7 +364,7 @@ def _blocks_of(file: BinaryIO) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _local() -> Iterator[None]:
-    """Say of errors of the local file that they are none of Swift's."""
+    """Report errors of the local file as such, not as errors of Swift."""
     try:
         yield
     except OSError as exc:

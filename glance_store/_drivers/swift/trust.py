@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The account of a user of whom only a token is known, and the trust that outlives the token."""
+"""The account of a user known only by a token, and the trust that outlives the token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from glance_store.transfer.retry import Patience
 
 LOG = logging.getLogger(__name__)
 
-# A trust that a killed process leaves behind ends by itself.
+# A trust left by a killed process ends by itself.
 _LONGEST_TRUST = datetime.timedelta(days=7)
 _SPREAD = 24 * 3600 * 10**6  # microseconds
 _TO_THE_SECOND = len("2026-01-01T00:00:00")
@@ -26,14 +26,11 @@ _TRUSTS = "/OS-TRUST/trusts"
 
 
 class Trust:
-    """A trust of a user in the service, for the time of a transfer.
+    """A Keystone trust that lets the service act for a user during a transfer.
 
-    :param service: keystoneauth's session of the service's own user, for its project
-    :param trusting: makes the session of the service's user for a trust, of the id of the trust
-    :param address: of version 3 of the identity service
-    :param token: of the user who trusts
-    :param patience: returns a new one, for passing failures
-    :raises SwiftError: the identity service refuses, or the token is for no project
+    `service` is the session of the service's own user, and `trusting` makes its session for the id
+    of a trust. Raises SwiftError if the identity service refuses, or if the user's token is not for
+    a project.
     """
 
     def __init__(
@@ -51,7 +48,7 @@ class Trust:
         described = self._call("GET", "/auth/tokens", token, {"X-Subject-Token": token})["token"]
         self.token_expires = _moment(described["expires_at"])
         trustee = ask(service.get_user_id, _ACTION, patience())
-        # Trusts of one user have to differ in their end, also when they begin together.
+        # Two trusts of one user must differ in their end, even if they begin together.
         longest = _LONGEST_TRUST - datetime.timedelta(microseconds=secrets.randbelow(_SPREAD))
         expires = datetime.datetime.now(datetime.timezone.utc) + longest
         if "project" not in described or not described.get("roles"):
@@ -76,8 +73,8 @@ class Trust:
         try:
             made = self._call("POST", _TRUSTS, self._user_token, body={"trust": wanted})["trust"]
         except exceptions.GlanceStoreException:
-            # The answer of a try may have been lost: the trust is there, and refused as a second
-            # one to the next try.
+            # The response to a try may have been lost: then the trust exists, and the next try is
+            # refused as a duplicate.
             made = self._find(wanted)
             if made is None:
                 raise
@@ -89,13 +86,13 @@ class Trust:
             listed: list[dict[str, Any]] = self._call("GET", path, self._user_token)["trusts"]
         except exceptions.GlanceStoreException as exc:
             LOG.warning(
-                "A trust for a transfer of an image may be left in the identity service until %s; "
-                "it cannot be looked for (%s)",
+                "A trust for a transfer of an image may be left in the identity service until %s: "
+                "listing the user's trusts failed (%s)",
                 wanted["expires_at"],
                 exc,
             )
             return None
-        # Its end, one second in a day, tells it from the other trusts of the user.
+        # Its end, a random second of a day, tells it from the user's other trusts.
         mine = [trust for trust in listed if _end(trust) == _end(wanted)]
         return mine[0] if len(mine) == 1 else None
 
@@ -120,11 +117,7 @@ class Trust:
         return ask(call, _ACTION, self._patience())
 
     def token(self, interval: int, refused: str = "") -> str:
-        """Return a token of the user that does not expire soon.
-
-        :param interval: seconds that it has to be good for
-        :param refused: a token that is not wanted again
-        """
+        """Return a token of the user that stays valid for `interval` seconds."""
 
         def current() -> str:
             with self._lock:
@@ -133,7 +126,7 @@ class Trust:
         return ask(current, _ACTION, self._patience())
 
     def remove(self) -> None:
-        """End the trust: with the user's token, or, when that has expired, with the trust's own."""
+        """End the trust, with the user's token or, if that has expired, the trust's own."""
         error: exceptions.GlanceStoreException | None = None
         for own in (False, True):
             try:
@@ -150,26 +143,24 @@ class Trust:
         )
 
 
-_ACTION = "Arranging a trust for a long transfer"
+_ACTION = "Managing the trust for a long transfer"
 
 
 def _end(trust: dict[str, Any]) -> tuple[str, str]:
-    """Return what tells a trust from others: the service answers without fractions of seconds."""
+    """Return what tells a trust from others; times of the service have no fractions of seconds."""
     return trust["trustee_user_id"], trust["expires_at"][:_TO_THE_SECOND]
 
 
 def _moment(text: str) -> datetime.datetime:
-    """Return the point in time of the identity service's notation."""
+    """Return a time in the identity service's notation as a datetime."""
     moment = datetime.datetime.strptime(text.partition(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")
     return moment.replace(tzinfo=datetime.timezone.utc)
 
 
 class UserAccount:
-    """An account that is reached with the token of the user who has sent the request.
+    """An account reached with the token of the request's user.
 
-    :param connection: swiftclient's connection to the account
-    :param interval: seconds before its end at which a token is replaced
-    :param make_trust: makes a trust of the user; None when there can be none
+    A token is replaced `interval` seconds before it expires; without `make_trust`, it cannot be.
     """
 
     def __init__(
@@ -199,14 +190,14 @@ class UserAccount:
                 self._trust = make()
             except exceptions.GlanceStoreException as exc:
                 LOG.warning(
-                    "An upload of an image lasts no longer than the token of its user: no trust "
-                    "can be made (%s). Check the user and the roles of the service, or set "
+                    "This upload can fail once the token of its user expires, because no trust "
+                    "can be made (%s). Check the service's user and its roles, or set "
                     "swift_store_use_trusts to False",
                     exc,
                 )
 
     def token(self) -> str:
-        """Return the user's token, or one of the trust when that expires soon."""
+        """Return the user's token, or one of the trust if that expires soon."""
         trust = self._trust
         if trust is None:
             return self._user_token
@@ -221,8 +212,8 @@ class UserAccount:
         if trust is None:
             raise errors.TokenRefusedError(
                 _(
-                    "Swift refuses the token of the request's user: it has expired or was revoked, "
-                    "or it does not belong to the account. For long uploads see "
+                    "Swift refused the token of the request's user: it has expired or was "
+                    "revoked, or it is not valid for this account. For long uploads see "
                     "swift_store_use_trusts"
                 )
             )

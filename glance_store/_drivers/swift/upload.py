@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image on its way in: an object, or segments and the manifest that makes them one."""
+"""One image being stored: an object, or segments and the manifest that joins them."""
 
 from __future__ import annotations
 
@@ -27,22 +27,19 @@ _T = TypeVar("_T")
 
 LOG = logging.getLogger(__name__)
 
-# Seconds that the cluster may take to look at one segment of a manifest.
+# Seconds that the cluster may take to check one segment of a manifest.
 _PER_SEGMENT = 0.5
-# Seconds until the listing has all segments, from which Swift counts the bytes of an image.
+# Seconds to wait for all segments in the listing, from which Swift adds up an image's bytes.
 _LISTING = 20.0
-# The data is not what its ETag says.
+# The data does not match its ETag.
 _DAMAGED = 422
 
 
 class Upload(Claim):
-    """An image that is being stored; does what `multipart.MultipartWriter` asks for.
+    """An image being stored; `multipart.MultipartWriter` drives it.
 
-    :param client: of the account
-    :param container: of the image
-    :param obj: name of the object
-    :param ensure: makes the container if it has gone; says whether it was made for this image
-    :param verify: compare the MD5 of each segment with what Swift says of it
+    `ensure` creates the container if it is gone, and tells whether it did so for this image. With
+    `verify`, the MD5 of each segment is compared with what Swift reports.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Upload(Claim):
         self.verify = verify
         self._ensure = ensure
         self._container_made = False
-        # Names that the cluster may know, whatever has become of the requests.
+        # Names that the cluster may know, whatever happened to the requests.
         self._attempted: dict[int, str] = {}
         self._stored: dict[int, large.Segment] = {}
         self._lock = threading.Lock()
@@ -70,7 +67,7 @@ class Upload(Claim):
     # -- the name
 
     def duplicate(self) -> exceptions.Duplicate:
-        """Return the error for a name that is taken, ready to raise."""
+        """Return the error for a name that is taken."""
         return exceptions.Duplicate(
             _("Image %(image)s already exists in the container %(container)s"),
             image=self.obj,
@@ -78,10 +75,7 @@ class Upload(Claim):
         )
 
     def find(self) -> Found | None:
-        """Return what is in place, None if there is nothing.
-
-        An object that is being put is not in place yet.
-        """
+        """Return the object in place, or None; an unfinished PUT does not count."""
         action = _("Looking for image %s") % self.obj
         response = self._request("HEAD", self.obj, action=action, allow=(404,))
         if response.status_code == 404:
@@ -94,24 +88,22 @@ class Upload(Claim):
         )
 
     def remove(self, found: Found) -> None:
-        """Remove the object; of a manifest, that alone."""
+        """Remove the object; of a large object, only the manifest."""
         action = _("Removing the unfinished image %s") % self.obj
         self._request("DELETE", self.obj, action=action, allow=(404,))
 
     def settle(self, found: Found, expected: Expected) -> None:
-        """Wait until Swift counts all bytes of the image.
+        """Wait until Swift counts all bytes of the image; raise SwiftUnavailable if it does not.
 
-        It adds up those of a dynamic large object by a listing, which can be late: until it is
-        complete, readers would get a part of the image.
-
-        :raises SwiftUnavailable: the listing is not complete in time
+        Swift adds up the bytes of a dynamic large object from a listing, which can lag. Until it is
+        complete, readers would get only a part of the image.
         """
         tries = self.patience.tries(_LISTING)
         while found.size not in (None, expected.size):
             error = errors.SwiftUnavailable(
                 _(
                     "Storing image %(image)s: Swift finds %(found)d of its %(size)d bytes: the "
-                    "listing of the container %(container)s is late or too long"
+                    "listing of the container %(container)s lags behind, or is too long"
                 ),
                 image=self.obj,
                 found=found.size,
@@ -123,7 +115,7 @@ class Upload(Claim):
             latest = self.look()
             if latest is None or latest.mark != self.mark:
                 raise errors.SwiftError(
-                    _("Image %(image)s was removed in the moment in which it was stored"),
+                    _("Image %(image)s was removed while it was being stored"),
                     image=self.obj,
                 )
             found = latest
@@ -132,11 +124,7 @@ class Upload(Claim):
         return self.client.request(method, self.container, obj, patience=self.patience, **more)
 
     def headers(self, where_none: bool, more: dict[str, str] | None = None) -> dict[str, str]:
-        """Return the headers of a request that is about to create the object.
-
-        :param where_none: on the condition that there is none
-        :param more: further headers
-        """
+        """Return the headers of a request that creates the object."""
         return {
             "Content-Type": "application/octet-stream",
             **({"If-None-Match": "*"} if where_none else {}),
@@ -145,31 +133,20 @@ class Upload(Claim):
         }
 
     def create(self, put: Callable[[bool], _T], action: str) -> _T:
-        """Create the object where there is none.
-
-        :param put: sends the request, with that condition or without it
-        :param action: what is tried, for errors
-        """
+        """Create the object where there is none."""
         return self.if_free(put, errors.is_unknown_feature, action)
 
     # -- the container
 
     def ensure_container(self) -> None:
-        """Have the container made if it is not there.
-
-        :raises SwiftError: it may not be made
-        """
+        """Create the container if it is missing and the options allow that."""
         if self._ensure():
             self._container_made = True
 
     def into_container(self, send: Callable[[], _T]) -> _T:
-        """Have something sent, once more with its container if that has gone.
+        """Send something; if the container is gone, create it and send again.
 
-        An upload of the same id that failed may have removed it, when it was empty.
-
-        :param send: sends it
-        :returns: what `send` returns
-        :raises SwiftError: there is no container
+        A failed upload of the same id may have removed the container when it was empty.
         """
         try:
             return send()
@@ -181,14 +158,14 @@ class Upload(Claim):
         try:
             return send()
         except exceptions.NotFound:
-            # The image that is not found is none that somebody has asked for.
+            # Do not report this as a missing image: the caller is storing it.
             error = self.container_removed()
         raise error
 
     def container_removed(self) -> errors.ContainerMissingError:
-        """Return the error for a container that is not there, ready to raise."""
+        """Return the error for a container that is missing."""
         error = errors.ContainerMissingError(
-            _("The container %(container)s was removed while image %(image)s was stored"),
+            _("The container %(container)s was removed while image %(image)s was being stored"),
             container=self.container,
             image=self.obj,
         )
@@ -198,14 +175,9 @@ class Upload(Claim):
     # -- sending
 
     def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
-        """Store the image as one object.
-
-        :param block: its bytes
-        :param md5: of them, in hexadecimal
-        :raises Duplicate: another upload was first
-        """
+        """Store the image as one object."""
         body = Body(block, self.patience)
-        # Swift itself refuses what has changed on its way.
+        # With an ETag, Swift itself refuses data that changed in transit.
         etag = md5 or body.md5
         action = _("Storing image %s") % self.obj
 
@@ -230,35 +202,22 @@ class Upload(Claim):
         self.close()
 
     def begin(self) -> None:
-        """Do nothing: segments need no beginning."""
+        """Do nothing: segments need no preparation."""
 
     def attempt(self, number: int) -> str:
-        """Return the name of a segment that is about to be sent.
-
-        :param number: from 1
-        """
+        """Return the name of a segment that is about to be sent; the first is number 1."""
         name = self.names.of(number)
         with self._lock:
             self._attempted[number] = name
         return name
 
     def stored(self, number: int, etag: str, size: int) -> None:
-        """Note that a segment is stored.
-
-        :param number: from 1
-        :param etag: MD5 of its bytes, in hexadecimal
-        :param size: bytes
-        """
+        """Record that a segment is stored; `etag` is its MD5 in hexadecimal."""
         with self._lock:
             self._stored[number] = large.Segment(self._attempted[number], etag, size)
 
     def put_part(self, number: int, block: memoryview) -> None:
-        """Store a segment, as often as it takes.
-
-        :param number: from 1
-        :param block: its bytes
-        :raises SwiftUnavailable: it does not arrive undamaged
-        """
+        """Store a segment, as often as needed."""
         body = Body(block, self.patience, hashing=self.verify)
         try:
             self.send_part(number, body.rewound, len(body), lambda: body.md5, self.verify)
@@ -273,14 +232,9 @@ class Upload(Claim):
         md5: Callable[[], str],
         verify: bool = True,
     ) -> None:
-        """Store a segment from a body, as often as it takes.
+        """Store a segment from a body, as often as needed.
 
-        :param number: from 1
-        :param body: begins anew with what is sent
-        :param size: bytes of it
-        :param md5: returns that of all bytes once they were sent, in hexadecimal
-        :param verify: compare it with what Swift says
-        :raises SwiftUnavailable: it does not arrive undamaged
+        Each call of `body` begins the data again; `md5` returns its MD5 once it was sent.
         """
         name = self.attempt(number)
         action = _("Storing the segment %s") % name
@@ -297,19 +251,14 @@ class Upload(Claim):
 
         answer = self.patience.call(
             lambda: self.into_container(put),
-            # All others have been waited for.
+            # The client has already retried all other errors.
             lambda exc: isinstance(exc, errors.ContainerMissingError),
         )
         etag = bare_etag(answer.headers.get("etag")).lower()
         self.stored(number, etag or md5(), size)
 
     def complete(self, size: int) -> None:
-        """Write the manifest.
-
-        :param size: bytes of the image
-        :raises Duplicate: another upload was first
-        :raises SwiftError: segments are missing
-        """
+        """Write the manifest."""
         with self._lock:
             segments = [self._stored[number] for number in sorted(self._stored)]
         if sum(segment.size for segment in segments) != size:
@@ -331,16 +280,13 @@ class Upload(Claim):
     def _put_manifest(
         self, manifest: bytes | None, size: int, segments: list[large.Segment], more: float
     ) -> None:
-        """Write a static manifest, or a dynamic one.
+        """Write a static manifest, or a dynamic one if `manifest` is None.
 
-        :param manifest: the static one; None for a dynamic one
-        :param size: bytes of the image
-        :param segments: of the image
-        :param more: seconds of silence that are borne besides those of the options
+        `more` is seconds added to the read timeout.
         """
         if manifest is None:
-            # No ETag: radosgw compares it with that of the whole image. What Swift says of the data
-            # comes from a listing, and is no proof.
+            # No ETag: radosgw compares it with that of the whole image, and what Swift reports
+            # comes from a listing and proves nothing.
             place = urllib.parse.quote(f"{self.container}/{self.names.prefix}")
             headers, query, expected = {"X-Object-Manifest": place}, None, Expected(size)
         else:
@@ -379,15 +325,15 @@ class Upload(Claim):
         self.patience.stop()
 
     def close(self) -> None:
-        """Let go of what a finished upload does not need."""
+        """Give back what a finished upload no longer needs."""
         try:
             self.client.account.close()
         except exceptions.GlanceStoreException as exc:
             LOG.warning("After the upload of image %s: %s", self.obj, exc)
 
     def abort(self) -> None:
-        """Remove everything that this upload has stored; what cannot be removed is logged."""
-        # What has used up its time, or was interrupted, has nothing left for this.
+        """Remove everything this upload stored; log what cannot be removed."""
+        # The old patience may be used up, or stopped.
         self.patience = self.client.patience(in_all=True)
         try:
             self.withdraw()
@@ -405,16 +351,10 @@ class Upload(Claim):
 
 
 def check_stored(response: requests.Response, md5: str | None, action: str) -> None:
-    """Compare what the server says of what it has stored.
-
-    :param response: to a PUT
-    :param md5: of what was sent, in hexadecimal; None: it is not known
-    :param action: what was tried, for errors
-    :raises DamagedOnTheWay: it is something else; another try may work
-    """
+    """Raise DamagedOnTheWay if the response to a PUT shows other data than was sent."""
     if response.status_code == _DAMAGED:
         raise DamagedOnTheWay(
-            _("%(action)s: Swift says that the data was damaged on its way"), action=action
+            _("%(action)s: Swift reports that the data was damaged in transit"), action=action
         )
     stored = bare_etag(response.headers.get("etag")).lower()
     if stored and md5 is not None and stored != md5:

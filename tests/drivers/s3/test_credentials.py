@@ -310,7 +310,7 @@ def test_role_that_cannot_be_assumed_at_the_start(
     tokens_service.answer = lambda _request, _body: Answer(status)
     images = store_at(sent.url, **FROM_ELSEWHERE)
     assert images.store.is_capable(BitMasks.WRITE_ACCESS)
-    assert "cannot be had now" in caplog.text
+    assert "are not available now" in caplog.text
     with pytest.raises(exceptions.RemoteServiceUnavailable):
         read(images)
     assert sent.requests == []
@@ -350,7 +350,7 @@ def test_instance_without_a_role_at_the_start(sent: Recorder, metadata: Metadata
     metadata.works = False
     metadata.keys = ("access-key", "canary-secret", TOKEN)
     store = unconfigured_store_at(sent.url, **FROM_ELSEWHERE)
-    with pytest.raises(exceptions.BadStoreConfiguration, match="have no credentials"):
+    with pytest.raises(exceptions.BadStoreConfiguration, match="no credentials were found"):
         store.store.configure(re_raise_bsc=True)
     assert not store.store.is_capable(BitMasks.WRITE_ACCESS)
     with pytest.raises(exceptions.BadStoreConfiguration, match="none were found"):

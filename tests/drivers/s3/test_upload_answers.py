@@ -114,7 +114,7 @@ def test_put_that_never_arrives_is_named(
     Late(images, "PutObject")
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="Storing"):
         images.add("never", b"data")
-    assert "never: the service has not said whether it is stored" in caplog.text
+    assert "never: the service did not say whether it stored the object" in caplog.text
     assert service.listing() == []
 
 
@@ -275,7 +275,7 @@ def test_body_that_is_always_damaged(
 ) -> None:
     images = make(s3_store_thread_pools=1)
     proxy.fail_request(BODY, how=How.DAMAGE, times=None)
-    with pytest.raises(exceptions.BackendException, match="damaged on its way"):
+    with pytest.raises(exceptions.BackendException, match="damaged in transit"):
         images.add("damaged", image(size))
     targets = [request.target for request in proxy.requests if request.method == "PUT"]
     assert targets.count(targets[0]) >= 2

@@ -229,7 +229,7 @@ def test_listing_that_is_late(
     late_listing(2)
     assert deletion(tenants, proxied, proxy, uri) == ["DELETE", "GET"] * 2 + ["DELETE"]
     assert owner.containers(container) == []
-    assert "An empty container is left" not in caplog.text
+    assert "An empty container was left behind" not in caplog.text
 
 
 def test_listing_that_stays_late(
@@ -239,7 +239,7 @@ def test_listing_that_stays_late(
     late_listing(100)
     deletion(tenants, proxied, proxy, uri)
     assert f"{container}_x" in caplog.text
-    assert "An empty container is left" in caplog.text
+    assert "An empty container was left behind" in caplog.text
 
 
 def test_container_with_something_else_is_not_asked_for_again(

@@ -75,9 +75,9 @@ def test_configuring_keeps_no_client() -> None:
     [
         ({"s3_store_host": None}, "s3_store_host is not set"),
         ({"s3_store_bucket": None}, "s3_store_bucket is not set"),
-        ({"s3_store_access_key": None}, "only one is set"),
-        ({"s3_store_secret_key": None}, "only one is set"),
-        ({"s3_store_access_key": None, "s3_store_secret_key": None}, "have no credentials"),
+        ({"s3_store_access_key": None}, "Only one of"),
+        ({"s3_store_secret_key": None}, "Only one of"),
+        ({"s3_store_access_key": None, "s3_store_secret_key": None}, "no credentials were found"),
         ({"s3_store_large_object_chunk_size": 4}, "at least 5 MiB"),
         ({"s3_store_thread_pools": 0}, "s3_store_thread_pools is 0"),
         ({"s3_store_thread_pools": -1}, "at least 1"),

@@ -78,5 +78,5 @@ def test_a_body_is_given_up_with_its_upload() -> None:
     body = Body(DATA, patience)
     assert body.read(10)
     patience.stop()
-    with pytest.raises(exceptions.BackendException, match="broken off"):
+    with pytest.raises(exceptions.BackendException, match="interrupted"):
         body.read(10)

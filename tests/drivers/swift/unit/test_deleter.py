@@ -31,12 +31,12 @@ if TYPE_CHECKING:
             b'{"Response Status": "400 Bad Request", "Errors": [["/c/x", "503 x"]]}',
             ("400 Bad Request", [["/c/x", "503 x"]]),
         ),
-        (b"<html>", ("an answer that is not understood", [])),
-        (b"", ("an answer that is not understood", [])),
-        (b"[1]", ("an answer that is not understood", [])),
+        (b"<html>", ("unreadable response", [])),
+        (b"", ("unreadable response", [])),
+        (b"[1]", ("unreadable response", [])),
         (
             b'{"Response Status": "200 OK", "Errors": [[]]}',
-            ("an answer that is not understood", []),
+            ("unreadable response", []),
         ),
     ],
 )
@@ -218,5 +218,5 @@ class Answers:
 
 @pytest.mark.parametrize("text", [b"{}", b"nonsense", b'[{"name": "x"}]', b'["x"]'])
 def test_listing_that_is_not_understood(text):
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="no listing"):
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not a listing"):
         list(containers.pages(Answers(text), "c", "", Patience(0)))

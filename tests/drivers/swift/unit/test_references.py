@@ -109,8 +109,8 @@ def test_value(load, written, key):
         (f'{ADDRESS}{USER}key = ""\n', "it needs user and key"),
         (f"{ADDRESS}{USER}key =\n", "it needs user and key"),
         (f"{ADDRESS}{USER}", "it needs user and key"),
-        (f"{ADDRESS}{USER}key = S3CRET%x\n", "a percent sign in key has to be written twice"),
-        (f"{ADDRESS}{USER}key = %(S3CRET)s\n", "a percent sign in key has to be written twice"),
+        (f"{ADDRESS}{USER}key = S3CRET%x\n", "a percent sign in key must be doubled"),
+        (f"{ADDRESS}{USER}key = %(S3CRET)s\n", "a percent sign in key must be doubled"),
         (f"{ADDRESS}application_credential_id = S3CRET\n", "application_credential_secret"),
         (f"{USER}key = S3CRET\n", "it has no auth_address"),
         (f"auth_address = ftp://h\n{USER}key = S3CRET\n", "neither http:// nor https://"),
@@ -138,7 +138,7 @@ def test_old_auth_version_is_ignored_with_a_warning(load, caplog):
         (f"[a]\n{ADDRESS}S3CRET\n", "line 3 is not of the form"),
         (f"[a]\n{ADDRESS}[a]\nkey = S3CRET\n", "line 3 repeats"),
         ("[a]\nkey = S3CRET\nkey = S3CRET2\n", "line 3 repeats"),
-        (b"[a]\nkey = S3CRET\xff\n", "not a UTF-8 text"),
+        (b"[a]\nkey = S3CRET\xff\n", "not valid UTF-8"),
     ],
 )
 def test_unusable_file(load, text, reason):
