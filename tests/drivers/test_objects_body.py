@@ -47,8 +47,8 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lengths
 
 
-def body_of(data: Any, patience: Patience | None = None, hashing: bool = True) -> body.Body:
-    return body.Body(data, patience or Patience(0), hashing)
+def body_of(data: Any, patience: Patience | None = None, hashing: bool = True) -> body.RequestBody:
+    return body.RequestBody(data, patience or Patience(0), hashing)
 
 
 def md5(data: bytes) -> str:
@@ -148,4 +148,4 @@ def test_checksums() -> None:
 
 
 def test_it_is_no_line_of_a_log() -> None:
-    assert repr(body_of(b"secret")) == "<Body of 6 bytes>"
+    assert repr(body_of(b"secret")) == "<RequestBody of 6 bytes>"

@@ -12,7 +12,7 @@ import pytest
 from glance_store import exceptions
 from glance_store._drivers._objects import claim
 from glance_store._drivers._objects.claim import Claim, Expected, Feature, Found
-from glance_store._drivers._objects.errors import DamagedOnTheWay, NameTaken
+from glance_store._drivers._objects.errors import DamagedInTransit, NameTaken
 from glance_store.transfer.retry import Patience
 
 SIZE = 10
@@ -92,7 +92,7 @@ class Sends:
             raise Unanswered("no answer")
         if step == "says-damaged":
             self._service.there = mine
-            raise DamagedOnTheWay("damaged in transit")
+            raise DamagedInTransit("damaged in transit")
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_object_that_never_appears_is_mentioned(
         upload.publish(Sends(upload, service, "unanswered"), EXPECTED)
     upload.withdraw()
     assert "the service did not say whether it stored the object" in caplog.text
-    assert service.log.count("look") == 2 + len(claim._LATE)
+    assert service.log.count("look") == 2 + len(claim._RECHECKS)
 
 
 def test_an_interrupt_leaves_nothing(service: Service) -> None:
@@ -276,8 +276,8 @@ def test_of_two_uploads_in_a_process_one_waits(service: Service) -> None:
     assert service.there.mark == first.mark
 
 
-@pytest.mark.parametrize("under_way", [True, False])
-def test_name_that_cannot_be_looked_at(service: Service, under_way: bool) -> None:
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_name_that_cannot_be_looked_at(service: Service, in_flight: bool) -> None:
     """The token has ended: what is under way needs none."""
 
     def fail() -> None:
@@ -285,19 +285,19 @@ def test_name_that_cannot_be_looked_at(service: Service, under_way: bool) -> Non
 
     service.looks = [fail]
     upload = Upload(service)
-    if not under_way:
+    if not in_flight:
         with pytest.raises(Refused), upload.alone():
             raise AssertionError("nobody knows whether the name is free")
         return
-    with upload.alone(under_way=True):
+    with upload.alone(in_flight=True):
         upload.publish(Sends(upload, service, "stored"), EXPECTED)
     assert service.there is not None
 
 
-@pytest.mark.parametrize("under_way", [True, False])
-def test_name_that_is_taken_meanwhile(service: Service, under_way: bool) -> None:
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_name_that_is_taken_meanwhile(service: Service, in_flight: bool) -> None:
     service.there = Found("other")
-    with pytest.raises(exceptions.Duplicate), Upload(service).alone(under_way):
+    with pytest.raises(exceptions.Duplicate), Upload(service).alone(in_flight):
         raise AssertionError("the name is taken")
 
 

@@ -9,7 +9,13 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import NoResult
-from glance_store._drivers._objects.ranges import Part, RangeStream, Rest, bare_etag, part_of
+from glance_store._drivers._objects.ranges import (
+    Part,
+    RangeStream,
+    ReusableStream,
+    bare_etag,
+    part_of,
+)
 from glance_store.testing import image
 
 SIZE = 100
@@ -121,7 +127,7 @@ def test_answer_that_ends_early() -> None:
 
 def test_next_range_goes_on_in_an_answer_with_everything() -> None:
     """Asked anew, the server would send all that precedes once more."""
-    rest = Rest()
+    rest = ReusableStream()
     stream, body = stream_of(0, 100, 10, 20, rest.keep)
     assert drain(stream) == DATA[10:30]
     stream.close()
@@ -138,7 +144,7 @@ def test_next_range_goes_on_in_an_answer_with_everything() -> None:
 
 
 def test_answer_without_a_rest_is_not_kept() -> None:
-    rest = Rest()
+    rest = ReusableStream()
     stream, body = stream_of(0, 100, 10, 90, rest.keep)
     drain(stream)
     stream.close()
@@ -147,7 +153,7 @@ def test_answer_without_a_rest_is_not_kept() -> None:
 
 
 def test_one_answer_is_kept() -> None:
-    rest = Rest()
+    rest = ReusableStream()
     first, first_body = stream_of(0, 100, 0, 10, rest.keep)
     second, second_body = stream_of(0, 100, 10, 10, rest.keep)
     first.close()
@@ -163,7 +169,7 @@ def test_one_answer_is_kept() -> None:
 
 
 def test_interrupted_answer_is_not_kept() -> None:
-    rest = Rest()
+    rest = ReusableStream()
     stream, body = stream_of(0, 100, 0, 10, rest.keep)
     stream.interrupt()
     stream.close()

@@ -20,7 +20,7 @@ from glance_store.transfer.retry import Patience
 _SLICE = 256 * 1024
 
 
-class Body:
+class RequestBody:
     """A block as a file that a client library can read, rewind and read again.
 
     The block must not change while this object is in use. With `hashing`, the MD5 is computed while
@@ -40,7 +40,7 @@ class Body:
         return len(self._view)
 
     def __repr__(self) -> str:
-        return f"<Body of {len(self._view)} bytes>"
+        return f"<RequestBody of {len(self._view)} bytes>"
 
     def read(self, length: int | None = -1) -> memoryview | bytes:
         """Return the next bytes: at least 256 KiB while there are as many.
@@ -64,7 +64,7 @@ class Body:
         self._position = max(0, base + offset)
         return self._position
 
-    def rewound(self) -> Body:
+    def rewound(self) -> RequestBody:
         """Go back to the beginning, and return this object."""
         self.seek(0)
         return self
@@ -123,7 +123,7 @@ def _crc32c() -> Callable[[Any], int] | None:
 
 
 def crc_name() -> str:
-    """Return the name of the checksum that `Body.crc` uses on this host."""
+    """Return the name of the checksum that `RequestBody.crc` uses on this host."""
     return "CRC32" if _crc32c() is None else "CRC32C"
 
 

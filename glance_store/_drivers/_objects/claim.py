@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import (
     ERRORS,
-    DamagedOnTheWay,
+    DamagedInTransit,
     NameTaken,
     is_refusal,
 )
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 # Uploads in a row that failed with a feature and succeeded without it: one alone proves nothing.
 _PROOFS = 2
 # Seconds between looks for an object that the service reported, or that may still appear.
-_LATE = (0.5, 1.0, 2.0)
+_RECHECKS = (0.5, 1.0, 2.0)
 
 
 class Feature:
@@ -152,7 +152,7 @@ class Claim(abc.ABC):
             raise self.duplicate()
 
     @contextlib.contextmanager
-    def alone(self, under_way: bool = False) -> Iterator[None]:
+    def alone(self, in_flight: bool = False) -> Iterator[None]:
         """Keep this process's other uploads of the name waiting; raise Duplicate if it is taken.
 
         With `in_flight`, the request only waits for its last bytes, so a failure to look does not
@@ -166,21 +166,21 @@ class Claim(abc.ABC):
                 raise
             except ERRORS:
                 # The token may have expired; a request in flight no longer needs it.
-                if not under_way:
+                if not in_flight:
                     raise
             yield
 
     def if_free(
         self,
         send: Callable[[bool], _T],
-        bars: Callable[[Exception], bool],
+        rejects_condition: Callable[[Exception], bool],
         action: str,
     ) -> _T:
         """Create the object where there is none; without that condition if the service rejects it.
 
-        `send` takes whether to set the condition, and `bars` tells whether an error may come from
-        it. A refusal may have another reason, so the condition is dropped for good only after
-        requests succeeded twice without it. Raises NameTaken if the name is taken.
+        `send` takes whether to set the condition, and `rejects_condition` tells whether an error
+        may come from it. A refusal may have another reason, so the condition is dropped for good
+        only after requests succeeded twice without it. Raises NameTaken if the name is taken.
         """
         reason: object = action
         taken = False
@@ -190,7 +190,7 @@ class Claim(abc.ABC):
                 self.condition.is_known()
                 return answer
             except ERRORS as exc:
-                if not bars(exc):
+                if not rejects_condition(exc):
                     raise
                 taken = isinstance(exc, NameTaken)
                 if taken and (self._blind or self._look_late() is not None):
@@ -222,16 +222,16 @@ class Claim(abc.ABC):
         *,
         repeatable: bool = True,
         confirm: bool = True,
-        more: float = 0.0,
+        extra_seconds: float = 0.0,
     ) -> None:
         """Create the object; when this returns, it is in place and undamaged.
 
         `send` sends one request, and raises NameTaken if the name is not free. With `confirm`, look
         even after a success, because the service may let several uploads of one name succeed.
-        `more` is how many seconds the service may take on top of the store's patience. Raises
-        Duplicate if another upload was first, or the last error of `send`.
+        `extra_seconds` is how many seconds the service may take on top of the store's patience.
+        Raises Duplicate if another upload was first, or the last error of `send`.
         """
-        tries = self.patience.tries(more)
+        tries = self.patience.tries(extra_seconds)
         while True:
             error = self._send(send)
             if error is None and not confirm:
@@ -250,7 +250,7 @@ class Claim(abc.ABC):
             if found is not None and found.mark != self.mark:
                 raise self.duplicate()
             if found is not None:
-                error = error if isinstance(error, DamagedOnTheWay) else None
+                error = error if isinstance(error, DamagedInTransit) else None
                 error = error or self._damage(found, expected)
                 if error is None:
                     self.settle(found, expected)
@@ -276,7 +276,7 @@ class Claim(abc.ABC):
         self.uncertain = True
         return None
 
-    def _damage(self, found: Found, expected: Expected) -> DamagedOnTheWay | None:
+    def _damage(self, found: Found, expected: Expected) -> DamagedInTransit | None:
         if not found.etag or expected.etag is None or found.etag == expected.etag:
             return None
         return damaged(_("Storing %s") % self.shown, found.etag, expected.etag)
@@ -284,7 +284,7 @@ class Claim(abc.ABC):
     def _look_late(self) -> Found | None:
         """Look several times, in case a server lags behind."""
         found = self.look()
-        for pause in _LATE:
+        for pause in _RECHECKS:
             if found is not None:
                 break
             self.patience.wait(pause)
@@ -307,9 +307,9 @@ class Claim(abc.ABC):
         self.uncertain = False
 
 
-def damaged(action: str, stored: str, sent: str) -> DamagedOnTheWay:
+def damaged(action: str, stored: str, sent: str) -> DamagedInTransit:
     """Return the error for data that changed in transit; both MD5s are in hexadecimal."""
-    return DamagedOnTheWay(
+    return DamagedInTransit(
         _("%(action)s: the data was damaged in transit (MD5 %(stored)s instead of %(sent)s)"),
         action=action,
         stored=stored,

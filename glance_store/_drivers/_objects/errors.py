@@ -19,7 +19,7 @@ class NameTaken(exceptions.GlanceStoreException, exceptions.BackendException):
     """
 
 
-class DamagedOnTheWay(exceptions.BackendUnavailable, exceptions.BackendException):
+class DamagedInTransit(exceptions.BackendUnavailable, exceptions.BackendException):
     """The stored data differs from the data sent; sending it again may help."""
 
     patience = _NONSENSE

@@ -28,7 +28,7 @@ FIRST_BYTE = {"Range": "bytes=0-0"}
 _SKIP = 1024 * 1024
 
 
-class Bytes(Protocol):
+class ResponseBody(Protocol):
     """The body of a response."""
 
     def read(self, length: int) -> bytes:
@@ -57,7 +57,7 @@ def bare_etag(text: str | None) -> str:
     return text.removeprefix("W/").removeprefix("w/").strip('"')
 
 
-def packing(headers: Mapping[str, Any]) -> str:
+def content_coding(headers: Mapping[str, Any]) -> str:
     """Return the content coding of a response; empty if it is plain. Header names: lower case."""
     named = str(headers.get("content-encoding", "")).lower().replace(" ", "").split(",")
     return ",".join(name for name in named if name not in _PLAIN)
@@ -83,20 +83,20 @@ def part_of(
     length: int,
     size: int,
     action: str,
-    packed: str = "",
+    coding: str = "",
 ) -> Part:
     """Return which bytes a response holds; raise NoResult if they are not those asked for.
 
-    `packed` is the content coding of the stored object.
+    `coding` is the content coding of the stored object.
     """
-    if packing(headers) != packed:
+    if content_coding(headers) != coding:
         raise NoResult(
             _(
                 "%(action)s: the data arrived in another encoding than it was stored in "
                 "(%(coding)s): look for a proxy that compresses"
             ),
             action=action,
-            coding=packing(headers) or "-",
+            coding=content_coding(headers) or "-",
         )
     if status == _PARTIAL:
         found = _CONTENT_RANGE.fullmatch(str(headers.get("content-range", "")))
@@ -123,7 +123,7 @@ class RangeStream:
 
     def __init__(
         self,
-        body: Bytes,
+        body: ResponseBody,
         part: Part,
         offset: int,
         length: int,
@@ -183,7 +183,7 @@ class RangeStream:
             self._body.close()
 
 
-class Rest:
+class ReusableStream:
     """Keeps the open response of a service that sends the whole object for every range.
 
     Reading on is cheap. For a new request, the service would send everything before the range
@@ -233,7 +233,7 @@ class ObjectReader(abc.ABC):
         self.concurrency = concurrency
         self.range_size = range_size
         self.memory = memory
-        self._rest = Rest()
+        self._reusable = ReusableStream()
 
     @abc.abstractmethod
     def open_stream(self, offset: int, length: int) -> Stream:
@@ -253,7 +253,7 @@ class ObjectReader(abc.ABC):
 
     def close(self) -> None:
         """Close a response kept for reuse."""
-        self._rest.close()
+        self._reusable.close()
 
 
 class RangeReader(ObjectReader):
@@ -261,17 +261,17 @@ class RangeReader(ObjectReader):
 
     def open_stream(self, offset: int, length: int) -> RangeStream:
         """Request bytes at an offset; the image has them."""
-        kept = self._rest.take(offset, length)
+        kept = self._reusable.take(offset, length)
         if kept is not None:
             return kept
         body, part = self._ask(offset, length)
         if part.stop > offset + length:
             # The service ignores ranges: parallel requests would all get the same bytes.
             self.concurrency = 1
-        return RangeStream(body, part, offset, length, self._action, self._rest.keep)
+        return RangeStream(body, part, offset, length, self._action, self._reusable.keep)
 
     @abc.abstractmethod
-    def _ask(self, offset: int, length: int) -> tuple[Bytes, Part]:
+    def _ask(self, offset: int, length: int) -> tuple[ResponseBody, Part]:
         """Request bytes; return the body of the response, and which bytes it holds."""
 
     @abc.abstractmethod

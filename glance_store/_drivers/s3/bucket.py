@@ -67,7 +67,7 @@ class Bucket:
             raise
 
     def _shown(self, client: Client) -> str:
-        return f"{self.name} at {client.settings.place.shown}"
+        return f"{self.name} at {client.settings.endpoint.shown}"
 
     def _missing(self, client: Client) -> str:
         return str(
@@ -90,9 +90,9 @@ class Bucket:
 
     def _create(self, client: Client) -> None:
         arguments: dict[str, Any] = {"Bucket": self.name}
-        place = endpoint.location_constraint(client.settings.place.region)
-        if place is not None:
-            arguments["CreateBucketConfiguration"] = {"LocationConstraint": place}
+        constraint = endpoint.location_constraint(client.settings.endpoint.region)
+        if constraint is not None:
+            arguments["CreateBucketConfiguration"] = {"LocationConstraint": constraint}
         shown = self._shown(client)
 
         action = _("Creating the bucket %s") % shown

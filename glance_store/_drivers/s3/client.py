@@ -37,7 +37,7 @@ _PAUSE = 10.0
 class Settings:
     """The options that the client uses."""
 
-    place: Endpoint
+    endpoint: Endpoint
     access_key: str | None = dataclasses.field(repr=False)
     secret_key: str | None = dataclasses.field(repr=False)
     addressing: str
@@ -63,7 +63,7 @@ class Settings:
             )
         protected = conf.s3_store_enable_data_integrity_protection
         return cls(
-            place=endpoint.parse(conf.s3_store_host, conf.s3_store_region_name or ""),
+            endpoint=endpoint.parse(conf.s3_store_host, conf.s3_store_region_name or ""),
             access_key=conf.s3_store_access_key or None,
             secret_key=conf.s3_store_secret_key or None,
             addressing=conf.s3_store_bucket_url_format or "auto",
@@ -91,7 +91,13 @@ class Settings:
     def reaches_the_same(self, other: Settings) -> bool:
         """Tell whether another store uses the same service with the same key."""
         mine, theirs = (
-            (one.place.secure, one.place.host, one.place.region, one.access_key, one.secret_key)
+            (
+                one.endpoint.secure,
+                one.endpoint.host,
+                one.endpoint.region,
+                one.access_key,
+                one.secret_key,
+            )
             for one in (self, other)
         )
         return mine == theirs
@@ -113,12 +119,12 @@ class Settings:
         With TLS, nobody can change the body in transit, and a checksum is enough.
         """
         asked = self.request_checksums != _CHECKSUMS_OFF
-        return asked or (self.verifies_parts and self.place.secure)
+        return asked or (self.verifies_parts and self.endpoint.secure)
 
     @property
     def signs_payload(self) -> bool:
         """Whether the signature covers the SHA-256 of the body."""
-        return self.verifies_parts and not self.place.secure
+        return self.verifies_parts and not self.endpoint.secure
 
 
 class Client:
@@ -131,10 +137,10 @@ class Client:
         self.s3 = s3
         self.settings = settings
         self.lacking = lacking
-        self.condition = condition(f"S3 service at {settings.place.shown}")
+        self.condition = condition(f"S3 service at {settings.endpoint.shown}")
         self.checksum = Feature(
             settings.sends_checksum,
-            f"The S3 service at {settings.place.shown} does not support the newer checksums: "
+            f"The S3 service at {settings.endpoint.shown} does not support the newer checksums: "
             "images are sent with Content-MD5",
         )
         # Learned from its refusals.
@@ -240,7 +246,7 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
     REDACTION.hide(settings.access_key, settings.secret_key)
     below = botocore.session.get_session()
     below.register_component("data_loader", _descriptions())
-    below.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    below.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
     if not looking:
         nowhere = botocore.credentials.CredentialResolver(providers=[])
         below.register_component("credential_provider", nowhere)
@@ -251,7 +257,7 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
     )
 
 
-def _moment(value: Any) -> datetime.datetime:
+def _parse_time(value: Any) -> datetime.datetime:
     """Return the time in a response; a distant one if it cannot be parsed.
 
     botocore would fail on it, for example on the Last-Modified of a perfectly readable image.
@@ -342,17 +348,17 @@ def make_client(settings: Settings) -> Client:
 
     def build() -> Client:
         session, lacking = _session_with_credentials(settings)
-        place = settings.place
+        service = settings.endpoint
         s3 = session.client(
             "s3",
-            region_name=place.region,
-            endpoint_url=place.url,
-            use_ssl=place.secure,
+            region_name=service.region,
+            endpoint_url=service.url,
+            use_ssl=service.secure,
             verify=settings.authorities,
             config=_config(settings),
         )
         REDACTION.watch()
-        _bear_stalls(s3, settings.read_timeout)
+        _apply_send_timeout(s3, settings.read_timeout)
         signing.adapt(s3, settings.payer)
         return Client(s3, settings, lacking)
 
@@ -393,7 +399,7 @@ def _session_with_credentials(settings: Settings) -> tuple[Any, str]:
     return session, ""
 
 
-def _bear_stalls(s3: Any, seconds: float) -> None:
+def _apply_send_timeout(s3: Any, seconds: float) -> None:
     """Apply the read timeout while sending, too."""
     from glance_store._drivers._patience import patient
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from glance_store import exceptions
 from glance_store._drivers._network import in_words
 from glance_store._drivers._objects.errors import (
-    DamagedOnTheWay,
+    DamagedInTransit,
     NameTaken,
     NoResult,
     NotSeenYet,
@@ -101,7 +101,7 @@ _RULES = (
     # Stored a moment ago, and unknown to a server that lags behind.
     _Rule(NotSeenYet, ("InvalidPart",), ()),
     _Rule(
-        DamagedOnTheWay,
+        DamagedInTransit,
         ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
         (),
         ": the data was damaged in transit, or a proxy changes it",
@@ -195,7 +195,7 @@ def keep_answer(error: Exception, answer: Answer) -> None:
 def wants_md5(error: Exception) -> bool:
     """Tell whether the service demands a checksum of the body, as with Object Lock."""
     answer = answer_of(error)
-    if answer is None or answer.status != 400 or isinstance(error, DamagedOnTheWay):
+    if answer is None or answer.status != 400 or isinstance(error, DamagedInTransit):
         return False
     text = f"{answer.code} {answer.message}".lower().replace("-", "")
     return "contentmd5" in text or "xamzchecksum" in text
@@ -206,7 +206,7 @@ def is_unknown_feature(error: Exception) -> bool:
     answer = answer_of(error)
     if answer is None or answer.code in _ELSEWHERE:
         return False
-    if isinstance(error, DamagedOnTheWay) or wants_md5(error):
+    if isinstance(error, DamagedInTransit) or wants_md5(error):
         return False
     if answer.status in (405, 417, 501):
         return True

@@ -14,7 +14,7 @@ from glance_store._drivers._objects.ranges import (
     Part,
     RangeReader,
     bare_etag,
-    packing,
+    content_coding,
     part_of,
     size_of,
 )
@@ -67,7 +67,7 @@ class S3Reader(RangeReader):
         elif self._verifying:
             LOG.debug("%s has no checksum of the whole object: it cannot be verified", self._shown)
         self._ranges = True  # whether the service supports them
-        self._packed = packing(about["ResponseMetadata"].get("HTTPHeaders") or {})
+        self._coding = content_coding(about["ResponseMetadata"].get("HTTPHeaders") or {})
         self._etag = bare_etag(about.get("ETag"))
         self.version = self._etag or None
         # A strong ETag, even if a proxy made it weak: a weak one would never match.
@@ -103,7 +103,7 @@ class S3Reader(RangeReader):
             raise NoResult(_("%s: the service does not say how large it is") % action)
         return {**answer, "ContentLength": size}
 
-    def _ask(self, offset: int, length: int) -> tuple[_Body, Part]:
+    def _ask(self, offset: int, length: int) -> tuple[_ResponseBody, Part]:
         whole = self._verified and length == self.size
         if whole:
             self._was_whole = True
@@ -122,7 +122,7 @@ class S3Reader(RangeReader):
             answer["Body"].close()
             raise
         verified = self._verified and whole
-        return _Body(answer["Body"], self._action, verified, self.size, part.start), part
+        return _ResponseBody(answer["Body"], self._action, verified, self.size, part.start), part
 
     def _get(self, wanted: dict[str, str], offset: int) -> Any:
         """Request bytes of the version that was opened."""
@@ -177,7 +177,7 @@ class S3Reader(RangeReader):
             length,
             self.size,
             self._action(offset),
-            self._packed,
+            self._coding,
         )
         etag = bare_etag(answer.get("ETag"))
         if etag and self._etag and etag != self._etag:
@@ -200,7 +200,7 @@ class S3Reader(RangeReader):
         )
 
 
-class _Body:
+class _ResponseBody:
     """The body of a response; with `verified`, its checksum is compared at the end."""
 
     def __init__(self, body: Any, action: Any, verified: bool, size: int, position: int) -> None:

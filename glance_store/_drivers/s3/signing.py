@@ -11,7 +11,7 @@ from typing import Any
 
 import botocore.auth
 
-from glance_store._drivers._objects.body import Body
+from glance_store._drivers._objects.body import RequestBody
 
 _PLAIN = "s3v4"
 # A name of its own, so that botocore's signers stay unchanged.
@@ -21,13 +21,13 @@ _UPLOADS = ("PutObject", "UploadPart")
 
 
 class _HashedOnce(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
-    """The usual signature; it asks a `Body` for its hash instead of reading it."""
+    """The usual signature; it asks a `RequestBody` for its hash instead of reading it."""
 
     def payload(self, request: Any) -> str:
         """Return the hash to sign for the body of a request."""
         body = request.body
         if (
-            isinstance(body, Body)
+            isinstance(body, RequestBody)
             and not self._is_streaming_checksum_payload(request)
             and self._should_sha256_sign_payload(request)
         ):

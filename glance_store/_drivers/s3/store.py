@@ -131,7 +131,9 @@ class Store(driver.Store):
         # Report wrong options now, not at the first image. This opens no connection.
         make_client(settings).s3.close()
         self._clients = Clients(settings)
-        self._url_prefix = f"{settings.place.location_scheme}://{settings.place.host}/{bucket}"
+        self._url_prefix = (
+            f"{settings.endpoint.location_scheme}://{settings.endpoint.host}/{bucket}"
+        )
 
     def _check_sizes(self) -> None:
         if self.s3_store_large_object_chunk_size < MIN_PART:
@@ -159,7 +161,7 @@ class Store(driver.Store):
         """Return the bucket and its service."""
         if self._clients is None:
             return set()
-        return {f"{self._clients.settings.place.shown}/{self.store_conf.s3_store_bucket}"}
+        return {f"{self._clients.settings.endpoint.shown}/{self.store_conf.s3_store_bucket}"}
 
     def check_health(self) -> str:
         """Check that the bucket can be reached; return in words where it is."""
@@ -168,10 +170,10 @@ class Store(driver.Store):
     def images(self) -> Iterator[StoredImage]:
         """Yield all objects of the bucket, in pages of a thousand."""
         client = self._client()
-        place = client.settings.place
+        service = client.settings.endpoint
 
         def uri_of(key: str) -> str:
-            return self._location_of(key, place).get_uri()
+            return self._location_of(key, service).get_uri()
 
         return holdings.images(
             client, self.store_conf.s3_store_bucket, uri_of, client.settings.new_patience()
@@ -199,7 +201,7 @@ class Store(driver.Store):
     def open_writer(self, image_id: str, size: int, context: Any = None) -> MultipartWriter:
         """Begin to store an image; its id becomes the name of the object."""
         client = self._client()
-        location = self._place_for(image_id, client.settings.place)
+        location = self._location_for(image_id, client.settings.endpoint)
         upload = Upload(client, self._bucket, image_id)
         upload.check_free()
         self._bucket.ensure(client, upload.patience)
@@ -234,7 +236,7 @@ class Store(driver.Store):
         if not original.size:
             # A part has at least one byte.
             return None
-        uri = self._place_for(image_id, client.settings.place).get_uri()
+        uri = self._location_for(image_id, client.settings.endpoint).get_uri()
         copy = Copy(client, self._bucket, image_id, uri, original)
         copy.check_free()
         self._bucket.ensure(client, copy.patience)
@@ -251,20 +253,22 @@ class Store(driver.Store):
 
     def original(self, location: Location) -> Original:
         """Return the object of an image to copy."""
-        client, place = self._client(), _place(location)
-        shown = f"{place.bucket}/{place.key}"
-        name = {"Bucket": place.bucket, "Key": place.key}
+        client, store_location = self._client(), _store_location(location)
+        shown = f"{store_location.bucket}/{store_location.key}"
+        name = {"Bucket": store_location.bucket, "Key": store_location.key}
         about = client.settings.new_patience().call(
             lambda: guarded(
                 lambda: client.s3.head_object(**name), _("Looking for %s") % shown, shown
             )
         )
         size = int(about.get("ContentLength") or 0)
-        return Original(str(place.bucket), str(place.key), bare_etag(about.get("ETag")), size)
+        return Original(
+            str(store_location.bucket), str(store_location.key), bare_etag(about.get("ETag")), size
+        )
 
-    def _place_for(self, image_id: str, place: endpoint.Endpoint) -> StoreLocation:
+    def _location_for(self, image_id: str, service: endpoint.Endpoint) -> StoreLocation:
         """Return the location of a new image; raise Invalid for an id that cannot be in one."""
-        location = self._location_of(image_id, place)
+        location = self._location_of(image_id, service)
         parsed = StoreLocation({}, self.conf, backend_group=self.backend_group)
         parsed.parse_uri(location.get_uri())
         if (parsed.bucket, parsed.key) != (location.bucket, location.key):
@@ -273,10 +277,10 @@ class Store(driver.Store):
             )
         return location
 
-    def _location_of(self, key: str, place: endpoint.Endpoint) -> StoreLocation:
+    def _location_of(self, key: str, service: endpoint.Endpoint) -> StoreLocation:
         specs = {
-            "scheme": place.location_scheme,
-            "s3serviceurl": place.host,
+            "scheme": service.location_scheme,
+            "s3serviceurl": service.host,
             "bucket": self.store_conf.s3_store_bucket,
             "key": key,
         }
@@ -284,12 +288,12 @@ class Store(driver.Store):
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image. Requests go to the configured host, not to the one in the location."""
-        client, place = self._client(), _place(location)
+        client, store_location = self._client(), _store_location(location)
         patience = client.settings.new_patience()
         reader = S3Reader(
             client,
-            str(place.bucket),
-            str(place.key),
+            str(store_location.bucket),
+            str(store_location.key),
             concurrency=self.store_conf.s3_store_read_concurrency,
             range_size=self.read_size,
             memory=self._memory,
@@ -300,9 +304,9 @@ class Store(driver.Store):
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
         """Remove an image."""
-        client, place = self._client(), _place(location)
-        name = {"Bucket": place.bucket, "Key": place.key}
-        shown = f"{place.bucket}/{place.key}"
+        client, store_location = self._client(), _store_location(location)
+        name = {"Bucket": store_location.bucket, "Key": store_location.key}
+        shown = f"{store_location.bucket}/{store_location.key}"
         action = _("Deleting %s") % shown
         patience = client.settings.new_patience()
         begun = False
@@ -329,5 +333,5 @@ class Store(driver.Store):
         LOG.debug("Store %s: deleted %s", self.name, shown)
 
 
-def _place(location: Location) -> StoreLocation:
+def _store_location(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
-from glance_store._drivers._objects.body import Body, crc_name
+from glance_store._drivers._objects.body import RequestBody, crc_name
 from glance_store._drivers._objects.claim import Claim, Expected, Found
 from glance_store._drivers._objects.errors import ERRORS, NameTaken, NoResult, is_refusal
 from glance_store._drivers._objects.ranges import bare_etag
@@ -51,7 +51,7 @@ class Upload(Claim):
     def __init__(self, client: Client, bucket: Bucket, key: str) -> None:
         settings = client.settings
         super().__init__(
-            (settings.place.host, bucket.name, key),
+            (settings.endpoint.host, bucket.name, key),
             f"{bucket.name}/{key}",
             settings.new_patience(),
             client.condition,
@@ -112,7 +112,7 @@ class Upload(Claim):
 
     def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
         """Create the object in one request."""
-        body = Body(block, self.patience)
+        body = RequestBody(block, self.patience)
         action = _("Storing %s") % self.shown
         arguments = {**self._name, "Metadata": {_MARK: self.mark}}
 
@@ -120,7 +120,7 @@ class Upload(Claim):
             def send(condition: dict[str, str]) -> Any:
                 body.seek(0)
                 answer = self._s3.put_object(**arguments, Body=body, **more, **condition)
-                return _with(answer, "ETag", action)
+                return _require(answer, "ETag", action)
 
             return self._conditionally(send, action)
 
@@ -148,7 +148,7 @@ class Upload(Claim):
                 answer = guarded(
                     lambda: self._s3.create_multipart_upload(**arguments, **more), action
                 )
-                return _with(answer, "UploadId", action)
+                return _require(answer, "UploadId", action)
 
             def send() -> Any:
                 try:
@@ -171,7 +171,7 @@ class Upload(Claim):
 
     def put_part(self, number: int, block: memoryview) -> None:
         """Send a part."""
-        body = Body(block, self.patience)
+        body = RequestBody(block, self.patience)
         action = _("Storing part %(number)d of %(name)s") % {"number": number, "name": self.shown}
         arguments: dict[str, Any] = {
             **self._name,
@@ -185,7 +185,7 @@ class Upload(Claim):
                 body.seek(0)
                 return self._s3.upload_part(**arguments, Body=body, **more)
 
-            return _with(guarded(send, action), "ETag", action)
+            return _require(guarded(send, action), "ETag", action)
 
         try:
             answer = self.patience.call(
@@ -212,7 +212,7 @@ class Upload(Claim):
                 **self._name, UploadId=self._id, MultipartUpload={"Parts": parts}, **condition
             )
             # RADOS gateway 16.2 sends the element without a value.
-            return _with(answer, "ETag", action, maybe_empty=True)
+            return _require(answer, "ETag", action, maybe_empty=True)
 
         def send() -> Any:
             try:
@@ -233,7 +233,7 @@ class Upload(Claim):
                 send,
                 Expected(size),
                 confirm=not self.condition.known,
-                more=_PER_PART * len(parts),
+                extra_seconds=_PER_PART * len(parts),
             )
         if self._strays:
             self._clean(self._sweep)
@@ -249,7 +249,7 @@ class Upload(Claim):
             create, lambda exc: isinstance(exc, NameTaken) or is_unknown_feature(exc), action
         )
 
-    def _protected(self, body: Body, put: Callable[[dict[str, Any]], Any]) -> Any:
+    def _protected(self, body: RequestBody, put: Callable[[dict[str, Any]], Any]) -> Any:
         """Send a body with the configured checksum, or the one that the service demands."""
         client = self._client
         given_up = client.settings.sends_checksum and not client.checksum.known
@@ -416,7 +416,7 @@ class Upload(Claim):
             arguments["KeyMarker"], arguments["UploadIdMarker"] = marker
 
 
-def _with(answer: Any, name: str, action: str, maybe_empty: bool = False) -> Any:
+def _require(answer: Any, name: str, action: str, maybe_empty: bool = False) -> Any:
     """Return a response that has what a success has; raise NoResult otherwise."""
     if not answer.get(name) and not (maybe_empty and name in answer):
         raise NoResult(

@@ -117,7 +117,7 @@ def good_token(session: Any, interval: int, refused: str) -> str:
     return token
 
 
-class _Lasting:
+class _RenewableAccount:
     """An account that stays usable for as long as a transfer takes."""
 
     renewable = True
@@ -129,7 +129,7 @@ class _Lasting:
         """Keep the token for the next request of this account."""
 
 
-class SessionAccount(_Lasting):
+class SessionAccount(_RenewableAccount):
     """The account of a user whose credentials are known.
 
     A token is replaced `interval` seconds before it expires.
@@ -182,7 +182,7 @@ class SessionAccount(_Lasting):
 _ACTION = "Authenticating for Swift"
 
 
-class GivenAccount(_Lasting):
+class GivenAccount(_RenewableAccount):
     """The account of a swiftclient connection that the caller brings."""
 
     def __init__(self, connection: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.swift import containers, deleter, large, references
 from glance_store._drivers.swift.auth import GivenAccount
-from glance_store._drivers.swift.client import Account, Client, Settings, Wires
+from glance_store._drivers.swift.client import Account, Client, Connections, Settings
 from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
 from glance_store._drivers.swift.options import OPTIONS
@@ -41,7 +41,7 @@ _MB = 1000 * 1024
 # Unless the operator sets sizes: images from the first size on are in segments of the second.
 _LARGE, _SEGMENT = 64 * MIB, 32 * MIB
 # Images up to this size are held in memory, and sent in one request.
-_HELD = 8 * MIB
+_MAX_BUFFERED = 8 * MIB
 # The block size of data sent while it comes in. It is small because sources can be slow, and Swift
 # ends a request after a minute without data.
 _STREAMED_BLOCK = MIB
@@ -69,7 +69,7 @@ class BaseStore(driver.Store):
     def __init__(self, conf: Any, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self.store_location_class = StoreLocation
-        self._wires = Wires()
+        self._connections = Connections()
         self._memory = Memory(self.store_conf.swift_store_memory * MIB)
         # In bytes. Other programs read these attributes.
         self.large_object_size = 5 * 1024 * _MB
@@ -181,7 +181,7 @@ class BaseStore(driver.Store):
         return connection(session=auth, **common)
 
     @abc.abstractmethod
-    def _account_of(self, place: StoreLocation, context: Any) -> Account:
+    def _account_of(self, store_location: StoreLocation, context: Any) -> Account:
         """Return the account that holds an image."""
 
     @abc.abstractmethod
@@ -192,31 +192,31 @@ class BaseStore(driver.Store):
     def _container_for(self, image_id: str) -> str:
         """Return the container for a new image."""
 
-    def _place_at(self, url: str) -> StoreLocation:
+    def _location_at(self, url: str) -> StoreLocation:
         """Return the beginning of a location with the URL of an account or of Keystone."""
-        place = StoreLocation({}, self.conf, self.backend_group)
+        store_location = StoreLocation({}, self.conf, self.backend_group)
         plain = url.lower().startswith("http://")
-        place.scheme = "swift+http" if plain else "swift+https"
-        place.ssl_enabled = not plain
-        place.auth_or_store_url = references.without_scheme(url)
-        return place
+        store_location.scheme = "swift+http" if plain else "swift+https"
+        store_location.ssl_enabled = not plain
+        store_location.auth_or_store_url = references.without_scheme(url)
+        return store_location
 
-    def _is_configured(self, place: StoreLocation) -> bool:
+    def _is_configured(self, store_location: StoreLocation) -> bool:
         """Tell whether the configuration names the server of a location."""
         return True
 
-    def _client(self, place: StoreLocation, context: Any) -> Client:
+    def _client(self, store_location: StoreLocation, context: Any) -> Client:
         if not self._swiftclient():
             self._check_environment()
-        if not place.container or not place.obj:
+        if not store_location.container or not store_location.obj:
             raise exceptions.BadStoreUri(
                 _("The location of an image in Swift must name a container and an object")
             )
         if isinstance(context, _Given):
             account: Account = GivenAccount(context.connection)
         else:
-            account = self._account_of(place, context)
-        return Client(self._wires, self._settings, account)
+            account = self._account_of(store_location, context)
+        return Client(self._connections, self._settings, account)
 
     # -- reading
 
@@ -236,15 +236,15 @@ class BaseStore(driver.Store):
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image; a multi-tenant store takes the token from the context."""
-        place = _place(location)
-        client = self._client(place, context)
+        store_location = _store_location(location)
+        client = self._client(store_location, context)
         options = self.store_conf
         patience = client.patience()
         try:
             reader = SwiftReader(
                 client,
-                cast("str", place.container),
-                cast("str", place.obj),
+                cast("str", store_location.container),
+                cast("str", store_location.obj),
                 concurrency=options.swift_store_read_concurrency,
                 range_size=self.read_size,
                 memory=self._memory,
@@ -263,14 +263,16 @@ class BaseStore(driver.Store):
         service asks for the size of locations that users make up, and reports this error as the
         user's mistake.
         """
-        place = _place(location)
-        client = self._client(place, context)
-        obj = cast("str", place.obj)
+        store_location = _store_location(location)
+        client = self._client(store_location, context)
+        obj = cast("str", store_location.obj)
         action = _("Asking for the size of image %s") % obj
         try:
-            return find(client, cast("str", place.container), obj, action, client.patience()).size
+            return find(
+                client, cast("str", store_location.container), obj, action, client.patience()
+            ).size
         except exceptions.BackendException as exc:
-            if isinstance(exc, SwiftDenied) or not self._is_configured(place):
+            if isinstance(exc, SwiftDenied) or not self._is_configured(store_location):
                 raise exceptions.BadStoreUri(str(exc)) from exc
             raise
 
@@ -278,12 +280,12 @@ class BaseStore(driver.Store):
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
         """Begin to store an image; its id becomes the name of the object."""
-        account, place = self._account_for(context)
-        place.container, place.obj = self._container_for(image_id), image_id
-        client = Client(self._wires, self._settings, account)
-        container = place.container
+        account, store_location = self._account_for(context)
+        store_location.container, store_location.obj = self._container_for(image_id), image_id
+        client = Client(self._connections, self._settings, account)
+        container = store_location.container
         try:
-            uri = self._checked_uri(place)
+            uri = self._checked_uri(store_location)
             upload = Upload(
                 client,
                 container,
@@ -292,14 +294,16 @@ class BaseStore(driver.Store):
                 verify=self.store_conf.swift_store_verify_segments,
             )
             upload.check_free()
-            if not 0 < size < min(_HELD, self.large_object_size):
+            if not 0 < size < min(_MAX_BUFFERED, self.large_object_size):
                 # The token must stay valid until a little after the last byte.
                 account.prepare()
             # Refuse what does not fit before creating anything for it.
             large_size, segment = self._sizes(account)
-            if size > _HELD:
+            if size > _MAX_BUFFERED:
                 # An image larger than the largest object is in segments, whatever the options say.
-                large_size = min(large_size, large.cluster(client, upload.patience).largest + 1)
+                large_size = min(
+                    large_size, large.cluster_info(client, upload.patience).largest + 1
+                )
             plan = self._plan(upload, size, segment) if not size or size >= large_size else None
             upload.ensure_container()
             return self._writer(upload, uri, size, plan)
@@ -328,25 +332,26 @@ class BaseStore(driver.Store):
         headers = self._container_headers()
         return containers.ensure(client, container, create, headers, client.patience())
 
-    def _uri(self, place: StoreLocation) -> str:
-        return place.get_uri()
+    def _uri(self, store_location: StoreLocation) -> str:
+        return store_location.get_uri()
 
-    def _checked_uri(self, place: StoreLocation) -> str:
+    def _checked_uri(self, store_location: StoreLocation) -> str:
         """Return a location that parses back; raise Invalid if the image id cannot be in one."""
-        uri = self._uri(place)
+        uri = self._uri(store_location)
         found = StoreLocation({}, self.conf, self.backend_group)
         try:
             found.parse_uri(uri)
         except exceptions.BadStoreUri:
             found.obj = None
-        if (found.container, found.obj) != (place.container, place.obj):
+        if (found.container, found.obj) != (store_location.container, store_location.obj):
             raise exceptions.Invalid(
-                _("The image id %(image)r cannot be part of a location in Swift"), image=place.obj
+                _("The image id %(image)r cannot be part of a location in Swift"),
+                image=store_location.obj,
             )
         return uri
 
     def _plan(self, upload: Upload, size: int, segment: int) -> Plan:
-        cluster = large.cluster(upload.client, upload.patience)
+        cluster = large.cluster_info(upload.client, upload.patience)
         limits = cluster.limits(upload.names, segment)
         if size:
             return EqualParts(segment, limits, size)
@@ -359,7 +364,7 @@ class BaseStore(driver.Store):
         options, memory = self.store_conf, self._memory
         block = min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
         if plan is None:
-            if size <= _HELD:
+            if size <= _MAX_BUFFERED:
                 return MultipartWriter(upload, whole(size), uri, size, size + 1, 1, memory)
             return StreamedWriter(upload, uri, size, block, None, memory)
         if options.swift_buffer_on_upload:
@@ -375,11 +380,11 @@ class BaseStore(driver.Store):
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
         """Remove an image and all of its segments."""
-        place = _place(location)
-        client = self._client(place, context)
-        container = cast("str", place.container)
+        store_location = _store_location(location)
+        client = self._client(store_location, context)
+        container = cast("str", store_location.container)
         try:
-            deleter.remove(client, container, cast("str", place.obj))
+            deleter.remove(client, container, cast("str", store_location.obj))
             if self._owns_container:
                 containers.remove_if_empty(client, container)
         finally:
@@ -388,10 +393,10 @@ class BaseStore(driver.Store):
     # -- health
 
     def _check_cluster(self, client: Client) -> str:
-        found = large.cluster(client, Patience(0)).static
+        found = large.cluster_info(client, Patience(0)).static
         kind = "dynamic" if found is None else f"static (up to {found.segments} segments)"
         return f"large objects: {kind}"
 
 
-def _place(location: Location) -> StoreLocation:
+def _store_location(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)

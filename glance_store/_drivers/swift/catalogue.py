@@ -42,7 +42,7 @@ def _mappings(listed: Any) -> list[Any]:
     return [each for each in listed or () if isinstance(each, Mapping)]
 
 
-class Cluster(NamedTuple):
+class ClusterAddress(NamedTuple):
     """What the URLs of all accounts on one Swift cluster have in common."""
 
     scheme: str
@@ -51,7 +51,7 @@ class Cluster(NamedTuple):
     path: str | None  # before the version; None if there is no version
 
     @classmethod
-    def of(cls, url: str) -> Cluster | None:
+    def of(cls, url: str) -> ClusterAddress | None:
         """Return the cluster of an account's URL; None if the URL is unusable."""
         try:
             # Use the parser of the library that sends the requests: another may see another host.
@@ -71,8 +71,8 @@ class Cluster(NamedTuple):
 
 def is_known(url: str, known: Iterable[str]) -> bool:
     """Tell whether an account is on the same cluster as one of the known addresses."""
-    wanted = Cluster.of(url)
-    clusters = {Cluster.of(address) for address in known}
+    wanted = ClusterAddress.of(url)
+    clusters = {ClusterAddress.of(address) for address in known}
     return wanted is not None and (
         # Without a version, an address says nothing about other accounts.
         wanted in clusters or wanted._replace(path=None) in clusters

@@ -97,7 +97,7 @@ class Account(Protocol):
         ...
 
 
-class Wires:
+class Connections:
     """A store's connections to Swift, separate for each process, shared by its threads.
 
     A forked child leaves inherited connections alone: two processes on one connection would get
@@ -108,35 +108,35 @@ class Wires:
         self.condition = condition("Swift of the store")
         # No lock: one that is held while another thread forks stays locked in the child for ever. A
         # surplus connection object has not connected yet and costs nothing.
-        self._wires: dict[tuple[object, ...], Any] = {}
+        self._connections: dict[tuple[object, ...], Any] = {}
 
     def to(self, url: str, account: Account, settings: Settings) -> Any:
         """Return swiftclient's HTTPConnection to the server of a URL."""
         parts = urllib.parse.urlsplit(url)
         key = (os.getpid(), settings, parts.scheme, parts.netloc)
-        wire = self._wires.get(key)
-        if wire is None:
-            _parsed, wire = account.connection.http_connection(url)
+        connection = self._connections.get(key)
+        if connection is None:
+            _parsed, connection = account.connection.http_connection(url)
             # The token is for this server, not for one that it redirects to.
-            wire.request_session.max_redirects = 0
+            connection.request_session.max_redirects = 0
             # swiftclient has no options for these: its pool keeps ten connections, and an upload
             # would fail if the server accepted no data for longer than the connect timeout.
             for scheme in ("http://", "https://"):
-                wire.request_session.mount(scheme, PatientAdapter(settings.read_timeout))
-            wire = self._wires.setdefault(key, wire)
-        return wire
+                connection.request_session.mount(scheme, PatientAdapter(settings.read_timeout))
+            connection = self._connections.setdefault(key, connection)
+        return connection
 
 
 class Client:
     """Sends requests to an account, from any thread."""
 
-    def __init__(self, wires: Wires, settings: Settings, account: Account) -> None:
+    def __init__(self, connections: Connections, settings: Settings, account: Account) -> None:
         self.settings = settings
         self.account = account
         self.patience = settings.new_patience
         # Learned from what the cluster has refused.
-        self.condition = wires.condition
-        self._wires = wires
+        self.condition = connections.condition
+        self._connections = connections
 
     def request(
         self,
@@ -149,35 +149,35 @@ class Client:
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Callable[[], Any] | None = None,
-        again: bool = True,
-        once: bool = False,
+        retry: bool = True,
+        single_try: bool = False,
         allow: Iterable[int] = (),
         check: Callable[[requests.Response], None] | None = None,
-        more: float = 0.0,
+        extra_timeout: float = 0.0,
         stream: bool = False,
     ) -> requests.Response:
         """Send a request; repeat it after a pause, or with a new token, where that may help.
 
         `action` begins the text of errors, and must contain no secret. `obj` None means the
-        container. Each call of `body` begins the data again. Without `again`, the caller retries;
-        with `once`, the data cannot begin again, and there is one try. Statuses in `allow` are
-        returned like a success, and `check` may raise for a response that is not one. `more` is
-        seconds added to the read timeout. With `stream`, the caller reads the body and closes the
-        answer.
+        container. Each call of `body` begins the data again. Without `retry`, the caller retries;
+        with `single_try`, the data cannot begin again, and there is one try. Statuses in `allow`
+        are returned like a success, and `check` may raise for a response that is not one.
+        `extra_timeout` is seconds added to the read timeout. With `stream`, the caller reads the
+        body and closes the answer.
 
         Raises NotFound for 404, StorageFull for 413 and 507, SwiftUnavailable for no response or
         one that asks to come back later, and SwiftError for anything else.
         """
         url = self.account.url + _target(container, obj, query)
         allowed = frozenset(allow)
-        token, renewable = self.account.token(), self.account.renewable and not once
+        token, renewable = self.account.token(), self.account.renewable and not single_try
 
         def attempt() -> requests.Response:
             nonlocal token
             renewed = False
             while True:
                 sent = {**(headers or {}), "X-Auth-Token": token}
-                response = self._send(method, url, sent, body, more, action)
+                response = self._send(method, url, sent, body, extra_timeout, action)
                 status = response.status_code
                 if 200 <= status < 300 or status in allowed:
                     if not stream:
@@ -193,7 +193,7 @@ class Client:
                 response.close()
                 raise error
 
-        return patience.call(attempt) if again and not once else attempt()
+        return patience.call(attempt) if retry and not single_try else attempt()
 
     def _send(
         self,
@@ -201,17 +201,20 @@ class Client:
         url: str,
         headers: dict[str, str],
         body: Callable[[], Any] | None,
-        more: float,
+        extra_timeout: float,
         action: str,
     ) -> requests.Response:
         # A copy, because one of its attributes is the latest answer.
-        wire = copy.copy(self._wires.to(url, self.account, self.settings))
+        connection = copy.copy(self._connections.to(url, self.account, self.settings))
         connecting, reading = self.settings.timeout
-        wire.requests_args = {**wire.requests_args, "timeout": (connecting, reading + more)}
+        connection.requests_args = {
+            **connection.requests_args,
+            "timeout": (connecting, reading + extra_timeout),
+        }
         path = url.partition("://")[2]
         path = path[path.index("/") :]
         try:
-            response: requests.Response = wire.request(
+            response: requests.Response = connection.request(
                 method, path, body() if body is not None else "", headers
             )
             return response

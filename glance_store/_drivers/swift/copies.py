@@ -75,7 +75,7 @@ class Copy(Upload):
                 action=action,
                 headers=headers,
                 body=lambda: b"",
-                more=length / _SLOWEST,
+                extra_timeout=length / _SLOWEST,
                 check=lambda response: check_stored(
                     response, original.etag if is_all else None, action
                 ),

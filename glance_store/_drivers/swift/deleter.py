@@ -32,13 +32,13 @@ LOG = logging.getLogger(__name__)
 # meanwhile.
 _SILENCE = 120.0
 # Give up after this many objects in a row for which Swift could not be reached.
-_HOPELESS = 6
+_MAX_FAILURES = 6
 _NAMES = 3
 UNKNOWN = "unreadable response"
 _DENIED = "403"
 
 
-class Place(NamedTuple):
+class ObjectName(NamedTuple):
     """An object of an account."""
 
     container: str
@@ -50,7 +50,7 @@ def remove(client: Client, container: str, obj: str) -> None:
 
     On a failure, what is left can be removed by deleting the image again.
     """
-    image = Place(container, obj)
+    image = ObjectName(container, obj)
     patience = client.patience()
     action = _("Removing image %s") % obj
     head = client.request("HEAD", *image, action=action, patience=patience)
@@ -62,45 +62,49 @@ def remove(client: Client, container: str, obj: str) -> None:
             # name.
             _sweep(client, image, large.Names(container, obj, mark).prefix, patience)
         return
-    place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
-    if place:
+    manifest_prefix = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+    if manifest_prefix:
         size = head.headers.get("content-length", "")
-        _remove_dynamic(client, image, place, int(size) if size.isdecimal() else 0, patience)
+        _remove_dynamic(
+            client, image, manifest_prefix, int(size) if size.isdecimal() else 0, patience
+        )
     _remove_object(client, image, action, patience)
 
 
 def remove_objects(client: Client, container: str, names: Sequence[str]) -> None:
     """Remove objects, several at a time; log what is left."""
     sweep = _Sweep(client)
-    sweep.remove([Place(container, name) for name in names])
+    sweep.remove([ObjectName(container, name) for name in names])
     if sweep.left:
         LOG.error("Objects of an image are left in Swift: %s; delete them", sweep.remains())
 
 
-def _remove_object(client: Client, place: Place, action: str, patience: Patience) -> None:
+def _remove_object(
+    client: Client, object_name: ObjectName, action: str, patience: Patience
+) -> None:
     """Remove an object; one that is already gone is not an error."""
-    client.request("DELETE", *place, action=action, patience=patience, allow=(404,))
+    client.request("DELETE", *object_name, action=action, patience=patience, allow=(404,))
 
 
 def _remove_dynamic(
-    client: Client, image: Place, place: str, size: int, patience: Patience
+    client: Client, image: ObjectName, manifest_prefix: str, size: int, patience: Patience
 ) -> None:
     """Remove the segments of a dynamic large object of `size` bytes."""
-    where, _slash, beginning = place.partition("/")
+    where, _slash, beginning = manifest_prefix.partition("/")
     if not where or not beginning:
         LOG.warning(
             "The manifest of image %s names no segments (%s); only the manifest is removed",
             image.name,
-            place,
+            manifest_prefix,
         )
         return
     tries = patience.tries()
     sweep = _Sweep(client)
-    seen: dict[Place, int] = {}
+    seen: dict[ObjectName, int] = {}
     while True:
         for page in containers.pages(client, where, beginning, patience):
             # The manifest itself goes last.
-            found = {Place(where, e.name): e.size for e in page if (where, e.name) != image}
+            found = {ObjectName(where, e.name): e.size for e in page if (where, e.name) != image}
             sweep.remove([each for each in found if each not in seen])
             seen.update(found)
             if sweep.left:
@@ -115,16 +119,16 @@ def _remove_dynamic(
             return
 
 
-def _sweep(client: Client, image: Place, prefix: str, patience: Patience) -> None:
+def _sweep(client: Client, image: ObjectName, prefix: str, patience: Patience) -> None:
     """Remove the listed segments of an image."""
     sweep = _Sweep(client)
     for page in containers.pages(client, image.container, prefix, patience):
-        sweep.remove([Place(image.container, entry.name) for entry in page])
+        sweep.remove([ObjectName(image.container, entry.name) for entry in page])
     if sweep.left:
         raise sweep.incomplete(image)
 
 
-def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
+def _remove_static(client: Client, image: ObjectName, patience: Patience) -> bool:
     """Have the cluster remove a manifest and the segments it names.
 
     The cluster removes the manifest whatever happens to the segments, so the segments that it
@@ -132,7 +136,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
     """
     understood = True
     action = _("Removing image %s and its segments") % image.name
-    failed: dict[Place, None] = {}
+    failed: dict[ObjectName, None] = {}
     tries = patience.tries()
     while True:
         response = client.request(
@@ -143,7 +147,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
             query={"multipart-manifest": "delete"},
             headers={"Accept": "application/json"},
             allow=(404, 409),
-            more=_SILENCE,
+            extra_timeout=_SILENCE,
         )
         answer, entries = "200 OK", list[Any]()
         if response.status_code == 409:
@@ -152,7 +156,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
             # The status of the response says only that the work began.
             answer, entries = outcome(response.content)
             understood = understood and answer != UNKNOWN
-        failed.update(dict.fromkeys(_place(entry) for entry in entries))
+        failed.update(dict.fromkeys(_object_name(entry) for entry in entries))
         if any(text.startswith(_DENIED) for text in (answer, *(str(e[1]) for e in entries))):
             raise errors.SwiftDenied(
                 _("%(action)s: Swift answered '403 Forbidden': the account may not do this"),
@@ -166,7 +170,7 @@ def _remove_static(client: Client, image: Place, patience: Patience) -> bool:
         if not tries.again(problem):
             break
     sweep = _Sweep(client)
-    sweep.remove([place for place in failed if place != image])
+    sweep.remove([object_name for object_name in failed if object_name != image])
     if sweep.left:
         raise sweep.incomplete(image)
     look = client.request("HEAD", *image, action=action, patience=patience, allow=(404,))
@@ -192,10 +196,10 @@ def outcome(text: bytes) -> tuple[str, list[Any]]:
     return answer, failed
 
 
-def _place(entry: Any) -> Place:
+def _object_name(entry: Any) -> ObjectName:
     path = urllib.parse.unquote(str(entry[0])).lstrip("/")
     container, _slash, name = path.partition("/")
-    return Place(container, name)
+    return ObjectName(container, name)
 
 
 class _Sweep:
@@ -210,42 +214,42 @@ class _Sweep:
         self._client = client
         self._patience = client.patience(in_all=True)
         self._lock = threading.Lock()
-        self._in_a_row = 0
-        self.left: list[Place] = []
+        self._failures = 0
+        self.left: list[ObjectName] = []
         self.error: Exception | None = None
         self.stopped = False
 
-    def remove(self, places: Sequence[Place]) -> None:
+    def remove(self, object_names: Sequence[ObjectName]) -> None:
         """Remove objects; `left` then holds the ones that remain, and `error` the reason."""
         workers = Workers(self._client.settings.threads, "glance_store-swift-sweep")
         try:
-            for removal in [workers.submit(self._one, place) for place in places]:
+            for removal in [workers.submit(self._one, object_name) for object_name in object_names]:
                 removal.result()
         finally:
             workers.close(wait=True)
 
-    def _one(self, place: Place) -> None:
+    def _one(self, object_name: ObjectName) -> None:
         if self.stopped:
             with self._lock:
-                self.left.append(place)
+                self.left.append(object_name)
             return
         error: Exception | None = None
-        action = _("Removing the object %s") % place.name
+        action = _("Removing the object %s") % object_name.name
         try:
-            _remove_object(self._client, place, action, self._patience)
+            _remove_object(self._client, object_name, action, self._patience)
         except ERRORS as exc:
             error = exc
         with self._lock:
             unreachable = isinstance(error, errors.SwiftUnavailable)
-            self._in_a_row = self._in_a_row + 1 if unreachable else 0
+            self._failures = self._failures + 1 if unreachable else 0
             if error is None:
                 return
-            self.left.append(place)
+            self.left.append(object_name)
             refused = isinstance(error, (errors.SwiftDenied, errors.TokenRefusedError))
             self.error = error if refused or self.error is None else self.error
-            self.stopped = self.stopped or refused or self._in_a_row >= _HOPELESS
+            self.stopped = self.stopped or refused or self._failures >= _MAX_FAILURES
 
-    def incomplete(self, image: Place) -> exceptions.GlanceStoreException:
+    def incomplete(self, image: ObjectName) -> exceptions.GlanceStoreException:
         """Return the error for an image that is only partly removed."""
         cause = self.error
         if isinstance(cause, errors.SwiftDenied):
@@ -265,8 +269,10 @@ class _Sweep:
     def remains(self) -> str:
         """Describe what is left: how many objects, where, and how their names begin."""
         found = []
-        for container in dict.fromkeys(place.container for place in self.left):
-            names = sorted(place.name for place in self.left if place.container == container)
+        for container in dict.fromkeys(object_name.container for object_name in self.left):
+            names = sorted(
+                object_name.name for object_name in self.left if object_name.container == container
+            )
             some = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
             found.append(
                 _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)")

@@ -125,12 +125,12 @@ def _is_used(client: Client, container: str, group: _Group) -> bool:
         if head.status_code == 404:
             continue
         mark = head.headers.get(MARK, "")
-        place = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+        manifest_prefix = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
         static = head.headers.get("x-static-large-object", "").lower() == "true"
         # Not every server shows a static manifest: the mark tells which upload wrote it.
         if (
             mark == group.mark
-            or (place and f"{container}/{group.prefix}".startswith(place))
+            or (manifest_prefix and f"{container}/{group.prefix}".startswith(manifest_prefix))
             or (static and not mark)
         ):
             return True

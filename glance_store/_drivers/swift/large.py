@@ -52,7 +52,7 @@ class Limits(NamedTuple):
     largest: int
 
 
-class Cluster(NamedTuple):
+class ClusterInfo(NamedTuple):
     """The capabilities a cluster reports."""
 
     static: Static | None  # None: no static large objects
@@ -82,13 +82,13 @@ class Cluster(NamedTuple):
 
 
 # Assumed for a cluster that does not say.
-USUAL = Cluster(None, 10_000, 5 * 1024**3)
+USUAL = ClusterInfo(None, 10_000, 5 * 1024**3)
 
 # By the URL of an account: one host may serve several clusters.
-_CLUSTERS: dict[str, tuple[float, Cluster]] = {}
+_CLUSTERS: dict[str, tuple[float, ClusterInfo]] = {}
 
 
-def cluster(client: Client, patience: Patience) -> Cluster:
+def cluster_info(client: Client, patience: Patience) -> ClusterInfo:
     """Return the capabilities of a cluster; it is asked once an hour, and need not answer."""
     address = client.account.url
     stored = _CLUSTERS.get(address)
@@ -109,7 +109,7 @@ def cluster(client: Client, patience: Patience) -> Cluster:
     return found
 
 
-def _parsed(text: bytes) -> Cluster:
+def _parsed(text: bytes) -> ClusterInfo:
     listing, largest, static = USUAL.listing, USUAL.largest, None
     try:
         said: Any = json.loads(text)
@@ -125,7 +125,7 @@ def _parsed(text: bytes) -> Cluster:
             )
     except (ValueError, TypeError, AttributeError):
         LOG.debug("The cluster's response does not state its limits")
-    return Cluster(static, max(2, listing), max(1, largest))
+    return ClusterInfo(static, max(2, listing), max(1, largest))
 
 
 class Names:

@@ -67,12 +67,12 @@ class StoreLocation(location.StoreLocation):
             False: with the name of the account in the configuration instead
         :raises BadStoreUri: the URI needs an address, and there is none
         """
-        place = f"{self.container}/{self.obj}"
+        path = f"{self.container}/{self.obj}"
         if not credentials_included:
-            return f"swift+config://{self._reference()}/{place}"
+            return f"swift+config://{self._reference()}/{path}"
         address = references.without_scheme(self.auth_or_store_url or "").rstrip("/")
         if not address:
-            raise _SYNTAX.refuse(place, _("the location has no address"))
+            raise _SYNTAX.refuse(path, _("the location has no address"))
         scheme = self.scheme
         if scheme == "swift+config":
             scheme = f"swift+{self._http_scheme()}"
@@ -80,7 +80,7 @@ class StoreLocation(location.StoreLocation):
         if self.user and self.key:
             quoted = (urllib.parse.quote(text, safe="") for text in (self.user, self.key))
             account = ":".join(quoted) + "@"
-        return f"{scheme}://{account}{address}/{place}"
+        return f"{scheme}://{account}{address}/{path}"
 
     def get_image_id(self) -> str | None:
         """Return the id of the image."""
@@ -108,9 +108,9 @@ class StoreLocation(location.StoreLocation):
         self.scheme = split.scheme
 
     def _parse_reference(self, uri: str, split: urllib.parse.SplitResult) -> None:
-        place = split.path.split("/")
+        path = split.path.split("/")
         # More components would send the credentials to another path of the server.
-        if len(place) != 3 or not place[1]:
+        if len(path) != 3 or not path[1]:
             raise _SYNTAX.refuse(uri, _("it does not consist of reference, container and object"))
         account = references.find(self.conf, self.backend_group, split.netloc)
         if account is None:
@@ -126,11 +126,11 @@ class StoreLocation(location.StoreLocation):
             setattr(self, name, getattr(account, name))
         self.ssl_enabled = account.ssl_enabled
         self.auth_or_store_url = account.bare_address
-        self.container, self.obj = place[1:]
+        self.container, self.obj = path[1:]
 
     def _parse_address(self, uri: str, split: urllib.parse.SplitResult) -> None:
-        account, address, place = _divide(split)
-        if len(place) != 2 or not place[0]:
+        account, address, path = _divide(split)
+        if len(path) != 2 or not path[0]:
             raise _SYNTAX.refuse(uri, _("the address, the container or the object is missing"))
         user = key = None
         if account is not None:
@@ -146,14 +146,14 @@ class StoreLocation(location.StoreLocation):
             setattr(self, name, None)
         self.user, self.key = user, key
         self.auth_or_store_url = address
-        self.container, self.obj = place
+        self.container, self.obj = path
 
 
 def _divide(split: urllib.parse.SplitResult) -> tuple[str | None, str, list[str]]:
     """Return the credentials, the address, and the container and object of a location."""
     parts = (split.netloc + split.path).split("/")
-    address, place = "/".join(parts[:-2]), parts[-2:]
+    address, path = "/".join(parts[:-2]), parts[-2:]
     # Releases before 6 did not encode a slash in a key, which moves the @ out of the host part. In
     # a container or an object, an @ is an ordinary character.
     account, at, bare = address.rpartition("@")
-    return (account, bare, place) if at else (None, address, place)
+    return (account, bare, path) if at else (None, address, path)

@@ -54,9 +54,9 @@ class MultiTenantStore(BaseStore):
         self._url_prefix = None
         if endpoint:
             # Without it, each project has its own prefix.
-            place = self._place_at(endpoint)
-            place.container, place.obj = f"{options.swift_store_container}_", ""
-            self._url_prefix = place.get_uri().rstrip("/")
+            store_location = self._location_at(endpoint)
+            store_location.container, store_location.obj = f"{options.swift_store_container}_", ""
+            self._url_prefix = store_location.get_uri().rstrip("/")
         if options.swift_store_use_trusts and self._service() is None:
             LOG.warning(
                 "Store %s: an upload can fail once the token of its user expires, because trusts "
@@ -91,10 +91,10 @@ class MultiTenantStore(BaseStore):
 
     def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
         url = self._endpoint(context)
-        return self._user_account(context, url), self._place_at(url)
+        return self._user_account(context, url), self._location_at(url)
 
-    def _account_of(self, place: StoreLocation, context: Any) -> Account:
-        if place.user is not None or place.reference is not None:
+    def _account_of(self, store_location: StoreLocation, context: Any) -> Account:
+        if store_location.user is not None or store_location.reference is not None:
             raise exceptions.BadStoreUri(
                 _(
                     "The location of the image belongs to a store without "
@@ -102,7 +102,7 @@ class MultiTenantStore(BaseStore):
                 )
             )
         self._token(context)
-        url = str(place.swift_url)
+        url = str(store_location.swift_url)
         # Whoever gets the token can act in the projects of its user.
         if not catalogue.is_known(url, self._known(context)):
             raise exceptions.BadStoreUri(
@@ -155,8 +155,8 @@ class MultiTenantStore(BaseStore):
 
     def _trust(self, service: references.Reference, token: str) -> Trust:
         settings = self._settings
-        place = StoreLocation({"auth_or_store_url": service.auth_address}, self.conf)
-        address = str(place.swift_url)
+        store_location = StoreLocation({"auth_or_store_url": service.auth_address}, self.conf)
+        address = str(store_location.swift_url)
 
         def session(trust: str = "") -> Any:
             plugin = auth.plugin_for(service, address, service.user, service.key, trust)
@@ -213,15 +213,15 @@ class MultiTenantStore(BaseStore):
         :param context: the request's context
         :raises NotFound: there is no such image
         """
-        place = cast("StoreLocation", location.store_location)
-        client = self._client(place, context)
+        store_location = cast("StoreLocation", location.store_location)
+        client = self._client(store_location, context)
         headers = containers.acls(
             public,
             read_tenants or (),
             write_tenants or (),
             self.store_conf.swift_store_admin_tenants,
         )
-        container = cast("str", place.container)
+        container = cast("str", store_location.container)
         action = _("Setting who may use the container %s") % container
         client.request(
             "POST", container, action=action, patience=client.patience(), headers=headers

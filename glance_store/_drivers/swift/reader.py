@@ -28,7 +28,7 @@ from glance_store._drivers._objects.ranges import (
     ObjectReader,
     RangeStream,
     bare_etag,
-    packing,
+    content_coding,
     part_of,
     size_of,
 )
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
     name: str
     size: int  # bytes
     etag: str  # empty if Swift does not say
-    packed: str = ""  # the content coding it was stored with
+    coding: str = ""  # the content coding it was stored with
 
 
 class Pieces:
@@ -105,9 +105,9 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
     size = size_of(head.status_code, headers)
     if size is None:
         raise NoResult(_("%s: Swift does not say how large it is") % action)
-    place = urllib.parse.unquote(headers.get("x-object-manifest", ""))
-    if place and not size:
-        where, _slash, prefix = place.partition("/")
+    manifest_prefix = urllib.parse.unquote(headers.get("x-object-manifest", ""))
+    if manifest_prefix and not size:
+        where, _slash, prefix = manifest_prefix.partition("/")
         segments = [
             Piece(where, entry.name, entry.size, entry.etag)
             for page in containers.pages(client, where, prefix, patience)
@@ -116,8 +116,10 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
         return Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
     static = headers.get("x-static-large-object", "").lower() == "true"
     # The ETag of a large object stands for all segments together.
-    whole = Piece(container, obj, size, bare_etag(headers.get("etag")).lower(), packing(headers))
-    return Pieces([whole], in_segments=static or bool(place))
+    whole = Piece(
+        container, obj, size, bare_etag(headers.get("etag")).lower(), content_coding(headers)
+    )
+    return Pieces([whole], in_segments=static or bool(manifest_prefix))
 
 
 def _head(
@@ -186,12 +188,12 @@ class SwiftReader(ObjectReader):
 
     def _open(self, piece: Piece, begin: int, length: int, offset: int) -> RangeStream:
         """Request bytes of one object, which are at `offset` of the image."""
-        kept = self._rest.take(offset, length)
+        kept = self._reusable.take(offset, length)
         if kept is not None:
             return kept
         action = self._action(offset)
         response = self._get(piece, f"bytes={begin}-{begin + length - 1}", action)
-        body = _Body(response, lambda at: self._action(offset - begin + at), begin)
+        body = _ResponseBody(response, lambda at: self._action(offset - begin + at), begin)
         try:
             etag = bare_etag(response.headers.get("etag")).lower()
             changed = bool(piece.etag and etag and etag != piece.etag)
@@ -201,14 +203,14 @@ class SwiftReader(ObjectReader):
                     action=action,
                 )
             status, headers = response.status_code, response.headers
-            part = part_of(status, headers, begin, length, piece.size, action, piece.packed)
+            part = part_of(status, headers, begin, length, piece.size, action, piece.coding)
         except exceptions.GlanceStoreException:
             body.close()
             raise
         if part.stop > begin + length:
             # The server ignores ranges: parallel requests would all get the same bytes.
             self.concurrency = 1
-        keep = self._rest.keep if len(self._pieces) == 1 else None
+        keep = self._reusable.keep if len(self._pieces) == 1 else None
         return RangeStream(
             body, part, begin, length, lambda at: self._action(offset - begin + at), keep
         )
@@ -224,7 +226,7 @@ class SwiftReader(ObjectReader):
                 action=action,
                 patience=self._patience,
                 # The caller knows what has arrived, and asks again.
-                again=False,
+                retry=False,
                 headers=headers,
                 stream=True,
                 allow=(416,),
@@ -252,7 +254,7 @@ class SwiftReader(ObjectReader):
         self._client.account.close()
 
 
-class _Body:
+class _ResponseBody:
     """The body of a response, as it was stored; `position` is the offset of its first byte."""
 
     def __init__(

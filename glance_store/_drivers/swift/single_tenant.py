@@ -56,9 +56,9 @@ class SingleTenantStore(BaseStore):
                     "swift_store_application_credential_id and _secret"
                 )
             )
-        place = self._new_place()
-        place.container, place.obj = self.container, ""
-        prefix = self._uri(place)
+        store_location = self._new_location()
+        store_location.container, store_location.obj = self.container, ""
+        prefix = self._uri(store_location)
         if options.swift_store_multiple_containers_seed:
             prefix = f"{prefix.rstrip('/')}_"
         self._url_prefix = prefix
@@ -73,17 +73,17 @@ class SingleTenantStore(BaseStore):
             raise self._misconfigured(_("there is no account '%s' for new images") % name)
         return found
 
-    def _new_place(self) -> StoreLocation:
+    def _new_location(self) -> StoreLocation:
         """Return the location of new images, without container and object."""
         account = self._default()
-        place = self._place_at(account.auth_address)
-        place.user, place.key = account.user, account.key
-        return place
+        store_location = self._location_at(account.auth_address)
+        store_location.user, store_location.key = account.user, account.key
+        return store_location
 
-    def _uri(self, place: StoreLocation) -> str:
+    def _uri(self, store_location: StoreLocation) -> str:
         # A location cannot hold an application credential.
-        named = bool(self.store_conf.swift_store_config_file) or not place.user
-        return place.get_uri(credentials_included=not named)
+        named = bool(self.store_conf.swift_store_config_file) or not store_location.user
+        return store_location.get_uri(credentials_included=not named)
 
     def storage_ids(self) -> set[str]:
         """Return the containers that only this store may write to."""
@@ -100,8 +100,8 @@ class SingleTenantStore(BaseStore):
 
     def check_health(self) -> str:
         """Authenticate, and look for the container; report on large objects."""
-        account, _place = self._account_for(None)
-        client = Client(self._wires, self._settings, account)
+        account, _store_location = self._account_for(None)
+        client = Client(self._connections, self._settings, account)
         if not self.store_conf.swift_store_multiple_containers_seed:
             create = self.store_conf.swift_store_create_container_on_put
             allow = (404,) if create else ()
@@ -111,12 +111,12 @@ class SingleTenantStore(BaseStore):
 
     def images(self) -> Iterator[StoredImage]:
         """Yield the images of the account's containers."""
-        client, place, containers_of = self._holder()
+        client, store_location, containers_of = self._holder()
         for container in containers_of:
 
             def uri_of(name: str, container: str = container) -> str:
-                place.container, place.obj = container, name
-                return self._uri(place)
+                store_location.container, store_location.obj = container, name
+                return self._uri(store_location)
 
             yield from holdings.images(client, container, uri_of)
 
@@ -126,15 +126,15 @@ class SingleTenantStore(BaseStore):
         Swift cannot tell whether an upload is alive: one that waits longer than that for its source
         looks like a dead one.
         """
-        client, _place, containers_of = self._holder()
+        client, _store_location, containers_of = self._holder()
         for container in containers_of:
             yield from holdings.leftovers(client, container, older_than)
 
     def _holder(self) -> tuple[Client, StoreLocation, Iterator[str]]:
-        account, place = self._account_for(None)
-        client = Client(self._wires, self._settings, account)
+        account, store_location = self._account_for(None)
+        client = Client(self._connections, self._settings, account)
         seeded = self.store_conf.swift_store_multiple_containers_seed > 0
-        return client, place, holdings.names(client, self.container, seeded)
+        return client, store_location, holdings.names(client, self.container, seeded)
 
     # -- copies
 
@@ -150,18 +150,18 @@ class SingleTenantStore(BaseStore):
         if not isinstance(source, SingleTenantStore):
             return None
         original = source.original(location)
-        account, place = self._account_for(None)
+        account, store_location = self._account_for(None)
         if original is None or original.account != account.url:
             return None
         container = self._container_for(image_id)
-        place.container, place.obj = container, image_id
-        client = Client(self._wires, self._settings, account)
+        store_location.container, store_location.obj = container, image_id
+        client = Client(self._connections, self._settings, account)
         copy = Copy(
             client,
             container,
             image_id,
             lambda: self._ensure(client, container) and self._owns_container,
-            self._checked_uri(place),
+            self._checked_uri(store_location),
             original,
         )
         copy.check_free()
@@ -172,9 +172,9 @@ class SingleTenantStore(BaseStore):
 
     def original(self, location: Location) -> Original | None:
         """Return the image to copy; None if it is not one object to its readers."""
-        place = cast("StoreLocation", location.store_location)
-        client = self._client(place, None)
-        container, obj = str(place.container), str(place.obj)
+        store_location = cast("StoreLocation", location.store_location)
+        client = self._client(store_location, None)
+        container, obj = str(store_location.container), str(store_location.obj)
         found = find(client, container, obj, _("Looking for image %s") % obj, client.patience())
         pieces = [piece for piece, _begin, _length in found.parts(0, found.size, found.size)]
         if len(pieces) != 1:
@@ -190,18 +190,20 @@ class SingleTenantStore(BaseStore):
 
     def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
         reference = self._default()
-        place = self._new_place()
-        address = str(place.swift_url)
-        return self._account(reference, address, reference.user, reference.key, True), place
+        store_location = self._new_location()
+        address = str(store_location.swift_url)
+        return self._account(
+            reference, address, reference.user, reference.key, True
+        ), store_location
 
-    def _account_of(self, place: StoreLocation, context: Any) -> Account:
-        configured = self._configured(place)
+    def _account_of(self, store_location: StoreLocation, context: Any) -> Account:
+        configured = self._configured(store_location)
         if configured is not None:
             # Its password may have changed since the image was stored.
             return self._account(
-                configured, str(place.swift_url), configured.user, configured.key, True
+                configured, str(store_location.swift_url), configured.user, configured.key, True
             )
-        if place.user is None:
+        if store_location.user is None:
             raise exceptions.BadStoreUri(
                 _(
                     "The location of the image has no user and key, and its address is not "
@@ -209,18 +211,20 @@ class SingleTenantStore(BaseStore):
                     "made it up"
                 )
             )
-        reference = references.Reference(str(place.swift_url))
+        reference = references.Reference(str(store_location.swift_url))
         with contextlib.suppress(exceptions.BadStoreConfiguration):
             default = self._references().get(self.store_conf.default_swift_reference)
-            if default is not None and _is_at(default, place):
+            if default is not None and _is_at(default, store_location):
                 # Another user in the same domains, which a location cannot name.
                 reference = default.without_credentials()
-        return self._account(reference, str(place.swift_url), place.user, place.key, False)
+        return self._account(
+            reference, str(store_location.swift_url), store_location.user, store_location.key, False
+        )
 
-    def _configured(self, place: StoreLocation) -> Reference | None:
+    def _configured(self, store_location: StoreLocation) -> Reference | None:
         """Return the configured account that a location belongs to, in any of its forms."""
-        if place.reference is not None:
-            return references.find(self.conf, self.backend_group, place.reference)
+        if store_location.reference is not None:
+            return references.find(self.conf, self.backend_group, store_location.reference)
         # A location that has everything works without the configuration.
         with contextlib.suppress(exceptions.BadStoreConfiguration):
             known = dict(self._references())
@@ -228,13 +232,13 @@ class SingleTenantStore(BaseStore):
             for account in ([default] if default is not None else []) + list(known.values()):
                 # A location without a user comes from an application credential, which it cannot
                 # hold.
-                if _is_at(account, place) and place.user in (None, account.user):
+                if _is_at(account, store_location) and store_location.user in (None, account.user):
                     return account
         return None
 
-    def _is_configured(self, place: StoreLocation) -> bool:
+    def _is_configured(self, store_location: StoreLocation) -> bool:
         """Tell whether a location names a configured account."""
-        return place.reference is not None or self._configured(place) is not None
+        return store_location.reference is not None or self._configured(store_location) is not None
 
     def _account(
         self,
@@ -266,7 +270,7 @@ class SingleTenantStore(BaseStore):
         return self._sessions.get((settings, same), configured, make)
 
 
-def _is_at(account: Reference, place: StoreLocation) -> bool:
+def _is_at(account: Reference, store_location: StoreLocation) -> bool:
     """Tell whether an account is at the address of a location."""
     address = f"{'https' if account.ssl_enabled else 'http'}://{account.bare_address}"
-    return auth.v3_address(address) == auth.v3_address(str(place.swift_url))
+    return auth.v3_address(address) == auth.v3_address(str(store_location.swift_url))

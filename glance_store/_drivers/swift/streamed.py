@@ -165,7 +165,7 @@ class _Stream:
             else _("Storing image %s") % self._name
         )
         self._share = Share(memory)
-        self._kept: list[bytes] | None = [] if self._share.try_take(most) else None
+        self._replayable: list[bytes] | None = [] if self._share.try_take(most) else None
         digest = hashlib.md5(usedforsecurity=False)
         self._hash = digest.update if md5 is None and upload.verify else None
         self._md5: Callable[[], str | None] = md5 or (lambda: None)
@@ -174,14 +174,14 @@ class _Stream:
         self._size = 0
         self._length = length
         self._last: bytes | None = None
-        if self._kept is None:
+        if self._replayable is None:
             # There is only one try, so the container must exist; the wait for the first block may
             # have been long.
             upload.ensure_container()
         self._pipe: Pipe[requests.Response] | None = Pipe(self._send, length, "glance_store-swift")
 
     def _send(self, feed: Feed) -> requests.Response:
-        return self._put(lambda: feed, self._upload.condition.known, once=True)
+        return self._put(lambda: feed, self._upload.condition.known, single_try=True)
 
     def _put(self, body: Callable[[], Any], where_none: bool, **more: Any) -> requests.Response:
         upload = self._upload
@@ -193,7 +193,7 @@ class _Stream:
             patience=upload.patience,
             headers={} if self._number else upload.headers(where_none),
             body=body,
-            again=False,
+            retry=False,
             **more,
         )
 
@@ -202,8 +202,8 @@ class _Stream:
         if self._hash is not None:
             self._hash(block)
         self._size += len(block)
-        if self._kept is not None:
-            self._kept.append(bytes(block))
+        if self._replayable is not None:
+            self._replayable.append(bytes(block))
         if not self._number and self._size == self._length:
             self._last = bytes(block)
         else:
@@ -231,14 +231,14 @@ class _Stream:
 
     def _seen_by_caller(self, error: Exception) -> Exception:
         # Do not report this as a missing image: the caller is storing it.
-        gone = self._kept is None and isinstance(error, exceptions.NotFound)
+        gone = self._replayable is None and isinstance(error, exceptions.NotFound)
         return self._upload.container_removed() if gone else error
 
     def _is_curable(self, error: Exception) -> bool:
         """Tell whether sending everything again may help."""
         curable = (exceptions.BackendUnavailable, errors.TokenRefusedError, exceptions.NotFound)
         barred = not self._number and errors.is_unknown_feature(error)
-        return self._kept is not None and (barred or isinstance(error, curable))
+        return self._replayable is not None and (barred or isinstance(error, curable))
 
     def finish(self) -> None:
         """Send the rest, and everything again as often as needed."""
@@ -249,9 +249,9 @@ class _Stream:
             upload.stored(self._number, etag, self._size)
         else:
             expected = Expected(self._size, self._md5())
-            with upload.alone(under_way=self._pipe is not None):
-                upload.publish(self._publish, expected, repeatable=self._kept is not None)
-        self.let_go()
+            with upload.alone(in_flight=self._pipe is not None):
+                upload.publish(self._publish, expected, repeatable=self._replayable is not None)
+        self.release()
 
     def _publish(self) -> requests.Response:
         """Have the object stored, by the request in flight or by another one."""
@@ -272,7 +272,7 @@ class _Stream:
         return self._again()
 
     def _again(self) -> requests.Response:
-        kept = self._kept
+        kept = self._replayable
         if kept is None:
             raise errors.SwiftUnavailable(
                 _(
@@ -284,7 +284,7 @@ class _Stream:
 
         def put(where_none: bool = False) -> requests.Response:
             return self._put(
-                lambda: _Kept(kept, self._size),
+                lambda: _BlockBody(kept, self._size),
                 where_none,
                 check=lambda response: check_stored(response, self._md5(), self._action),
             )
@@ -298,14 +298,14 @@ class _Stream:
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.cancel()
-        self.let_go()
+        self.release()
 
-    def let_go(self) -> None:
-        self._kept = None
+    def release(self) -> None:
+        self._replayable = None
         self._share.close()
 
 
-class _Kept:
+class _BlockBody:
     """Buffered bytes, as a file that is read once."""
 
     def __init__(self, blocks: Iterable[bytes], length: int) -> None:
@@ -342,7 +342,7 @@ class _Buffered:
             size = self._file.tell()
         self._upload.send_part(
             self._number,
-            lambda: _Kept(_blocks_of(self._file), size),
+            lambda: _BlockBody(_blocks_of(self._file), size),
             size,
             self._digest.hexdigest,
         )

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from glance_store import exceptions
-from glance_store._drivers._objects.body import Body
+from glance_store._drivers._objects.body import RequestBody
 from glance_store._drivers._objects.claim import Claim, Expected, Found, damaged
-from glance_store._drivers._objects.errors import ERRORS, DamagedOnTheWay
+from glance_store._drivers._objects.errors import ERRORS, DamagedInTransit
 from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.swift import containers, deleter, errors, large
 from glance_store.i18n import _
@@ -176,7 +176,7 @@ class Upload(Claim):
 
     def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
         """Store the image as one object."""
-        body = Body(block, self.patience)
+        body = RequestBody(block, self.patience)
         # With an ETag, Swift itself refuses data that changed in transit.
         etag = md5 or body.md5
         action = _("Storing image %s") % self.obj
@@ -188,7 +188,7 @@ class Upload(Claim):
                 action=action,
                 headers=self.headers(where_none, {"ETag": etag}),
                 body=body.rewound,
-                again=False,
+                retry=False,
                 allow=(_DAMAGED,),
                 check=lambda response: check_stored(response, etag, action),
             )
@@ -218,7 +218,7 @@ class Upload(Claim):
 
     def put_part(self, number: int, block: memoryview) -> None:
         """Store a segment, as often as needed."""
-        body = Body(block, self.patience, hashing=self.verify)
+        body = RequestBody(block, self.patience, hashing=self.verify)
         try:
             self.send_part(number, body.rewound, len(body), lambda: body.md5, self.verify)
         finally:
@@ -265,30 +265,30 @@ class Upload(Claim):
             raise exceptions.BackendException(
                 f"The segments of image {self.obj} do not have its {size} bytes"
             )
-        manifest = large.cluster(self.client, self.patience).manifest(self.names, segments)
-        more = _PER_SEGMENT * len(segments)
+        manifest = large.cluster_info(self.client, self.patience).manifest(self.names, segments)
+        extra_timeout = _PER_SEGMENT * len(segments)
         with self.alone():
             try:
-                self._put_manifest(manifest, size, segments, more)
+                self._put_manifest(manifest, size, segments, extra_timeout)
             except errors.SwiftError as exc:
                 if manifest is None or not errors.is_unsupported(exc):
                     raise
                 LOG.warning("%s; it is stored as a dynamic large object", exc)
-                self._put_manifest(None, size, segments, more)
+                self._put_manifest(None, size, segments, extra_timeout)
         self.close()
 
     def _put_manifest(
-        self, manifest: bytes | None, size: int, segments: list[large.Segment], more: float
+        self, manifest: bytes | None, size: int, segments: list[large.Segment], extra_timeout: float
     ) -> None:
         """Write a static manifest, or a dynamic one if `manifest` is None.
 
-        `more` is seconds added to the read timeout.
+        `extra_timeout` is seconds added to the read timeout.
         """
         if manifest is None:
             # No ETag: radosgw compares it with that of the whole image, and what Swift reports
             # comes from a listing and proves nothing.
-            place = urllib.parse.quote(f"{self.container}/{self.names.prefix}")
-            headers, query, expected = {"X-Object-Manifest": place}, None, Expected(size)
+            manifest_prefix = urllib.parse.quote(f"{self.container}/{self.names.prefix}")
+            headers, query, expected = {"X-Object-Manifest": manifest_prefix}, None, Expected(size)
         else:
             headers, query = {}, {"multipart-manifest": "put"}
             expected = Expected(size, large.etag_of(segments))
@@ -303,8 +303,8 @@ class Upload(Claim):
                     query=query,
                     headers=self.headers(where_none, headers),
                     body=lambda: manifest or b"",
-                    again=False,
-                    more=more,
+                    retry=False,
+                    extra_timeout=extra_timeout,
                 )
             except errors.SwiftError as exc:
                 if not large.lacks_segments(getattr(exc, "said", "")):
@@ -351,9 +351,9 @@ class Upload(Claim):
 
 
 def check_stored(response: requests.Response, md5: str | None, action: str) -> None:
-    """Raise DamagedOnTheWay if the response to a PUT shows other data than was sent."""
+    """Raise DamagedInTransit if the response to a PUT shows other data than was sent."""
     if response.status_code == _DAMAGED:
-        raise DamagedOnTheWay(
+        raise DamagedInTransit(
             _("%(action)s: Swift reports that the data was damaged in transit"), action=action
         )
     stored = bare_etag(response.headers.get("etag")).lower()

@@ -106,7 +106,7 @@ def serving(server: Radosgw | Swift) -> Iterator[Service]:
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for an object that comes late: it takes long, and tests nothing."""
     client_module("boto3", "s3")
-    monkeypatch.setattr(claim, "_LATE", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(claim, "_RECHECKS", (0.01, 0.01, 0.01))
     # Nor may a service that joins parts take a moment longer: tries could not be counted.
     monkeypatch.setattr(upload, "_PER_PART", 0)
 

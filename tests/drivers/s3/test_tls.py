@@ -225,7 +225,7 @@ def test_checksum_is_verified_by_the_service(
     tls: Callable[..., Images], service: Service, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """Bytes that change on the way are not stored."""
-    monkeypatch.setattr(body.Body, "crc", ("CRC32", "AAAAAA=="))
+    monkeypatch.setattr(body.RequestBody, "crc", ("CRC32", "AAAAAA=="))
     with pytest.raises(exceptions.BackendException, match=r"BadDigest|checksum"):
         tls(**CHECKSUMS).add("damaged", image(size))
     assert service.listing() == []

@@ -49,7 +49,7 @@ class Late:
         from botocore.exceptions import ReadTimeoutError
 
         # What was sent is on the way, whatever becomes of the buffer.
-        if isinstance(request.body, body.Body):
+        if isinstance(request.body, body.RequestBody):
             request.body = bytes(request.body.read())
         self._held.append(request)
         raise ReadTimeoutError(endpoint_url=request.url)

@@ -113,14 +113,14 @@ def no_static(monkeypatch: pytest.MonkeyPatch) -> None:
 def say(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> None:
     """Have the cluster say something else of itself.
 
-    :param changed: fields of `large.Cluster`
+    :param changed: fields of `large.ClusterInfo`
     """
-    asked = large.cluster
+    asked = large.cluster_info
 
-    def cluster(client: Any, patience: Any) -> large.Cluster:
+    def cluster(client: Any, patience: Any) -> large.ClusterInfo:
         return asked(client, patience)._replace(**changed)
 
-    monkeypatch.setattr(large, "cluster", cluster)
+    monkeypatch.setattr(large, "cluster_info", cluster)
 
 
 def locate(store: BaseStore, uri: str) -> Location:

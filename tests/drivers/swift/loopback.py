@@ -24,7 +24,7 @@ import swiftclient
 from oslo_config import cfg
 
 from glance_store._drivers import swift
-from glance_store._drivers.swift.client import Client, Settings, Wires
+from glance_store._drivers.swift.client import Client, Connections, Settings
 
 if TYPE_CHECKING:
     from glance_store._drivers.swift import BaseStore
@@ -453,7 +453,7 @@ def client_of(url: str, account: Any = None, **changed: Any) -> Client:
     :param url: of the account
     :param changed: options
     """
-    return Client(Wires(), settings(**changed), account or Account(url))
+    return Client(Connections(), settings(**changed), account or Account(url))
 
 
 def store_at(server: LittleSwift, configure: bool = True, **options: Any) -> BaseStore:

@@ -27,7 +27,7 @@ def copy(target, source, uri, progress=None):
 def test_to_another_container(make, account, container, monkeypatch, static, size):
     """From an object or from segments, to either kind of manifest; the copy needs no image."""
     if not static:
-        monkeypatch.setattr(large, "cluster", lambda *_args: large.USUAL)
+        monkeypatch.setattr(large, "cluster_info", lambda *_args: large.USUAL)
     source, target = make(), make(container=f"{container}-2")
     data = image(size)
     uri = add(source, "image", data, size)

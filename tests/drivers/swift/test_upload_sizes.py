@@ -159,8 +159,8 @@ def test_more_than_fits(make, there, container, memory):
 
 def test_largest_object_of_the_cluster(make, there, container, monkeypatch):
     """No segment is larger, whatever is configured; what does not fit is refused at once."""
-    said = large.Cluster(None, PAGE, SEGMENT)
-    monkeypatch.setattr(large, "cluster", lambda _client, _patience: said)
+    said = large.ClusterInfo(None, PAGE, SEGMENT)
+    monkeypatch.setattr(large, "cluster_info", lambda _client, _patience: said)
     store = make(endpoint=there.url, large_object_chunk_size=5)
     with pytest.raises(exceptions.StorageFull, match=str(SEGMENT)):
         add(store, "large", image(MOST * SEGMENT + 1))

@@ -100,7 +100,7 @@ def test_a_client_that_is_being_made_while_a_thread_forks(
 
     def child() -> None:
         module.make_client = make
-        assert clients.current().settings.place == clients.settings.place
+        assert clients.current().settings.endpoint == clients.settings.endpoint
 
     try:
         assert run_in_fork(child) == 0

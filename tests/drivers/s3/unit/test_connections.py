@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers._objects.body import Body
+from glance_store._drivers._objects.body import RequestBody
 from glance_store._drivers.s3 import client as clients
 from glance_store._drivers.s3.endpoint import parse
 from glance_store._drivers.s3.errors import guarded
@@ -30,7 +30,7 @@ def trusted(authority, tmp_path) -> str:
 
 def client_of(server: Server, trusted: str, connecting: float, reading: float) -> clients.Client:
     settings = clients.Settings(
-        place=parse(f"{server.scheme}://127.0.0.1:{server.port}", "us-east-1"),
+        endpoint=parse(f"{server.scheme}://127.0.0.1:{server.port}", "us-east-1"),
         access_key="access",
         secret_key="secret",
         addressing="path",
@@ -49,7 +49,7 @@ def client_of(server: Server, trusted: str, connecting: float, reading: float) -
 
 
 def put(sender: clients.Client, name: str) -> int:
-    body = Body(image(SIZE), Patience(0))
+    body = RequestBody(image(SIZE), Patience(0))
     answer = guarded(
         lambda: sender.s3.put_object(Bucket="bucket", Key=name, Body=body, ContentLength=SIZE),
         "Storing",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers._objects.body import Body
-from glance_store._drivers._objects.errors import DamagedOnTheWay, NameTaken, is_refusal
+from glance_store._drivers._objects.body import RequestBody
+from glance_store._drivers._objects.errors import DamagedInTransit, NameTaken, is_refusal
 from glance_store._drivers.s3.errors import answer_of, guarded, translate
 from glance_store._drivers.s3.redaction import REDACTION, Redaction
 from glance_store.transfer.retry import Patience
@@ -47,8 +47,8 @@ def client_error(code: str, status: int, message: str = "words", **more: Any) ->
         ("EntityTooLarge", 400, exceptions.StorageFull),
         ("QuotaExceeded", 403, exceptions.StorageFull),
         ("SlowDown", 403, exceptions.BackendUnavailable),
-        ("BadDigest", 400, DamagedOnTheWay),
-        ("XAmzContentSHA256Mismatch", 400, DamagedOnTheWay),
+        ("BadDigest", 400, DamagedInTransit),
+        ("XAmzContentSHA256Mismatch", 400, DamagedInTransit),
         ("PermanentRedirect", 301, exceptions.BackendException),
         ("Unheard", 418, exceptions.BackendException),
     ],
@@ -88,7 +88,7 @@ def test_head_without_any_reason_names_the_usual_one() -> None:
 
 def test_what_only_the_store_knows_is_known_to_callers_by_its_base() -> None:
     assert issubclass(NameTaken, exceptions.BackendException)
-    assert issubclass(DamagedOnTheWay, exceptions.BackendException)
+    assert issubclass(DamagedInTransit, exceptions.BackendException)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_log_line_that_cannot_be_formatted_is_left_alone() -> None:
 
 def test_body_is_a_file_without_copies() -> None:
     data = bytes(range(256)) * 4096
-    body = Body(memoryview(data), Patience(0))
+    body = RequestBody(memoryview(data), Patience(0))
     assert len(body) == len(data)
     first = body.read(16384)
     assert isinstance(first, memoryview)

@@ -11,7 +11,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store._drivers._objects import body as module
-from glance_store._drivers._objects.body import Body
+from glance_store._drivers._objects.body import RequestBody
 from glance_store.transfer.retry import Patience
 from tests.services.http_server import Answer
 
@@ -64,7 +64,7 @@ def test_checksum_of_a_body_is_that_of_its_bytes(
     monkeypatch.setitem(sys.modules, "awscrt.checksums", awscrt)
     module._crc32c.cache_clear()
     try:
-        body = Body(b"123456789", Patience(0))
+        body = RequestBody(b"123456789", Patience(0))
         assert module.crc_name() == name
         assert body.crc == (name, CHECKED[name])
         assert body.tell() == 0
@@ -75,7 +75,7 @@ def test_checksum_of_a_body_is_that_of_its_bytes(
 def test_a_body_is_given_up_with_its_upload() -> None:
     """Nobody waits for what is still being sent when the upload has failed."""
     patience = Patience(0)
-    body = Body(DATA, patience)
+    body = RequestBody(DATA, patience)
     assert body.read(10)
     patience.stop()
     with pytest.raises(exceptions.BackendException, match="interrupted"):

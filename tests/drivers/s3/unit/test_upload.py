@@ -91,7 +91,7 @@ class FakeS3:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "_LATE", (0, 0, 0))
+    monkeypatch.setattr(claim, "_RECHECKS", (0, 0, 0))
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0)
 
 
@@ -103,7 +103,7 @@ def s3() -> FakeS3:
 def client_of(s3: FakeS3, **settings: Any) -> Client:
     """Return a client that tries everything once, unless it is told otherwise."""
     usual: dict[str, Any] = {
-        "place": parse("http://x", ""),
+        "endpoint": parse("http://x", ""),
         "access_key": None,
         "secret_key": None,
         "addressing": "path",

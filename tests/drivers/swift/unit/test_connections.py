@@ -28,7 +28,7 @@ def client_of(server: Server, connecting: float, reading: float) -> client.Clien
 
 def put(sender: client.Client, name: str) -> int:
     patience = sender.patience()
-    block = body.Body(image(SIZE), patience)
+    block = body.RequestBody(image(SIZE), patience)
     return sender.request(
         "PUT", "container", name, action="Storing", patience=patience, body=block.rewound
     ).status_code

@@ -48,27 +48,27 @@ def nothing_known(monkeypatch):
     [
         ({}, large.USUAL),
         ({"swift": {}}, large.USUAL),
-        ({"swift": {"container_listing_limit": 7}}, large.Cluster(None, 7, 5 * GIB)),
-        ({"swift": {"max_file_size": 8}}, large.Cluster(None, 10_000, 8)),
+        ({"swift": {"container_listing_limit": 7}}, large.ClusterInfo(None, 7, 5 * GIB)),
+        ({"swift": {"max_file_size": 8}}, large.ClusterInfo(None, 10_000, 8)),
         ({"swift": {"max_file_size": "many"}, "slo": []}, large.USUAL),
         ({"swift": None}, large.USUAL),
         (
             {"swift": {"container_listing_limit": 7, "max_file_size": 8}, "slo": {}},
-            large.Cluster(large.Static(1000, 2 * 1024**2, 1), 7, 8),
+            large.ClusterInfo(large.Static(1000, 2 * 1024**2, 1), 7, 8),
         ),
     ],
 )
 def test_what_it_says(given, expected):
     client = Client(answer(**given))
-    assert large.cluster(client, NONE) == expected
+    assert large.cluster_info(client, NONE) == expected
     # It is asked once.
-    assert large.cluster(client, NONE) == expected
+    assert large.cluster_info(client, NONE) == expected
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_it_may_say_nothing(status):
     client = Client(answer(status))
-    assert large.cluster(client, NONE) == large.cluster(client, NONE) == large.USUAL
+    assert large.cluster_info(client, NONE) == large.cluster_info(client, NONE) == large.USUAL
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ def test_it_may_say_nothing(status):
 def test_it_is_asked_again_when_it_could_not_answer(monkeypatch, failure):
     client = Client(failure, answer(slo={}), failure)
     # Not in the same minute.
-    assert large.cluster(client, NONE) == large.cluster(client, NONE) == large.USUAL
+    assert large.cluster_info(client, NONE) == large.cluster_info(client, NONE) == large.USUAL
     monkeypatch.setattr(large, "_PAUSE", 0)
     large._CLUSTERS.clear()
     client.answers.insert(0, failure)
-    assert large.cluster(client, NONE) == large.USUAL
-    known = large.cluster(client, NONE)
+    assert large.cluster_info(client, NONE) == large.USUAL
+    known = large.cluster_info(client, NONE)
     assert known.static is not None
     # What it has said an hour ago is better than nothing.
     large._CLUSTERS[URL] = (-1e9, known)
-    assert large.cluster(client, NONE) == known
+    assert large.cluster_info(client, NONE) == known
     assert client.answers == []
 
 
@@ -112,9 +112,9 @@ def test_clusters_behind_one_host_name_have_their_own_limits():
     one = Client(answer(swift={"max_file_size": 1}), url="https://swift/one/v1/AUTH_x")
     other = Client(answer(swift={"max_file_size": 2}, slo={}), url="https://swift/two/v1/AUTH_x")
     for _time in range(2):
-        assert large.cluster(one, NONE) == large.Cluster(None, 10_000, 1)
-        assert large.cluster(other, NONE).static is not None
-        assert large.cluster(other, NONE).largest == 2
+        assert large.cluster_info(one, NONE) == large.ClusterInfo(None, 10_000, 1)
+        assert large.cluster_info(other, NONE).static is not None
+        assert large.cluster_info(other, NONE).largest == 2
     assert one.answers == other.answers == []
 
 
@@ -128,10 +128,10 @@ MB = 1000 * 1024
     ("cluster", "segment", "expected"),
     [
         (large.USUAL, MB, 9_999),
-        (large.Cluster(LIMITS, 10_000, GIB), MB, 9_999),
-        (large.Cluster(LIMITS, 500, GIB), MB, 1000),
-        (large.Cluster(LIMITS._replace(smallest_segment=MB + 1), 500, GIB), MB, 499),
-        (large.Cluster(LIMITS._replace(segments=20_000), 10_000, GIB), MB, 13_025),
+        (large.ClusterInfo(LIMITS, 10_000, GIB), MB, 9_999),
+        (large.ClusterInfo(LIMITS, 500, GIB), MB, 1000),
+        (large.ClusterInfo(LIMITS._replace(smallest_segment=MB + 1), 500, GIB), MB, 499),
+        (large.ClusterInfo(LIMITS._replace(segments=20_000), 10_000, GIB), MB, 13_025),
     ],
 )
 def test_number_of_segments(cluster, segment, expected):
@@ -143,7 +143,7 @@ def test_number_of_segments(cluster, segment, expected):
 def test_entries_of_a_manifest_are_not_longer_than_expected():
     names = large.Names("con\u00fctainer", 'a "name" with \u00e4', "0" * 16)
     segments = [large.Segment(names.of(number), "f" * 32, 5 * GIB) for number in range(1, 5)]
-    body = large.Cluster(LIMITS, 10_000, GIB).manifest(names, segments)
+    body = large.ClusterInfo(LIMITS, 10_000, GIB).manifest(names, segments)
     assert body is not None
     assert len(body) <= 4 * names.entry_bytes + 2
 

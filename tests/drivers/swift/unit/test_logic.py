@@ -273,7 +273,7 @@ def test_r100_r101_certificates_of_keystone(options, expected):
 
 
 def test_connections_belong_to_a_process(monkeypatch):
-    held = client.Wires()
+    held = client.Connections()
     account = Account("http://127.0.0.1:1/v1/x")
     first = held.to(account.url, account, settings())
     assert held.to(account.url, account, settings()) is first

@@ -25,7 +25,7 @@ ACCOUNT = {"auth_address": "http://127.0.0.1:1/v3", "user": "project:user", "key
 @pytest.fixture(autouse=True)
 def usual_cluster(monkeypatch) -> None:
     """The cluster says nothing of itself."""
-    monkeypatch.setattr(large, "cluster", lambda _client, _patience: large.USUAL)
+    monkeypatch.setattr(large, "cluster_info", lambda _client, _patience: large.USUAL)
 
 
 def make(**options: Any) -> swift.BaseStore:
@@ -201,7 +201,7 @@ def test_known_size_that_is_too_large():
 
 def test_no_segment_is_larger_than_an_object(monkeypatch):
     said = large.USUAL._replace(largest=GIB)
-    monkeypatch.setattr(large, "cluster", lambda _client, _patience: said)
+    monkeypatch.setattr(large, "cluster_info", lambda _client, _patience: said)
     store = make(large_object_size=1, large_object_chunk_size=2000, memory=8000)
     for size in (0, 10**10):
         assert writer_of(store, size).block_size == GIB
