@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -21,8 +20,6 @@ LOG = logging.getLogger(__name__)
 _KEPT = 1000
 # Seconds for other threads' operations to notice that they must stop, and between two checks.
 _DRAIN, _POLL = 0.5, 0.01
-# Monitor answers to wait for before using a new connection: a millisecond or two.
-_ANSWERS = 3
 # Threads that are shutting connections down.
 _ENDING: set[threading.Thread] = set()
 
@@ -77,21 +74,8 @@ class Connection:
         # Nothing to shut down before the client is connected.
         native.connect()
         self.native = bindings.OBJECTS.opened(native)
-        self._settle()
         # May come from the configuration file.
         self._timeout = float(native.conf_get("rados_osd_op_timeout") or 0)
-
-    def _settle(self) -> None:
-        """Wait until the library has processed what the monitors send to a new client.
-
-        The library does so on its own thread. Opening an image meanwhile can crash the process:
-        that thread throws while librbd copies the configuration (seen with 16.2.15).
-        """
-        # The monitors' answers arrive after those messages. Ask more than once, as the library has
-        # several threads.
-        with contextlib.suppress(*errors.native_errors()):
-            for _time in range(_ANSWERS):
-                self.native.wait_for_latest_osdmap()
 
     @property
     def timeout(self) -> float:

@@ -73,16 +73,19 @@ class RBDReader:
             raise
 
     def _opened(self, snapshot: str | None) -> OpenImage:
+        image = OpenImage(self._lease, self._name)
         try:
-            return OpenImage(self._lease, self._name, snapshot or SNAPSHOT)
+            image.select(snapshot or SNAPSHOT)
         except exceptions.NotFound:
-            # No image: fails the same way again. No snapshot: the image is incomplete.
-            image = OpenImage(self._lease, self._name)
             if snapshot is None and image.is_old:
                 # Written before snapshots were used; no later release made such images.
                 return image
             image.close_quietly()
             raise incomplete(self._name, snapshot or SNAPSHOT) from None
+        except BaseException:
+            image.close_quietly()
+            raise
+        return image
 
     def _translated(self) -> AbstractContextManager[None]:
         return errors.translated(

@@ -97,6 +97,29 @@ print("done", flush=True)
 """
 
 
+DOWNLOADS = int(os.environ.get("GLANCE_STORE_SHORT_DOWNLOADS", "250"))
+READS = """
+# What the library does in its threads is put off.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+store = bed.store()
+for _number in range(int(sys.argv[2])):
+    store.get(locate(store, sys.argv[1]))[0].close()
+print("done", flush=True)
+"""
+
+
+def test_many_short_downloads(bed: Bed, program: Callable[..., Program]) -> None:
+    """Images that are closed as soon as they are open; on a busy core librbd can crash at that.
+
+    With ``GLANCE_STORE_SHORT_DOWNLOADS=2500`` a driver that opened them at a snapshot did.
+    """
+    uri = add(bed.store(), DATA)
+    running = [program(READS, uri, str(DOWNLOADS)) for _number in range(4)]
+    for one in running:
+        output, errors = one.end(timeout=240)
+        assert (output.strip(), errors, one.process.returncode) == ("done", "", 0)
+
+
 @pytest.mark.parametrize(("code", "said"), [(FORKS, "7"), (LEAVES_ALL_OPEN, "done")])
 def test_exit(bed: Bed, program: Callable[..., Program], code: str, said: str) -> None:
     """A process ends with its own exit code, whatever it and its parent have open."""
