@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 pytest_plugins = [
     "glance_store.testing.selection",
     "tests.services.fixtures",
-    "tests.crashes",
     "tests.grouping",
     "tests.timings",
 ]

@@ -86,18 +86,7 @@ lint() {
 run_tests() {
     local shuffle=()
     [[ -z ${GLANCE_STORE_TEST_SHUFFLE:-} ]] || shuffle=(--shuffle "$GLANCE_STORE_TEST_SHUFFLE")
-    export GLANCE_STORE_TEST_CRASHES=$GLANCE_STORE_TEST_RUN/crashes
-    # Of more processes that end, one is a failure in any case, see tests/crashes.py.
-    "$venv/bin/python" -m pytest -n "$processes" --max-worker-restart 4 "${shuffle[@]}" "${options[@]}" "$@"
-    [[ ! -s $GLANCE_STORE_TEST_CRASHES ]] || again
-}
-
-# See tests/crashes.py.
-again() {
-    local crashed
-    mapfile -t crashed <"$GLANCE_STORE_TEST_CRASHES"
-    say "once more, as Ceph's client library has ended their processes: ${crashed[*]}"
-    "$venv/bin/python" -m pytest "${crashed[@]}"
+    "$venv/bin/python" -m pytest -n "$processes" --max-worker-restart 3 "${shuffle[@]}" "${options[@]}" "$@"
 }
 
 unit_tests() {
