@@ -21,9 +21,11 @@ extensions = [
     "release_notes_of_tree",
 ]
 templates_path = ["_templates"]
+html_static_path = ["_static"]
 if util.find_spec("openstackdocstheme"):
     extensions.append("openstackdocstheme")
     html_theme = "openstackdocs"
+    html_css_files = ["pages.css"]
     # No readers are counted, and the version is that of the installed distribution.
     html_theme_options = {
         "analytics_tracking_code": "",
