@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README renders where sphinx does not, its code runs, and its tables say what is there."""
+"""The README renders without sphinx, its code runs, and its table is that of the drivers."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -30,27 +29,6 @@ STRICT = {
     "file_insertion_enabled": False,
     "raw_enabled": False,
 }
-# The lines of the chart: driver and scenario of bench/results.json, and what they are called.
-CHART = [
-    ("file", "add", "add 512 MiB"),
-    ("file", "add-thin", "add, 94 % zeros, thin"),
-    ("file", "get", "get 512 MiB"),
-    ("file", "add-small", "add 64 KiB images"),
-    ("rbd", "add", "add 1 GiB"),
-    ("rbd", "get", "get 1 GiB"),
-    ("rbd", "add-thin", "add, 94 % zeros, thin"),
-    ("rbd", "get-thin", "get, 94 % holes"),
-    ("s3", "add", "add 1 GiB"),
-    ("s3", "get", "get 1 GiB"),
-    ("s3", "get-far", "get, 20 ms away"),
-    ("swift", "add-default", "add 1000 MiB"),
-    ("swift", "get", "get, equal segments"),
-    ("swift", "get-far", "get, 20 ms away"),
-    ("cinder", "add", "add 1 GiB"),
-    ("cinder", "get", "get 1 GiB"),
-    ("vmware", "add", "add 1 GiB"),
-    ("vmware", "get", "get 1 GiB"),
-]
 
 
 def code(language: str) -> str:
@@ -137,15 +115,3 @@ def test_table_says_what_a_driver_can_do(name):
     assert {column: row[column] for column in expected} == {
         column: "yes" if can else "no" for column, can in expected.items()
     }
-
-
-def test_chart_has_the_measured_figures():
-    results = json.loads((ROOT / "bench" / "results.json").read_text())
-    lines, last = [], ""
-    for name, scenario, title in CHART:
-        ratio = results["drivers"][name][scenario]["ratio"][0]
-        shown = "" if name == last else name
-        lines.append(f"    {shown:<8}{title:<24}{ratio:.2f}x  |{'=' * round(ratio * 5)}\n")
-        last = name
-    assert "".join(lines) in README
-    assert f"as fast as release {results['reference']}" in README
