@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drivers, one package each; entry points name them, nothing else imports them."""
+"""The drivers, one package each. Only entry points name them; nothing else imports them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a connection failed, in words that quote no address and no secret."""
+"""The cause of a failed connection in plain words, without addresses or secrets."""
 
 from __future__ import annotations
 
@@ -25,12 +25,7 @@ def root_of(
     wrappers: _Kinds = (requests.RequestException, urllib3.exceptions.HTTPError),
     ends: _Kinds = (),
 ) -> BaseException:
-    """Return the innermost exception that others are wrapped around.
-
-    :param exc: what the client library has raised
-    :param wrappers: classes of those that are looked into
-    :param ends: classes of those that are not
-    """
+    """Return the root cause of an exception: look into `wrappers`, but not into `ends`."""
     for _level in range(_DEEPEST_CAUSE):
         if not isinstance(exc, wrappers) or isinstance(exc, ends):
             break
@@ -43,37 +38,34 @@ def root_of(
 
 
 def in_words(root: BaseException) -> str | None:
-    """Return what went wrong on a connection, in the words of the system or the TLS library.
+    """Describe a standard-library exception in the system's or the TLS library's words.
 
-    :param root: the innermost exception: of the standard library, not one of a client around it
-    :returns: the cause; None for an exception of another kind
+    None for any other exception.
     """
     if isinstance(root, ssl.SSLCertVerificationError):
         return root.verify_message
     if isinstance(root, ssl.SSLError):
         return root.reason or type(root).__name__
     if isinstance(root, http.client.RemoteDisconnected):
-        return str(_("the server closed the connection without an answer"))
+        return str(_("the server closed the connection without a response"))
     if isinstance(root, http.client.IncompleteRead):
         return str(_("the connection was closed before the end"))
     if isinstance(root, http.client.HTTPException):
-        return str(_("the answer is not valid HTTP"))
+        return str(_("the response is not valid HTTP"))
     if isinstance(root, socket.timeout):
-        return str(_("the time limit has passed"))
+        return str(_("the connection timed out"))
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     return None
 
 
 def break_off(response: Any) -> None:
-    """End the reading of an answer in another thread: it sees the end of the connection.
-
-    :param response: of urllib3
-    """
+    """Shut a urllib3 response's connection down, so that a read in another thread ends."""
     connection = getattr(response, "connection", None)
     sock = getattr(connection, "sock", None)
     if not isinstance(sock, socket.socket):
         return
     with contextlib.suppress(OSError):
-        # Not that of a TLS socket, which would go on to read what is encrypted as it comes.
+        # Not SSLSocket.shutdown(): it drops the TLS layer, and the reader would take ciphertext for
+        # data.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

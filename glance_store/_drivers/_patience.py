@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections of urllib3 that bear servers: slow ones, and those that say more than one expects."""
+"""urllib3 connections that apply the read timeout while sending and skip interim responses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import requests.adapters
 import urllib3.connection
 
 _MOST_INTERIM = 100
-# Idle connections kept for each server, enough for the threads of a busy service.
+# Idle connections to keep per server: enough for the threads of a busy service.
 _POOL_SIZE = 64
 
 
-class _Answer(http.client.HTTPResponse):
-    """An answer for which interim answers (1xx) are passed over; the base class knows 100 alone.
+class _Response(http.client.HTTPResponse):
+    """A response that skips interim responses (1xx); the base class skips only 100.
 
-    Taken for the answer, one would leave the real answer behind, to be read by the next request.
+    An interim response taken for the final one would leave the real one to the next request.
     """
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -32,79 +32,70 @@ class _Answer(http.client.HTTPResponse):
         raise http.client.HTTPException("too many interim answers")
 
 
-class _Patient(urllib3.connection.HTTPConnection):
-    """A connection on which a request is sent with the time limit for reading.
+class _SendTimeoutConnection(urllib3.connection.HTTPConnection):
+    """A connection that applies the read timeout while it sends a request.
 
-    urllib3 leaves the limit for connecting in force until all of a request is sent: a server that
-    takes no data for some seconds, because its disks are busy, would lose the upload.
+    urllib3 keeps the connect timeout until a request is sent: a server whose busy disks accept no
+    data for some seconds would lose the upload.
     """
 
-    response_class = _Answer
-    patience: float  # seconds of silence
+    response_class = _Response
+    send_timeout: float  # seconds of silence
 
     def connect(self) -> None:
-        """Connect; from then on the other limit holds."""
+        """Connect, then switch to the other timeout."""
         super().connect()
-        self._bear()
+        self._apply_timeout()
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
-        """Begin a request, on a connection that may have served others."""
-        self._bear()
+        """Begin a request; a reused connection still has the timeout of its last one."""
+        self._apply_timeout()
         super().putrequest(*args, **kwargs)
 
     def send(self, data: Any) -> None:
-        """Send data; where the server has answered early and closed, urllib3 reads the answer."""
+        """Send data; if the server responded early and closed, let urllib3 read the response."""
         try:
             super().send(data)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
-            # urllib3 looks for an answer after this error alone, the one without TLS.
+            # urllib3 reads an early response only after BrokenPipeError, which TLS does not raise.
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from exc
 
-    def _bear(self) -> None:
-        # None before the first request that is not encrypted: that one connects later.
+    def _apply_timeout(self) -> None:
+        # A plain connection has no socket before its first request: it connects later.
         if self.sock is not None:
-            self.sock.settimeout(self.patience)
+            self.sock.settimeout(self.send_timeout)
 
 
 def patient(pool: Any, seconds: float) -> Any:
-    """Return a class of pools whose connections are patient while they send.
-
-    :param pool: a class of pools of urllib3, or one that is derived from it
-    :param seconds: of silence that the connections bear
-    """
+    """Return a subclass of a urllib3 pool whose connections allow so much silence while sending."""
     connection = type(
         f"Patient{pool.ConnectionCls.__name__}",
-        (_Patient, pool.ConnectionCls),
-        {"patience": seconds},
+        (_SendTimeoutConnection, pool.ConnectionCls),
+        {"send_timeout": seconds},
     )
     return type(f"Patient{pool.__name__}", (pool,), {"ConnectionCls": connection})
 
 
 class PatientAdapter(requests.adapters.HTTPAdapter):
-    """What is under a session of requests: patient connections, in a pool for many threads.
-
-    :param seconds: of silence that the connections bear
-    """
+    """A requests adapter whose connections allow so many seconds of silence while sending."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         super().__init__(pool_connections=4, pool_maxsize=_POOL_SIZE)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools."""
         super().init_poolmanager(*args, **kwargs)
-        self._make_patient(self.poolmanager)
+        self._use_timeout(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the pools behind a proxy."""
         manager = super().proxy_manager_for(*args, **kwargs)
-        self._make_patient(manager)
+        self._use_timeout(manager)
         return manager
 
-    def _make_patient(self, manager: Any) -> None:
+    def _use_timeout(self, manager: Any) -> None:
         manager.pool_classes_by_scheme = {
             scheme: patient(pool, self._seconds)
-            if not hasattr(pool.ConnectionCls, "patience")
+            if not hasattr(pool.ConnectionCls, "send_timeout")
             else pool
             for scheme, pool in manager.pool_classes_by_scheme.items()
         }

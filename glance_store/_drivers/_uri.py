@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the URIs of several drivers have in common: checks, and errors without secrets."""
+"""URI checks that several drivers share; their errors quote no secrets."""
 
 from __future__ import annotations
 
@@ -13,21 +13,13 @@ from glance_store.location import redact
 
 @dataclasses.dataclass(frozen=True)
 class UriSyntax:
-    """The form of a driver's locations.
+    """The schemes and the form of a driver's locations."""
 
-    :param schemes: the schemes to accept, lower case; case matters
-    :param form: a pattern to show in errors, such as ``rbd://<image>``
-    """
-
-    schemes: tuple[str, ...]
-    form: str
+    schemes: tuple[str, ...]  # accepted schemes, lower case; case matters
+    form: str  # shown in errors, such as ``rbd://<image>``
 
     def refuse(self, uri: object, problem: str) -> exceptions.BadStoreUri:
-        """Return the error for a malformed location, ready to raise.
-
-        :param uri: the text; secrets in it are left out
-        :param problem: what is wrong with it
-        """
+        """Return a BadStoreUri to raise, without the secrets of the URI."""
         return exceptions.BadStoreUri(
             _("The Store URI was malformed: %(uri)s: %(problem)s; the form is %(form)s"),
             uri=redact(uri),
@@ -36,12 +28,7 @@ class UriSyntax:
         )
 
     def strip_scheme(self, uri: str) -> tuple[str, str]:
-        """Take the scheme off a location.
-
-        :param uri: the text
-        :returns: the scheme, and what follows ``://``
-        :raises BadStoreUri: another scheme, or characters that no URI may have
-        """
+        """Split a URI at ``://``; refuse other schemes and characters that no URI may contain."""
         scheme, separator, rest = uri.partition("://") if isinstance(uri, str) else ("", "", "")
         if not separator or scheme not in self.schemes:
             raise self.refuse(uri, _("it does not start with a scheme of this store"))
@@ -50,18 +37,14 @@ class UriSyntax:
         return scheme, rest
 
     def split(self, uri: str) -> urllib.parse.SplitResult:
-        """Split a location into scheme, host part, path and query.
-
-        :param uri: the text
-        :raises BadStoreUri: as `strip_scheme`, and for a host part that cannot be parsed and for
-            path components ``.`` and ``..``, also percent-encoded
-        """
+        """Parse a URI; refuse ``.`` and ``..`` in its path, percent-encoded or not."""
         self.strip_scheme(uri)
         try:
             parts: urllib.parse.SplitResult | None = urllib.parse.urlsplit(uri)
         except ValueError:
             parts = None
-        # Raised out here: the ValueError quotes the host part, and a chained one would be logged.
+        # Raised outside the handler: the ValueError quotes the host part, and a chained one gets
+        # logged.
         if parts is None:
             raise self.refuse(uri, _("its host part cannot be parsed"))
         if any(urllib.parse.unquote(part) in (".", "..") for part in parts.path.split("/")):
@@ -69,37 +52,29 @@ class UriSyntax:
         return parts
 
     def decode(self, uri: str, text: str) -> str:
-        """Decode the percent-encoding of a part of a location.
-
-        :param uri: the whole location, for the error
-        :param text: the part
-        :raises BadStoreUri: the result is no UTF-8, or contains control characters
-        """
+        """Percent-decode a part of a URI; refuse anything but UTF-8 without control characters."""
         try:
             decoded: str | None = urllib.parse.unquote(text, errors="strict")
         except UnicodeDecodeError:
             decoded = None
         if decoded is None or not is_clean(decoded):
-            raise self.refuse(uri, _("its percent-encoding is not the one of a UTF-8 text"))
+            raise self.refuse(uri, _("its percent-encoding does not decode to valid UTF-8 text"))
         return decoded
 
 
 def is_clean(text: str) -> bool:
     """Tell whether a text is valid Unicode without control characters."""
-    # urlsplit drops tabs and line ends without a word: what was checked would not be what is used.
+    # urlsplit() silently drops tabs and line breaks: the URI in use would not be the one checked.
     return not any(char < " " or char == "\x7f" or "\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_host(authority: str) -> bool:
-    """Tell whether a text is a host with an optional port, and no credentials.
-
-    :param authority: such as ``example.com:8080`` or ``[::1]``
-    """
+    """Tell whether a text is a host with an optional port, such as ``[::1]:80``."""
     if "@" in authority:
         return False
     try:
         parts = urllib.parse.urlsplit("//" + authority)
-        # The port is parsed when it is read.
+        # Reading the port parses it.
         _port = parts.port
     except ValueError:
         return False

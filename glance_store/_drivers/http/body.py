@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The body of one answer, not a byte short and not one too long."""
+"""Reads the body of one response and enforces its exact length."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ from glance_store.i18n import _
 
 
 class Body:
-    """Bytes of a file, as they arrive.
-
-    :param response: the answer; closed with this object
-    :param shown: the location, for errors
-    :param start: offset of the first byte in the file
-    :param stop: offset after the last byte; None when the server does not say
-    """
+    """The body of a response as it arrives; `stop` is None if the server does not announce it."""
 
     def __init__(
         self, response: requests.Response, shown: str, start: int, stop: int | None
@@ -29,30 +23,24 @@ class Body:
         self._response = response
         self._shown = shown
         self._stop = stop
-        # Elsewhere the length of the body is the framing, and nothing can follow.
+        # Without chunks the length itself frames the body, and nothing can follow it.
         self._may_overrun = stop is not None and is_chunked(response.headers)
         self.position = start
 
     @property
     def exhausted(self) -> bool:
-        """Whether all bytes that the server announced have been read."""
+        """Whether all announced bytes have been read."""
         return self.position == self._stop
 
     def read(self, length: int) -> bytes:
-        """Read on.
-
-        :param length: bytes at most
-        :returns: the bytes; none at the end of a body of unknown length
-        :raises TransferInterrupted: the connection broke, or ended too early
-        :raises RemoteServiceUnavailable: more bytes came than were announced
-        """
+        """Return up to `length` bytes; nothing at the end of a body of unknown length."""
         if self._stop is not None:
             length = min(length, self._stop - self.position)
         data = self._receive(length)
         if not data and self._stop is not None:
             raise TransferInterrupted(
                 _(
-                    "Reading %(uri)s broke off at byte %(position)d: the answer ends there, "
+                    "Reading %(uri)s broke off at byte %(position)d: the response ends there, "
                     "not at byte %(stop)d"
                 ),
                 uri=self._shown,
@@ -62,7 +50,7 @@ class Body:
         self.position += len(data)
         if self._may_overrun and self.exhausted and self._receive(1):
             raise exceptions.RemoteServiceUnavailable(
-                _("The web server of %(uri)s sent more than the %(stop)d bytes that it announced"),
+                _("The web server of %(uri)s sent more than the %(stop)d bytes it announced"),
                 uri=self._shown,
                 stop=self._stop,
             )
@@ -73,7 +61,7 @@ class Body:
             "uri": self._shown,
             "position": self.position,
         }
-        # Raw and not decoded: the stored bytes are the image.
+        # Raw, not decoded: the stored bytes are the image.
         read = functools.partial(self._response.raw.read, length, decode_content=False)
         data: bytes = guarded(read, action, TransferInterrupted)
         return data
@@ -83,5 +71,5 @@ class Body:
         break_off(self._response.raw)
 
     def close(self) -> None:
-        """Let go of the answer; its connection is closed unless the body was read to its end."""
+        """Close the response; its connection is reused only if the body was read to its end."""
         self._response.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request to a web server, followed through its redirects."""
+"""Sends a request to a web server and follows its redirects."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import requests
 import requests.auth
 import requests.cookies
 
-from glance_store import exceptions, location
+from glance_store import exceptions
 from glance_store._drivers.http.errors import broke_before_answer, guarded
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.session import Sessions, Settings
 from glance_store.i18n import _
+from glance_store.location import normalized
 
 LOG = logging.getLogger(__name__)
 
@@ -30,22 +31,18 @@ _ABSOLUTE = re.compile("[a-z]+://", re.IGNORECASE)
 
 
 class UnansweredError(Exception):
-    """The server has ended the connection instead of answering HEAD."""
+    """The server closed the connection instead of responding to HEAD."""
 
 
 class Answer(NamedTuple):
-    """An answer, and the server and file that it is from, after all redirects."""
+    """A response, and the server and file that it came from after all redirects."""
 
     response: requests.Response
     server: StoreLocation
 
 
 class Client:
-    """Asks web servers on behalf of a store.
-
-    :param sessions: the store's connections
-    :param settings: the store's options
-    """
+    """Sends a store's requests to web servers."""
 
     def __init__(self, sessions: Sessions, settings: Settings) -> None:
         self.settings = settings
@@ -54,30 +51,21 @@ class Client:
     def fetch(
         self,
         method: str,
-        place: StoreLocation,
+        location: StoreLocation,
         headers: Mapping[str, str],
         action: str,
         unreachable: type[exceptions.GlanceStoreException] = exceptions.RemoteServiceUnavailable,
         start: StoreLocation | None = None,
     ) -> Answer:
-        """Send a request and follow redirects.
+        """Send a request and follow redirects; the caller closes the response, its body unread.
 
-        :param method: ``GET`` or ``HEAD``
-        :param place: where to
-        :param headers: of the request
-        :param action: what is tried, in words without secrets, for errors
-        :param unreachable: class of the error when a server cannot be reached
-        :param start: where an earlier request was redirected to, to ask there at once
-        :returns: the first answer that is no redirect, whatever its status, with the body not yet
-            read, which the caller closes; and where it comes from
-        :raises BadStoreUri: a redirect leads nowhere, or the operator does not allow a server
-        :raises MaxRedirectsExceeded: there are more than `MAX_REDIRECTS` of them
-        :raises UnansweredError: GET may be answered where HEAD is not
+        `action` says for errors what is being tried, without secrets. `start` is where an earlier
+        request was redirected to. UnansweredError: HEAD got no response, GET may get one.
         """
         cookies = requests.cookies.RequestsCookieJar()
-        current = start or place
+        current = start or location
         for _hop in range(MAX_REDIRECTS + 1):
-            auth = _credentials(place, current)
+            auth = _credentials(location, current)
             send = functools.partial(self._send, method, current, auth, headers, cookies)
             response = guarded(send, action, unreachable)
             if response.status_code not in _FOLLOWED:
@@ -90,7 +78,7 @@ class Client:
                 LOG.warning(
                     "The image at %s is read without encryption: the server redirects to %s. "
                     "Register an https location to protect it",
-                    place.shown,
+                    location.shown,
                     target.shown,
                 )
             current = target
@@ -99,13 +87,13 @@ class Client:
     def _send(
         self,
         method: str,
-        place: StoreLocation,
+        location: StoreLocation,
         auth: requests.auth.AuthBase | None,
         headers: Mapping[str, str],
         cookies: requests.cookies.RequestsCookieJar,
     ) -> requests.Response:
         send = functools.partial(
-            self._sessions.send, method, place, headers, auth, cookies, self.settings
+            self._sessions.send, method, location, headers, auth, cookies, self.settings
         )
         try:
             return send()
@@ -114,55 +102,52 @@ class Client:
                 raise
             if method == "HEAD":
                 raise UnansweredError from None
-            # A server may close an idle connection in the moment that it is used again.
+            # A server may close an idle connection just as it is used again.
             return send()
 
 
-def _credentials(place: StoreLocation, hop: StoreLocation) -> requests.auth.AuthBase | None:
-    """Return the credentials for a hop: its own, or those of the location for the same server."""
+def _credentials(location: StoreLocation, hop: StoreLocation) -> requests.auth.AuthBase | None:
+    """Return a hop's own credentials, or the location's for the same server."""
     owner = hop
-    if hop.user is None and hop is not place and _is_same_server(place, hop):
-        owner = place
+    if hop.user is None and hop is not location and _is_same_server(location, hop):
+        owner = location
     if owner.user is None:
         return None
-    # As bytes: the octets that the percent-encoding stands for, whatever their character set.
+    # As bytes: the percent-encoding may stand for any character set.
     return requests.auth.HTTPBasicAuth(
         urllib.parse.unquote_to_bytes(owner.user),
         urllib.parse.unquote_to_bytes(owner.password or ""),
     )
 
 
-def _is_same_server(place: StoreLocation, hop: StoreLocation) -> bool:
-    (scheme, host, port), (new_scheme, new_host, new_port) = place.origin, hop.origin
+def _is_same_server(location: StoreLocation, hop: StoreLocation) -> bool:
+    (scheme, host, port), (new_scheme, new_host, new_port) = location.origin, hop.origin
     if (scheme, port, new_scheme, new_port) == ("http", 80, "https", 443):
-        # The usual step up to encryption.
+        # The usual upgrade to https.
         return host == new_host
     return (scheme, host, port) == (new_scheme, new_host, new_port)
 
 
 def _target(current: StoreLocation, response: requests.Response) -> StoreLocation:
-    """Return where a redirect leads.
-
-    :raises BadStoreUri: it does not say, or not to a web server
-    """
+    """Return where a redirect leads; BadStoreUri if not to a web server."""
     text = response.headers.get("Location")
     if not text:
         raise exceptions.BadStoreUri(
-            _("The server redirects %(uri)s (status %(status)d) without saying where to"),
+            _("The web server redirects %(uri)s (status %(status)d) without saying where to"),
             uri=current.shown,
             status=response.status_code,
         )
     target = StoreLocation({}, None)
     try:
-        # Servers send UTF-8; Python's library hands headers out as Latin-1.
+        # Servers send UTF-8; http.client decodes headers as Latin-1.
         text = text.encode("latin-1").decode("utf-8")
     except UnicodeError:
-        LOG.debug("The redirect of %s is not in UTF-8", current.shown)
+        LOG.debug("The redirect from %s is not in UTF-8", current.shown)
     try:
-        # What is absolute already is taken as it stands: urljoin() would write it anew.
+        # Keep an absolute target as it stands: urljoin() would rewrite it.
         absolute = _ABSOLUTE.match(text) is not None
         text = text if absolute else urllib.parse.urljoin(current.url, text)
-        target.parse_uri(location.normalized(text))
+        target.parse_uri(normalized(text))
         problem = None
     except exceptions.BadStoreUri as exc:
         problem = str(exc.msg)
@@ -170,35 +155,33 @@ def _target(current: StoreLocation, response: requests.Response) -> StoreLocatio
         problem = str(_("its host part cannot be parsed"))
     if problem is not None:
         raise exceptions.BadStoreUri(
-            _("The server redirects %(uri)s to an address that cannot be used: %(problem)s"),
+            _("The web server redirects %(uri)s to an unusable address: %(problem)s"),
             uri=current.shown,
             problem=problem,
         )
     return target
 
 
-def refusal(response: requests.Response, place: StoreLocation) -> exceptions.GlanceStoreException:
-    """Return the error for an answer without the image, ready to raise.
-
-    :param response: the answer
-    :param place: what was asked for
-    """
+def refusal(
+    response: requests.Response, location: StoreLocation
+) -> exceptions.GlanceStoreException:
+    """Return the error for a response without the image, ready to raise."""
     status = response.status_code
     if status == 404:
         return exceptions.NotFound(
             _("Image %(image)s not found: the web server has no such file (status 404)"),
-            image=place.shown,
+            image=location.shown,
         )
     reason = "".join(char for char in response.reason or "" if char.isprintable())
     answer = f"{status} {reason[:_LONGEST_REASON]}".rstrip()
     if 300 <= status < 400:
         return exceptions.BadStoreUri(
             _(
-                "The web server answered '%(answer)s' for %(uri)s: only the redirects 301 and 302 "
-                "are followed; register the address that it redirects to"
+                "The web server answered '%(answer)s' for %(uri)s: only the redirects 301 and "
+                "302 are followed; register the address it redirects to"
             ),
             answer=answer,
-            uri=place.shown,
+            uri=location.shown,
         )
     return exceptions.BadStoreUri(
         _(
@@ -206,5 +189,5 @@ def refusal(response: requests.Response, place: StoreLocation) -> exceptions.Gla
             "host may read it"
         ),
         answer=answer,
-        uri=place.shown,
+        uri=location.shown,
     )

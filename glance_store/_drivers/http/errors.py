@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of requests, urllib3 and the sockets below them, as exceptions of this library.
+"""Translates errors of requests, urllib3 and sockets into exceptions of this library.
 
-Their texts quote the URL, and with it passwords and the tokens in a query: nothing of them is
-taken over but the operating system's or the TLS library's own words for the cause. They are not
-chained either, since a chained exception is printed with the log line of the new one.
+The originals quote the URL, with passwords and tokens in it: only the words of the operating system
+or the TLS library for the cause are kept. They are not chained either, since a chained exception is
+logged with the new one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ _TRANSLATED = (
     urllib3.exceptions.HTTPError,
     http.client.HTTPException,
     OSError,
-    # A host name that cannot be encoded, from the depths of the codecs.
+    # A host name that cannot be encoded.
     UnicodeError,
 )
-# OpenSSL's numbers for certificates whose authority is not known, unlike expired ones and those of
-# other hosts.
+# OpenSSL's codes for an unknown authority, as opposed to an expired certificate or another host's.
 _UNTRUSTED = (18, 19, 20, 21)
 _SILENT = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
 _UNCONNECTED = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
@@ -53,12 +52,9 @@ _MALFORMED = (
 
 
 class TransferInterrupted(exceptions.RemoteServiceUnavailable):
-    """A download broke off at a place where it can be resumed.
+    """A download broke off and can be resumed."""
 
-    :ivar retry_after: seconds for which the server wants to be left alone
-    """
-
-    retry_after: float = 0.0
+    retry_after: float = 0.0  # seconds that the server asks clients to wait
 
 
 def guarded(
@@ -68,23 +64,20 @@ def guarded(
 ) -> _T:
     """Call a function that uses the network, and translate its errors.
 
-    :param call: the function
-    :param action: what is tried, in words without secrets: the beginning of the error's text
-    :param unreachable: class of the error when the server cannot be reached or breaks off
-    :returns: what the function returns
-    :raises BadStoreUri: the URL cannot be used
+    `action` says what is being tried, without secrets, and begins the text of an error;
+    `unreachable` is its class when the server cannot be reached or breaks off.
     """
     try:
         return call()
     except _TRANSLATED as exc:
         error = _translate(exc, action, unreachable)
-    # Raised out here: inside, the original would be its context.
+    # Raised outside the handler, which would make the original its context.
     raise error
 
 
 def broke_before_answer(exc: requests.ConnectionError) -> bool:
-    """Tell whether a connection, once made, ended before the head of the answer was complete."""
-    # What cannot be connected to is wrapped otherwise; with a proxy all is wrapped alike.
+    """Tell whether an established connection ended before the response head was complete."""
+    # A failed connect is wrapped differently; behind a proxy everything is wrapped the same way.
     broken = bool(exc.args) and isinstance(exc.args[0], urllib3.exceptions.ProtocolError)
     root = _network.root_of(exc)
     return (broken or isinstance(exc, requests.exceptions.ProxyError)) and (
@@ -103,16 +96,16 @@ def _translate(
         text, unreachable = _("%(action)s: the URL is not valid"), exceptions.BadStoreUri
     elif isinstance(root, ssl.SSLCertVerificationError) and root.verify_code in _UNTRUSTED:
         text = _(
-            "%(action)s: TLS failed: %(cause)s. When the certificate of the server is signed by a "
-            "private authority, name the file with the authority's certificate in the option "
-            "https_ca_certificates_file"
+            "%(action)s: TLS failed: %(cause)s. If a private authority signed the server's "
+            "certificate, set https_ca_certificates_file to the file with that authority's "
+            "certificate"
         )
     elif isinstance(root, ssl.SSLError):
         text = _("%(action)s: TLS failed: %(cause)s")
     elif isinstance(exc, _UNCONNECTED):
-        text = _("%(action)s: no connection in the time of the option http_store_connect_timeout")
+        text = _("%(action)s: no connection within http_store_connect_timeout")
     elif isinstance(exc, _SILENT):
-        text = _("%(action)s: the server was silent for the time of http_store_read_timeout")
+        text = _("%(action)s: the server sent nothing within http_store_read_timeout")
     else:
         text = _("%(action)s: %(cause)s")
     return unreachable(text, action=action, cause=cause)
@@ -123,7 +116,7 @@ def _cause_in_words(root: BaseException) -> str:
         return str(_("its address is not valid"))
     cause = _network.in_words(root)
     if cause is None and type(root) is OSError:
-        # A missing file of certificates, from requests, or the refusal of a proxy. The subclasses
-        # of requests are not meant: they quote the URL.
+        # A missing CA file (from requests), or the refusal of a proxy. Not the subclasses in
+        # requests: they quote the URL.
         cause = "".join(char for char in str(root) if char.isprintable())[:_LONGEST_CAUSE]
     return cause or type(root).__name__

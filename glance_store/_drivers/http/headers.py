@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head of an answer, and what it says of the file: its length, the part sent, its version."""
+"""Parses the head of a response: the length and version of the file, and the part sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 Headers = Mapping[str, str]
 
-# As many digits as 64 bits can have.
+# The most digits that a 64-bit number has.
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _CONTENT_RANGE = re.compile(r"bytes +([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 _UNSATISFIED = re.compile(r"bytes +\*/([0-9]{1,19})", re.IGNORECASE)
@@ -21,14 +21,14 @@ _LONGEST_LINE = 65536  # bytes
 _MOST_LINES = 200
 _MOST_INTERIM = 100
 _INTERIM = re.compile(rb"HTTP/[0-9.]+ +1[0-9][0-9]\s")
-# Inside a line these would begin another one, or end the text.
+# Inside a line these would begin another one or end the text.
 _AS_SPACES = bytes.maketrans(b"\r\0", b"  ")
 _CHUNK = re.compile(rb"[ \t]*(0*[0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n")
 _NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
 
 
 class Part(NamedTuple):
-    """A part of a file in bytes: first, one after the last, and the whole file if known."""
+    """A range of a file in bytes: first, one past the last, and the file's size if known."""
 
     start: int
     stop: int
@@ -36,17 +36,14 @@ class Part(NamedTuple):
 
 
 class Version(NamedTuple):
-    """What tells two states of a file apart; None where the server does not say."""
+    """What tells two versions of a file apart; None where the server sends nothing."""
 
     etag: str | None
     modified: str | None
 
     @classmethod
     def of(cls, headers: Headers) -> Version:
-        """Return the version that an answer is about.
-
-        :param headers: its headers; a value that could not be sent back counts as absent
-        """
+        """Return the version in the headers; a value that cannot be sent back counts as absent."""
         etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         return cls(
             etag if _ETAG.fullmatch(etag) else None,
@@ -56,18 +53,17 @@ class Version(NamedTuple):
     @property
     def validator(self) -> str | None:
         """The value for ``If-Range``; None when there is no reliable one."""
-        # A weak tag stays the same while bytes change. The date knows seconds only, which is why
-        # the length of the file is compared as well.
+        # A weak tag may survive a change of bytes. The date has a resolution of one second, so the
+        # length of the file is compared as well.
         if self.etag is not None and not self.etag.startswith("W/"):
             return self.etag
         return self.modified
 
     def differs(self, other: Version, mirrored: bool = False) -> bool:
-        """Tell whether another version is known to be a different one.
+        """Tell whether a later response is known to be about another version.
 
-        :param other: from a later answer
-        :param mirrored: whether it is from another server, which may have ETags of its own for the
-            same file; then the same date is enough
+        With `mirrored` it is from another server, which may have its own ETags for the same file:
+        then the same date is enough.
         """
         different = [
             mine.removeprefix("W/") != its.removeprefix("W/")
@@ -78,20 +74,17 @@ class Version(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The head of an answer in a form that `http.client` understands to its end."""
+    """The head of a response, rewritten so that `http.client` reads all of it."""
 
     text: bytes
-    damaged: bool  # whether a line was left out that is not a header
+    damaged: bool  # whether a line that is not a header was dropped
 
 
 def read_head(stream: BinaryIO) -> Head:
-    """Read up to the body of an answer, and pass over the interim answers (1xx) before it.
+    """Read up to the body of a response, skipping interim responses (1xx).
 
-    Elsewhere a malformed line, or the end of the connection, is taken for the end of the headers:
-    without the Content-Length behind it an image would look shorter.
-
-    :param stream: from the server
-    :raises http.client.HTTPException: this is not the head of an HTTP answer, or it breaks off
+    `http.client` takes a malformed line, or the end of the connection, for the end of the headers:
+    without the Content-Length after it, an image would look shorter.
     """
     for _answer in range(_MOST_INTERIM):
         status = _read_line(stream)
@@ -104,7 +97,7 @@ def read_head(stream: BinaryIO) -> Head:
 
 
 def _read_fields(stream: BinaryIO) -> tuple[list[bytes], bool]:
-    """Return the header lines, each on one line, and whether one had to be left out."""
+    """Return the header lines, unfolded, and whether one was dropped."""
     fields: list[bytes] = []
     damaged = taken = False
     for _number in range(_MOST_LINES):
@@ -113,10 +106,10 @@ def _read_fields(stream: BinaryIO) -> tuple[list[bytes], bool]:
             return fields, damaged
         content = line.rstrip(b"\r\n").translate(_AS_SPACES)
         name, colon, value = content.partition(b":")
-        # A space before the colon does not belong there, and is taken off as a proxy has to.
+        # A space before the colon is an error; remove it, as a proxy must.
         name = name.rstrip(b" \t")
         if content.startswith((b" ", b"\t")) and taken:
-            # The old way to continue the line before.
+            # Obsolete line folding: this line continues the previous one.
             fields[-1] = fields[-1].rstrip() + b" " + content.strip() + b"\r\n"
         elif colon and _NAME.fullmatch(name):
             fields.append(name + b": " + value.strip() + b"\r\n")
@@ -131,16 +124,12 @@ def _read_line(stream: BinaryIO) -> bytes:
     if len(line) > _LONGEST_LINE:
         raise http.client.LineTooLong("header line")
     if not line.endswith(b"\n"):
-        raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
+        raise http.client.RemoteDisconnected("the connection ended in the head of the response")
     return line
 
 
 def chunk_size(stream: BinaryIO) -> int:
-    """Read the line before a chunk, and return the bytes of the chunk.
-
-    :param stream: from the server
-    :raises ValueError: there is no such line, or it breaks off
-    """
+    """Read the size line of a chunk; ValueError if it is malformed or breaks off."""
     found = _CHUNK.fullmatch(stream.readline(_LONGEST_LINE + 1))
     if found is None:
         raise ValueError("the size of a chunk")
@@ -148,17 +137,12 @@ def chunk_size(stream: BinaryIO) -> int:
 
 
 def is_chunked(headers: Headers) -> bool:
-    """Tell whether the body has a framing of its own, so that ``Content-Length`` is void."""
+    """Tell whether the body is chunked, which makes ``Content-Length`` void."""
     return "chunked" in headers.get("Transfer-Encoding", "").lower()
 
 
 def content_length(headers: Headers) -> int | None:
-    """Return the bytes of the body.
-
-    :param headers: of the answer
-    :returns: bytes, None when the server does not say
-    :raises ValueError: what it says is no length
-    """
+    """Return the length of the body, None when unknown; ValueError if it is malformed."""
     text = headers.get("Content-Length")
     if text is None or is_chunked(headers):
         return None
@@ -171,11 +155,7 @@ def content_length(headers: Headers) -> int | None:
 
 
 def content_range(headers: Headers) -> Part:
-    """Return which part of the file an answer with status 206 has.
-
-    :param headers: of the answer
-    :raises ValueError: they do not say, or contradict themselves
-    """
+    """Return the range that a 206 response carries; ValueError if missing or inconsistent."""
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
     if found is None:
         raise ValueError("Content-Range")
@@ -192,10 +172,7 @@ def content_range(headers: Headers) -> Part:
 
 
 def is_whole(headers: Headers) -> bool:
-    """Tell whether an answer with status 206 has all of the file.
-
-    :param headers: of the answer
-    """
+    """Tell whether a 206 response carries the whole file."""
     try:
         part = content_range(headers)
     except ValueError:
@@ -204,6 +181,6 @@ def is_whole(headers: Headers) -> bool:
 
 
 def unsatisfied_total(headers: Headers) -> int | None:
-    """Return the bytes of the file that an answer with status 416 names, None if it names none."""
+    """Return the file size that a 416 response names, None if it names none."""
     found = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
     return int(found.group(1)) if found else None

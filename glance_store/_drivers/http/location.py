@@ -15,19 +15,19 @@ SCHEMES = ("http", "https")
 
 _SYNTAX = _uri.UriSyntax(SCHEMES, "http[s]://[<user>:<password>@]<host>[:<port>]/<path>[?<query>]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Some clients take a backslash for a slash, and would talk to another host than was checked.
-_NO_HOST = re.compile(r"[\s\\<>\"^`{|}]")
-# What a request line may contain: all printable ASCII but the space. A "%" stays as it is, whether
-# or not a valid escape follows.
+# Some clients read a backslash as a slash, and would talk to another host than the one checked.
+_NOT_IN_HOST = re.compile(r"[\s\\<>\"^`{|}]")
+# A request line may contain printable ASCII except the space. A "%" stays as it is, whether or not
+# a valid escape follows.
 _SENDABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class StoreLocation(location.StoreLocation):
     """A file on a web server.
 
-    Attributes: `scheme`, `netloc` (host and port, without credentials), `user` and `password` (None
-    without credentials; as in the URI, percent-encoded), `path`, `params` (what follows a ``;`` in
-    the last component of the path), `query`. A fragment is of no use to a server and is dropped.
+    `netloc` is host and port. `user` and `password` are percent-encoded as in the URI, None without
+    credentials. `params` follow a ``;`` in the last component of the path. A fragment means nothing
+    to a server and is dropped.
     """
 
     scheme: str = "http"
@@ -37,11 +37,10 @@ class StoreLocation(location.StoreLocation):
     path: str = ""
     params: str = ""
     query: str = ""
-    # Path and query as they stood in the URI, where there was one.
+    # Path and query as they stood in the URI, if there was one.
     _given: str | None = None
 
     def process_specs(self) -> None:
-        """Take the attributes over from the specs of the same names."""
         self.scheme = self.specs.get("scheme") or "http"
         self.netloc = self.specs.get("netloc") or ""
         self.user = self.specs.get("user")
@@ -51,20 +50,20 @@ class StoreLocation(location.StoreLocation):
         self.query = self.specs.get("query") or ""
 
     def get_uri(self) -> str:
-        """Return the URI, with the credentials. For log lines and errors there is `shown`."""
+        """Return the URI with its credentials; log lines and errors use `shown`."""
         credentials = "" if self.user is None else f"{self.user}:{self.password or ''}@"
         return self._with(credentials, self.query)
 
     @property
     def url(self) -> str:
-        """The URL without the credentials, which have a header of their own."""
+        """The URL without credentials, which go into a header of their own."""
         return self._with("", self.query)
 
     @property
     def target(self) -> str:
-        """Path and query for the request line: as they were given, escapes and dots included.
+        """Path and query for the request line, with escapes and dots exactly as given.
 
-        A signature may cover each byte. Only what a request line cannot contain is encoded.
+        A signature may cover every byte: only what a request line cannot contain is encoded.
         """
         given = self._given
         if given is None:
@@ -73,7 +72,7 @@ class StoreLocation(location.StoreLocation):
 
     @property
     def shown(self) -> str:
-        """The URI as it may be logged: without credentials and query, which may hold a token."""
+        """The URI for log lines: without credentials, and without the query's possible token."""
         return self._with("", "***" if self.query else "")
 
     def _with(self, credentials: str, query: str) -> str:
@@ -83,31 +82,28 @@ class StoreLocation(location.StoreLocation):
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: whom the credentials are meant for."""
+        """Scheme, host and port: the server that the credentials are for."""
         parts = urllib.parse.urlsplit(f"{self.scheme}://{self.netloc}")
         port = parts.port if parts.port is not None else _DEFAULT_PORTS[self.scheme]
         return self.scheme, parts.hostname or "", port
 
     def parse_uri(self, uri: str) -> None:
-        """Set the attributes from a URI.
-
-        :param uri: the text
-        :raises BadStoreUri: it is malformed
-        """
-        # Dots in the path are the server's business: no file of this host is named by it.
+        """Set the attributes from a URI; BadStoreUri if it is malformed."""
+        # Dots in the path are the server's business: they name no file on this host.
         _scheme, rest = _SYNTAX.strip_scheme(uri)
         try:
             parts: urllib.parse.ParseResult | None = urllib.parse.urlparse(uri)
         except ValueError:
             parts = None
-        # Raised out here: the ValueError quotes the host part, and a chained one would be logged.
+        # Raised outside the handler: the ValueError quotes the host part, and a chained one gets
+        # logged.
         if parts is None:
             raise _SYNTAX.refuse(uri, _("its host part cannot be parsed"))
         user, password, host = _split_authority(uri, parts.netloc)
-        if not _uri.is_host(host) or _NO_HOST.search(host) or not _is_bracketed_well(host):
-            raise _SYNTAX.refuse(uri, _("the host is missing, or it or its port is not valid"))
+        if not _uri.is_host(host) or _NOT_IN_HOST.search(host) or not _is_bracketed_well(host):
+            raise _SYNTAX.refuse(uri, _("the host is missing or invalid, or its port is"))
         if host.endswith(":") and parts.path.startswith("//"):
-            # Two schemes in a row: what looks like a path has a host, and maybe credentials, in it.
+            # Two schemes in a row: the apparent path holds a host, and maybe credentials.
             raise _SYNTAX.refuse(uri, _("it has a second scheme where the host should be"))
         self.scheme, self.netloc = parts.scheme, host
         self.user, self.password = user, password
@@ -116,7 +112,7 @@ class StoreLocation(location.StoreLocation):
 
 
 def _is_bracketed_well(host: str) -> bool:
-    """Tell whether brackets, if there are any, hold an IPv6 address; not all Pythons look."""
+    """Tell whether brackets, if any, hold an IPv6 address; not every Python checks."""
     if not host.startswith("["):
         return "[" not in host and "]" not in host
     address, _bracket, port = host[1:].partition("]")
@@ -129,7 +125,7 @@ def _is_bracketed_well(host: str) -> bool:
 
 
 def _split_authority(uri: str, netloc: str) -> tuple[str | None, str | None, str]:
-    """Return user, password and host of the part between ``//`` and the path."""
+    """Split the part between ``//`` and the path into user, password and host."""
     if netloc.count("@") > 1:
         raise _SYNTAX.refuse(uri, _("an '@' in a user name or password must be written as %40"))
     credentials, _at, host = netloc.rpartition("@")
@@ -137,7 +133,7 @@ def _split_authority(uri: str, netloc: str) -> tuple[str | None, str | None, str
         return None, None, host
     if credentials.count(":") != 1:
         raise _SYNTAX.refuse(
-            uri, _("credentials need the form <user>:<password>, with a ':' in them as %3A")
+            uri, _("credentials must have the form <user>:<password>; write a ':' in them as %3A")
         )
     user, _colon, password = credentials.partition(":")
     return user, password, host

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the store that reads images from web servers."""
+"""Options of the http store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from glance_store._drivers.http.targets import parse_host
 
 
 class _Host(types.ConfigType):
-    """A name, a domain with ``*.`` before it, an address, or a network in CIDR notation."""
+    """A host name, a domain with ``*.`` in front, an address, or a network in CIDR notation."""
 
     def __init__(self) -> None:
         super().__init__(type_name="host or network value")
@@ -36,11 +36,11 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "https_ca_certificates_file",
         help="""
-Path of a file with the certificates, in PEM form, of the authorities that sign
-the certificates of https servers.
+Path of a PEM file with the certificates of the authorities that sign the
+certificates of https servers.
 
 When it is set, servers are always verified, whatever ``https_insecure`` says.
-Needed for servers with a private authority.
+Set it for servers whose certificates come from a private authority.
 """,
     ),
     cfg.BoolOpt(
@@ -49,25 +49,25 @@ Needed for servers with a private authority.
         help="""
 Accept any certificate from an https server.
 
-The default is kept for old configurations. It lets anyone between this host
-and the server replace an image without a trace: set it to False, so that
-servers are verified against the authorities that this host trusts. It has no
-effect when ``https_ca_certificates_file`` is set.
+The default is kept for existing configurations. It lets anyone between this
+host and the server replace an image unnoticed: set it to False to verify
+servers against the authorities that this host trusts. It has no effect when
+``https_ca_certificates_file`` is set.
 """,
     ),
     cfg.DictOpt(
         "http_proxy_information",
         default={},
-        # The address of a proxy may hold a user and a password.
+        # A proxy's address may contain a user and a password.
         secret=True,
         help="""
-Proxies to reach the servers through, as ``scheme:proxy`` pairs separated by
-commas, for example ``http:10.0.0.1:3128,https:10.0.0.1:1080``.
+Proxies to reach the servers through, as comma-separated ``scheme:proxy``
+pairs, for example ``http:10.0.0.1:3128,https:10.0.0.1:1080``.
 
-A scheme that is not listed is reached through the proxy that the environment
-of the service names (``http_proxy``, ``https_proxy``, ``no_proxy``), else
-directly. Set it when this host has no route of its own to the servers that hold
-the images.
+A scheme without a pair uses the proxy that the environment of the service
+names (``http_proxy``, ``https_proxy``, ``no_proxy``), or else a direct
+connection. Set it when this host has no route of its own to the servers that
+hold the images.
 """,
     ),
     cfg.IntOpt(
@@ -75,9 +75,9 @@ the images.
         default=10,
         min=1,
         help="""
-Seconds to wait until a server accepts the connection.
+Seconds to wait for a server to accept a connection.
 
-Without a limit a server that is down would hold a worker of the service for
+Without a limit, a server that is down would hold a worker of the service for
 minutes. Raise it for servers behind slow links.
 """,
     ),
@@ -90,7 +90,7 @@ Seconds to wait for the next byte from a server.
 
 It limits silence, not the whole download: an image may take hours as long as
 data keeps coming. Raise it for servers that prepare an image before they send
-it. After the limit the download is resumed, as ``http_store_retry_timeout``
+it. After the limit, the download is resumed as ``http_store_retry_timeout``
 allows.
 """,
     ),
@@ -99,11 +99,11 @@ allows.
         default=30.0,
         min=0,
         help="""
-Seconds for which a download that broke off is resumed where it stopped. They
-count from the failure, and anew when data arrives again.
+Seconds to keep trying to resume a download that broke off. They count from the
+failure, and start over whenever data arrives.
 
-Resuming needs a server that can send a part of a file. When the time is over,
-or at once with the value 0, the reader gets an error, never a shortened image.
+Resuming needs a server that can send part of a file. When the time is up, or
+at once if the value is 0, the reader gets an error, never a truncated image.
 """,
     ),
     cfg.ListOpt(
@@ -111,14 +111,14 @@ or at once with the value 0, the reader gets an error, never a shortened image.
         item_type=_Host(),
         default=[],
         help="""
-The only web servers to read images from, separated by commas: names, domains
-such as ``*.example.org`` (all names below it), addresses, and networks in CIDR
+The only web servers to read images from, comma-separated: names, domains such
+as ``*.example.org`` (all names below it), addresses, and networks in CIDR
 notation such as ``192.0.2.0/24`` or ``2001:db8::/32``. Empty: all servers.
 
 A server is allowed by its name, or by the address that this host connects to.
-Set it, or ``http_store_disallowed_hosts``, where users may register locations:
-otherwise they can make this host read from servers that they cannot reach
-themselves. Redirects are subject to it as well.
+Set this option or ``http_store_disallowed_hosts`` where users may register
+locations: otherwise they can make this host read from servers that they cannot
+reach themselves. Redirects are checked too.
 """,
     ),
     cfg.ListOpt(
@@ -126,13 +126,14 @@ themselves. Redirects are subject to it as well.
         item_type=_Host(),
         default=[],
         help="""
-Web servers to read no image from, in the form of ``http_store_allowed_hosts``,
-for example ``127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,10.0.0.0/8``.
+Web servers never to read images from, in the form of
+``http_store_allowed_hosts``, for example
+``127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,10.0.0.0/8``.
 
-It has precedence over ``http_store_allowed_hosts``. Use networks rather than
-names, since a server may have many names. The address that is checked is the
-one that is connected to. Of a server that is reached through a proxy only the
-proxy knows the address: its own rules have to exclude networks.
+This option takes precedence over ``http_store_allowed_hosts``. Prefer networks
+to names, since a server may have many names. The address checked is the one
+connected to. Behind a proxy, only the proxy knows a server's address: exclude
+networks in the rules of the proxy itself.
 """,
     ),
     cfg.ListOpt(
@@ -140,8 +141,8 @@ proxy knows the address: its own rules have to exclude networks.
         item_type=types.Port(min=1),
         default=[],
         help="""
-The only ports of web servers to read images from, separated by commas, for
-example ``80,443``. Empty: all ports.
+The only ports of web servers to read images from, comma-separated, for example
+``80,443``. Empty: all ports.
 """,
     ),
     cfg.ListOpt(
@@ -149,8 +150,8 @@ example ``80,443``. Empty: all ports.
         item_type=types.Port(min=1),
         default=[],
         help="""
-Ports of web servers to read no image from, for example ``22,25``. It has
-precedence over ``http_store_allowed_ports``.
+Ports of web servers never to read images from, for example ``22,25``. This
+option takes precedence over ``http_store_allowed_ports``.
 """,
     ),
 ]

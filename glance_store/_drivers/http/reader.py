@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a file of a web server: one answer after the other, never bytes of two versions.
+"""Reads a file from a web server and never mixes bytes of two versions.
 
 A download is one request as long as nothing breaks. When the connection does break, the next read
-asks for the rest, on the condition (``If-Range``) that the file is still the one it was.
+asks for the rest on condition (``If-Range``) that the file has not changed.
 """
 
 from __future__ import annotations
@@ -26,40 +26,31 @@ from glance_store.transfer.retry import PASSING, seconds_asked
 
 LOG = logging.getLogger(__name__)
 
-# 203: a proxy on the way has changed something that it is allowed to change.
+# 203: a proxy changed something that it may change.
 COMPLETE = (200, 203)
 _PARTIAL = 206
 _UNSATISFIABLE = 416
 
 
 class HTTPReader:
-    """An image on a web server.
+    """An image on a web server; the constructor sends the first request.
 
-    The first request is sent by the constructor.
-
-    :param client: sends the requests
-    :param place: where the image is
-    :param first: first byte that will be read
-    :param length: bytes that will be read from there, None for all; no more are asked for
-    :raises NotFound: the server has no such file
-    :raises BadStoreUri: the server answers, but not with the file
-    :raises RemoteServiceUnavailable: the server does not answer, or breaks the protocol
-    :raises StoreRandomGetNotSupported: the server cannot send a part of a file
+    Requests ask for no more than `length` bytes from `first` on; None asks for all.
     """
 
     def __init__(
-        self, client: Client, place: StoreLocation, first: int = 0, length: int | None = None
+        self, client: Client, location: StoreLocation, first: int = 0, length: int | None = None
     ) -> None:
         self._client = client
-        self._place = place
+        self._location = location
         self._length = length
         self._stop = None if length is None else first + length
         self._lock = threading.Lock()
         self._body: Body | None = None
         self._size: int | None = None
-        self._end: int | None = None  # from here on there is nothing, as far as is known
+        self._end: int | None = None  # the end of the image, once it is known
         self._version: Version | None = None
-        self._server = place  # which the version is from, and which may be one of several mirrors
+        self._server = location  # where the version came from; may be one of several mirrors
         self._ranges_refused = False
         self._delivered = False
         self._interrupted = False
@@ -72,17 +63,17 @@ class HTTPReader:
 
     @property
     def version(self) -> str | None:
-        """The tag of the file, if there is one that changes with each of its bytes."""
+        """The file's ETag, if it is a strong one."""
         etag = self._version.etag if self._version is not None else None
         return None if etag is None or etag.startswith("W/") else etag
 
     @property
     def concurrency(self) -> int:
-        """One: a web server sends as fast as it likes on one connection."""
+        """One: a single connection is as fast as the server sends."""
         return 1
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say that all is data; HTTP knows no holes."""
+        """Report one extent of data; HTTP knows no holes."""
         yield Extent(offset, length, True)
 
     def interrupt(self) -> None:
@@ -93,20 +84,15 @@ class HTTPReader:
             body.interrupt()
 
     def close(self) -> None:
-        """End the transfer; a connection with unread data on it is closed."""
+        """End the transfer; a connection with unread data is closed."""
         body, self._body = self._body, None
         if body is not None:
             body.close()
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset; cheap where the previous read has ended.
+        """Read up to `length` bytes; cheap where the previous read ended.
 
-        :param offset: first byte
-        :param length: how many
-        :returns: the bytes, fewer at the end of an answer, none only at the end of the image
-        :raises TransferInterrupted: the transfer broke off; calling again resumes it
-        :raises RemoteServiceUnavailable: it broke off, or the image changed, and cannot be resumed
-        :raises NotFound: the image has been removed meanwhile
+        After TransferInterrupted another call resumes; after RemoteServiceUnavailable none can.
         """
         with self._lock:
             if self._end is not None and offset >= self._end:
@@ -137,36 +123,38 @@ class HTTPReader:
         if data:
             self._delivered = True
         else:
-            # Only a body of unknown length ends like this. Its chunks say that it is whole; of one
-            # that ends with the connection nobody can know.
+            # Only a body of unknown length ends like this. Chunks prove it complete; the end of the
+            # connection proves nothing.
             self._end = position
         return data
 
     def _obstacle(self) -> str | None:
-        """Return why a transfer cannot be resumed; None if it can, or can begin anew."""
+        """Return why a transfer cannot be resumed; None if it can, or can start over."""
         if not self._delivered:
             return None
         if self._ranges_refused:
             return str(_("the server does not send parts of a file (Accept-Ranges: none)"))
         if self._version is None or self._version.validator is None:
-            return str(_("the server gives neither an ETag nor Last-Modified to tell versions by"))
+            return str(
+                _("the server sends neither an ETag nor Last-Modified to identify the version")
+            )
         return None
 
     def _reopen(self, offset: int) -> None:
         if self._interrupted:
-            raise exceptions.BackendException("The download was closed while it was read")
+            raise exceptions.BackendException("The download was closed while it was being read")
         obstacle = self._obstacle()
         if obstacle is not None:
             raise exceptions.RemoteServiceUnavailable(
-                _("Cannot read %(uri)s on at byte %(offset)d: %(obstacle)s"),
-                uri=self._place.shown,
+                _("Cannot resume reading %(uri)s at byte %(offset)d: %(obstacle)s"),
+                uri=self._location.shown,
                 offset=offset,
                 obstacle=obstacle,
             )
         self._open(offset, again=True)
 
     def _open(self, offset: int, again: bool = False) -> None:
-        """Ask for the image from an offset on."""
+        """Request the image from an offset on."""
         asked: dict[str, str] = {}
         if offset or self._stop is not None:
             last = "" if self._stop is None or self._stop <= offset else str(self._stop - 1)
@@ -175,13 +163,13 @@ class HTTPReader:
             asked["Range"] = asked.get("Range", "bytes=0-")
             asked["If-Range"] = self._version.validator
         action = (_("Reading %(uri)s at byte %(offset)d") if again else _("Reading %(uri)s")) % {
-            "uri": self._place.shown,
+            "uri": self._location.shown,
             "offset": offset,
         }
         unreachable = TransferInterrupted if again else exceptions.RemoteServiceUnavailable
 
         def fetch(headers: dict[str, str], start: StoreLocation | None = None) -> Answer:
-            return self._client.fetch("GET", self._place, headers, action, unreachable, start)
+            return self._client.fetch("GET", self._location, headers, action, unreachable, start)
 
         answer = fetch(asked)
         if "If-Range" in asked:
@@ -201,10 +189,10 @@ class HTTPReader:
         asked: dict[str, str],
         fetch: Callable[[dict[str, str], StoreLocation | None], Answer],
     ) -> Answer:
-        """Return a better answer where a redirect has led to another mirror than before.
+        """Return a better response if a redirect led to another mirror than before.
 
-        Its ETag differs for the same file. The same date is enough; without one, only the server
-        that the download began with can go on.
+        Its ETag for the same file may differ. The same date is enough; without one, only the server
+        that the download began with can continue it.
         """
         known, version = self._version, Version.of(answer.response.headers)
         status = answer.response.status_code
@@ -227,12 +215,12 @@ class HTTPReader:
         return answer
 
     def _is_mirror(self, answer: Answer) -> bool:
-        """Tell whether an answer is from elsewhere; a signed URL may have another query."""
+        """Tell whether a response came from elsewhere; a signed URL may change its query alone."""
         first, other = self._server, answer.server
         return (first.origin, first.path, first.params) != (other.origin, other.path, other.params)
 
     def _differs(self, answer: Answer) -> bool:
-        """Tell whether an answer is known to be about another version than the first one."""
+        """Tell whether a response is known to be about another version than the first one."""
         version = Version.of(answer.response.headers)
         return self._version is not None and self._version.differs(
             version, mirrored=self._is_mirror(answer)
@@ -241,11 +229,11 @@ class HTTPReader:
     def _judge(
         self, answer: Answer, offset: int, asked: dict[str, str], again: bool
     ) -> Body | None:
-        """Return the body of an answer; None when the image has nothing at the offset."""
+        """Return the body of a response; None when the image has nothing at the offset."""
         response = answer.response
         status = response.status_code
         try:
-            # Some proxies send the whole file as a part of itself, whatever is asked.
+            # Some proxies send the whole file with status 206, whatever was requested.
             if status == _PARTIAL and ("Range" in asked or parsing.is_whole(response.headers)):
                 return self._partial(answer, offset)
             if status == _UNSATISFIABLE and "Range" in asked:
@@ -257,28 +245,31 @@ class HTTPReader:
             raise self._broken(_("its header %s is missing or wrong") % exc) from None
         if again and status in PASSING:
             interrupted = TransferInterrupted(
-                _("Reading %(uri)s at byte %(offset)d: the answer has the status %(status)d"),
-                uri=self._place.shown,
+                _(
+                    "Reading %(uri)s at byte %(offset)d: the web server answered with "
+                    "status %(status)d"
+                ),
+                uri=self._location.shown,
                 offset=offset,
                 status=status,
             )
             interrupted.retry_after = seconds_asked(response.headers.get("Retry-After"))
             raise interrupted
-        raise refusal(response, self._place)
+        raise refusal(response, self._location)
 
     def _partial(self, answer: Answer, offset: int) -> Body:
         part = parsing.content_range(answer.response.headers)
-        # It may be shorter or longer than asked for: what is missing is asked for again, and what
-        # is too much is not read.
+        # The part may be shorter or longer than requested: a missing rest is requested again, and a
+        # surplus is not read.
         if part.start != offset:
-            raise self._broken(_("it sent another part of the file than was asked for"))
+            raise self._broken(_("it sent a different part of the file than requested"))
         self._remember(part.total, answer, offset)
         return self._body_of(answer.response, offset, part.stop)
 
     def _nothing_there(self, response: requests.Response, offset: int) -> None:
         total = parsing.unsatisfied_total(response.headers)
         if total is not None and total > offset:
-            raise self._broken(_("it refused a part of the file that it has"))
+            raise self._broken(_("it refused a part of the file that exists"))
         if self._end is not None and self._end > offset:
             raise self._changed(offset)
         if total is not None:
@@ -292,18 +283,18 @@ class HTTPReader:
             raise exceptions.RemoteServiceUnavailable(
                 _(
                     "Reading %(uri)s broke off at byte %(offset)d and cannot be resumed: the "
-                    "server sends the whole file only"
+                    "server only sends whole files"
                 ),
-                uri=self._place.shown,
+                uri=self._location.shown,
                 offset=offset,
             )
         if offset:
             raise exceptions.StoreRandomGetNotSupported(
                 _(
-                    "The web server of %(uri)s cannot send a part of a file: reading at offset "
-                    "%(offset)s, length %(chunk_size)s, is not possible; read the whole image"
+                    "The web server of %(uri)s cannot send part of a file: cannot read at "
+                    "offset %(offset)s, length %(chunk_size)s; read the whole image"
                 ),
-                uri=self._place.shown,
+                uri=self._location.shown,
                 offset=offset,
                 chunk_size=self._length,
             )
@@ -314,19 +305,19 @@ class HTTPReader:
     def _body_of(self, response: requests.Response, start: int, stop: int | None) -> Body:
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
-            # A file that is stored compressed is often declared so: then the stored bytes are the
-            # image. A server that compresses although it was told not to shows up here.
+            # A file stored compressed is often declared as encoded: then the stored bytes are the
+            # image. A server that compresses although told not to shows up here too.
             LOG.warning(
-                "The web server declares the image at %s as encoded (%s): the bytes are read as "
-                "they are sent and are not decoded",
-                self._place.shown,
+                "The web server declares the image at %s as encoded (%s): its bytes are read as "
+                "sent, not decoded",
+                self._location.shown,
                 encoding,
             )
         self._ranges_refused = response.headers.get("Accept-Ranges", "").strip().lower() == "none"
-        return Body(response, self._place.shown, start, stop)
+        return Body(response, self._location.shown, start, stop)
 
     def _remember(self, size: int | None, answer: Answer, offset: int) -> None:
-        """Learn size and version from the first answer, and hold the later ones against them."""
+        """Learn size and version from the first response, and check later ones against them."""
         if self._version is None:
             self._version, self._server = Version.of(answer.response.headers), answer.server
         elif self._differs(answer):
@@ -340,16 +331,16 @@ class HTTPReader:
     def _changed(self, offset: int) -> exceptions.RemoteServiceUnavailable:
         return exceptions.RemoteServiceUnavailable(
             _(
-                "The image at %(uri)s changed on the web server while it was being read, at byte "
-                "%(offset)d: what was read so far is of no use, start the download again"
+                "The image at %(uri)s changed on the web server while it was being read, at "
+                "byte %(offset)d: discard what was read so far and start the download again"
             ),
-            uri=self._place.shown,
+            uri=self._location.shown,
             offset=offset,
         )
 
     def _broken(self, problem: str) -> exceptions.RemoteServiceUnavailable:
         return exceptions.RemoteServiceUnavailable(
             _("The web server of %(uri)s does not follow the HTTP protocol: %(problem)s"),
-            uri=self._place.shown,
+            uri=self._location.shown,
             problem=problem,
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to web servers: what leaves on them, what is taken for an answer, and to whom."""
+"""Connections to web servers: what is sent, to whom, and what counts as a response."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from glance_store._drivers.http.targets import Hosts, TargetFilter
 
 LOG = logging.getLogger(__name__)
 
-# Idle connections kept for each server, enough for the threads of a busy service.
+# Idle connections to keep per server: enough for the threads of a busy service.
 _POOL_SIZE = 64
 _UNCONNECTED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -38,22 +38,19 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options that every request obeys."""
+    """The options that apply to every request."""
 
-    # What requests takes: True, False, or the path of a file of authorities.
+    # As requests takes it: True, False, or the path of a CA file.
     verify: bool | str
     proxies: dict[str, str]
     connect_timeout: float  # seconds
     read_timeout: float  # seconds
-    patience: float  # seconds
+    retry_timeout: float  # seconds
     targets: TargetFilter
 
     @classmethod
     def of(cls, store_conf: Any) -> Settings:
-        """Return the settings of a store.
-
-        :param store_conf: its options as attributes
-        """
+        """Read the settings from a store's options."""
         verify: bool | str = store_conf.https_ca_certificates_file or not store_conf.https_insecure
         if verify is True:
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
@@ -67,7 +64,7 @@ class Settings:
             },
             connect_timeout=store_conf.http_store_connect_timeout,
             read_timeout=store_conf.http_store_read_timeout,
-            patience=store_conf.http_store_retry_timeout,
+            retry_timeout=store_conf.http_store_retry_timeout,
             targets=TargetFilter(
                 Hosts.of(store_conf.http_store_allowed_hosts),
                 Hosts.of(store_conf.http_store_disallowed_hosts),
@@ -79,36 +76,26 @@ class Settings:
     def proxies_for(self, url: str) -> dict[str, str]:
         """Return the proxies for a URL, in the form that requests takes.
 
-        A scheme without a proxy in the options has the one of the environment, as ever
-        (``http_proxy``, ``https_proxy``, ``no_proxy``).
-
-        :param url: where the request goes
-        :raises requests.exceptions.InvalidProxyURL: the proxy in the options has no valid address
+        A scheme without a configured proxy uses the environment's (``http_proxy``, ``https_proxy``,
+        ``no_proxy``). Raises InvalidProxyURL when the configured one is malformed.
         """
         proxy = requests.utils.select_proxy(url, self.proxies)
         if not proxy:
             return requests.utils.get_environ_proxies(url)
         if not is_proxy(proxy):
-            # Further down it could not be told from a wrong URL of the image.
+            # Raised here: later it would look like a malformed image URL.
             raise requests.exceptions.InvalidProxyURL
         return self.proxies
 
 
 def check_authorities(path: str) -> None:
-    """Load the certificates of authorities, to see whether that is possible.
-
-    :param path: of a file, or of a directory in OpenSSL's form
-    :raises OSError: it is not there, not readable, or contains no certificate
-    """
+    """Load CA certificates from a file or directory; OSError if there are none to load."""
     kind = "capath" if os.path.isdir(path) else "cafile"
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
 
 
 def is_proxy(address: str) -> bool:
-    """Tell whether an address is the URL of a proxy.
-
-    :param address: such as ``http://user:password@10.0.0.1:3128``
-    """
+    """Tell whether an address is a proxy URL, such as ``http://user:password@10.0.0.1:3128``."""
     try:
         parts = urllib3.util.parse_url(address)
     except urllib3.exceptions.LocationParseError:
@@ -117,10 +104,10 @@ def is_proxy(address: str) -> bool:
 
 
 class Sessions:
-    """The connections of a store, kept for the next request, in each process its own.
+    """A store's connections, kept for later requests; each process has its own.
 
-    A forked child makes its own and leaves alone what it has inherited: two processes on one
-    connection would get parts of each other's answers.
+    A forked child opens new ones: two processes on one connection would get parts of each other's
+    responses.
     """
 
     def __init__(self) -> None:
@@ -129,36 +116,26 @@ class Sessions:
     def send(
         self,
         method: str,
-        place: StoreLocation,
+        location: StoreLocation,
         headers: Mapping[str, str],
         auth: requests.auth.AuthBase | None,
         cookies: requests.cookies.RequestsCookieJar,
         settings: Settings,
     ) -> requests.Response:
-        """Send a request, without following redirects.
-
-        :param method: ``GET`` or ``HEAD``
-        :param place: where to
-        :param headers: beside the usual ones
-        :param auth: puts the credentials into the request
-        :param cookies: to send, and to add those of the answer to
-        :param settings: the store's options
-        :returns: the answer, with the body not yet read
-        :raises BadStoreUri: the operator does not allow the server
-        """
-        # The real target is for the connection alone: requests and urllib3 would change it, and
-        # quote it in log lines and errors.
+        """Send one request and return the response, its body unread. Redirects are not followed."""
+        # Only the connection sees the real target: requests and urllib3 would alter it, and quote
+        # it in log lines and errors.
         request = requests.Request(
-            method, place.shown, headers={**_headers(), **headers}, auth=auth, cookies=cookies
+            method, location.shown, headers={**_headers(), **headers}, auth=auth, cookies=cookies
         ).prepare()
-        proxies = settings.proxies_for(place.shown)
-        proxied = bool(requests.utils.select_proxy(place.shown, proxies))
+        proxies = settings.proxies_for(location.shown)
+        proxied = bool(requests.utils.select_proxy(location.shown, proxies))
         if settings.targets:
-            # The host as it will be looked up: in ASCII.
+            # The host as it will be resolved: in ASCII.
             host = urllib.parse.urlsplit(request.url or "").hostname or ""
-            settings.targets.check(host, place.origin[2], place.shown, proxied)
+            settings.targets.check(host, location.origin[2], location.shown, proxied)
         targets = settings.targets if settings.targets and not proxied else None
-        token = _EXCHANGE.set(_Exchange(place, targets))
+        token = _EXCHANGE.set(_Exchange(location, targets))
         try:
             response = self.current().send(
                 request,
@@ -173,9 +150,9 @@ class Sessions:
         return response
 
     def current(self) -> requests.adapters.HTTPAdapter:
-        """Return the adapter of this process, with its connections."""
-        # No lock: one that is held while another thread forks stays locked in the child for ever.
-        # setdefault is atomic; an adapter too many has no connection yet and costs nothing.
+        """Return this process's adapter, which holds its connections."""
+        # No lock: held while another thread forks, it would stay locked in the child. setdefault()
+        # is atomic, and a surplus adapter costs nothing: it has no connection yet.
         pid = os.getpid()
         adapter = self._by_process.get(pid)
         if adapter is None:
@@ -184,22 +161,22 @@ class Sessions:
 
 
 def _headers() -> dict[str, str]:
-    # Images are stored bytes: a length that counts something else would be of no use.
+    # The image is the stored bytes: an encoded response would have another length.
     return {**requests.utils.default_headers(), "Accept-Encoding": "identity"}
 
 
 class _Exchange(NamedTuple):
-    """What a connection has to know about the request that it is used for."""
+    """What a connection needs to know about the request it carries."""
 
-    place: StoreLocation
-    targets: TargetFilter | None  # None: connect to whatever is found
+    location: StoreLocation
+    targets: TargetFilter | None  # None: connect to any address
 
 
 _EXCHANGE: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("http_exchange")
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """An adapter whose connections are those below, with a proxy or without."""
+    """A requests adapter that uses `_Connection`, with or without a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -218,7 +195,7 @@ def _adapt(manager: Any) -> Any:
 
 @functools.cache
 def _pool_of(pool: Any) -> Any:
-    """Return a class of pools like another one, but with our connections."""
+    """Return a subclass of a connection pool class that uses `_Connection`."""
     base = pool.ConnectionCls
     if issubclass(base, _Connection):
         return pool
@@ -227,7 +204,7 @@ def _pool_of(pool: Any) -> Any:
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer whose head is read to its end, and whose body has a framing that is understood."""
+    """A response with a complete head and a body whose framing is understood."""
 
     def begin(self) -> None:
         stream = self.fp
@@ -242,61 +219,59 @@ class _Response(http.client.HTTPResponse):
         codings = ",".join(self.headers.get_all("Transfer-Encoding", [])).lower().split(",")
         codings = [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]
         if codings != ["chunked"] * self.chunked:
-            raise http.client.HTTPException("a transfer encoding that is not understood")
+            raise http.client.HTTPException("unknown transfer encoding")
 
     def _read_next_chunk_size(self) -> int:
-        # The base class reads a size that breaks off after its first digits for a smaller one, and
-        # a negative one for everything that comes. The ValueError it takes for a connection that
-        # has ended.
+        # The base class takes a truncated size for a smaller one, and a negative one for "read to
+        # the end". It treats the ValueError as a closed connection.
         return chunk_size(self.fp)
 
     def _tolerate_damage(self) -> None:
-        """Go on although a header was not understood, unless it may have been the length."""
+        """Go on despite a malformed header line, unless it may have been the length."""
         if self.length is None and not self.chunked:
-            raise http.client.HTTPException("a malformed header, and no length")
+            raise http.client.HTTPException("malformed header line and no length")
         LOG.warning(
-            "The web server of %s sends a header line that is not valid HTTP; it is ignored",
-            _EXCHANGE.get().place.shown,
+            "The web server of %s sent a header line that is not valid HTTP; it is ignored",
+            _EXCHANGE.get().location.shown,
         )
 
 
 class _Connection:
-    """Mixed into the connections of urllib3."""
+    """Mixin for urllib3's connections."""
 
     response_class = _Response
     port: int
     _dns_host: str  # what urllib3 connects to; `host` is what it verifies
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        """Begin a request, with the target as it stands in the location."""
-        target = _EXCHANGE.get().place.target
+        """Begin a request with the target exactly as the location has it."""
+        target = _EXCHANGE.get().location.target
         if not url.startswith("/"):
-            # A proxy gets the whole address.
+            # A proxy needs the absolute URL.
             parts = urllib.parse.urlsplit(url)
             target = f"{parts.scheme}://{parts.netloc}{target}"
         super().putrequest(method, target, *args, **kwargs)  # type: ignore[misc]
 
     def connect(self) -> None:
-        """Connect."""
         super().connect()  # type: ignore[misc]
-        # Otherwise urllib3 warns at each request to a server that is not verified. The operator is
-        # told once, and the process keeps its warning filters.
+        # Otherwise urllib3 warns at each unverified request. The store warns the operator once, and
+        # leaves the warning filters of the process alone.
         self.is_verified = self.proxy_is_verified = True
 
     def _new_conn(self) -> Any:
-        """Return a socket to an address that the operator allows."""
-        place, targets = _EXCHANGE.get()
+        """Connect to an address that the operator allows."""
+        location, targets = _EXCHANGE.get()
         connect = super()._new_conn  # type: ignore[misc]
         if targets is None:
             return connect()
         name = self._dns_host
         try:
-            addresses = targets.addresses(name, self.port, place.shown)
+            addresses = targets.addresses(name, self.port, location.shown)
         except OSError as exc:
             connection: Any = self
-            raise urllib3.exceptions.NewConnectionError(connection, "look-up failed") from exc
+            raise urllib3.exceptions.NewConnectionError(connection, "lookup failed") from exc
         try:
-            # To the address that was checked: a second look-up could find another one.
+            # Connect to the checked address: a second lookup could return another one.
             for self._dns_host in addresses[:-1]:
                 try:
                     return connect()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store that reads images from web servers, where somebody else has put them."""
+"""The read-only store for images on web servers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LOG = logging.getLogger(__name__)
 
 
 class Store(driver.Store):
-    """Reads images from web servers; they cannot be added or deleted.
+    """Reads images from web servers; it cannot add or delete them.
 
-    Ranges are read where the server can send a part of a file, and refused with
-    StoreRandomGetNotSupported where it cannot. A download that breaks off is resumed if the server
-    can do that and the file is still the same; it never ends early without an error. The size is 0
-    when the server does not say it, as with chunked answers.
+    Ranges are read where the server can send part of a file, and refused with
+    StoreRandomGetNotSupported where it cannot. A broken download is resumed if the server allows
+    that and the file is unchanged; it never ends early without an error. The size is 0 when the
+    server does not send it, as with chunked responses.
     """
 
     _CAPABILITIES: int = capabilities.BitMasks.READ_RANDOM | capabilities.BitMasks.DRIVER_REUSABLE
@@ -41,37 +41,31 @@ class Store(driver.Store):
         self._sessions = Sessions()
 
     def get_schemes(self) -> tuple[str, ...]:
-        """Return the URI schemes that the store serves."""
         return SCHEMES
 
     def configure_add(self) -> None:
-        """Set the prefix of the locations, and tell the operator about missing protection."""
-        # Also the beginning of https.
+        """Set the location prefix, and warn about missing protection."""
+        # Matches https as well.
         self._url_prefix = "http"
         settings = Settings.of(self.store_conf)
         for problem in self._problems(settings):
             LOG.error("Store %s: %s", self.name, problem)
         if settings.verify is False:
             LOG.warning(
-                "Store %s: the certificates of https servers are not verified, so that images can "
-                "be replaced on the way. Set https_insecure to False, or name the authorities in "
+                "Store %s: the certificates of https servers are not verified, so images can be "
+                "replaced in transit. Set https_insecure to False, or name the authorities in "
                 "https_ca_certificates_file",
                 self.name,
             )
         if settings.proxies and settings.targets.disallowed.networks:
             LOG.warning(
-                "Store %s: a proxy looks the names up itself, so that the networks in "
-                "http_store_disallowed_hosts have to be excluded by the proxy in "
-                "http_proxy_information as well",
+                "Store %s: the proxy in http_proxy_information resolves names itself, so it "
+                "must exclude the networks in http_store_disallowed_hosts as well",
                 self.name,
             )
 
     def check_health(self) -> str:
-        """Look whether there is what requests need; which servers they go to, nobody knows.
-
-        :returns: a few words
-        :raises BadStoreConfiguration: the certificates cannot be loaded, or a proxy is no address
-        """
+        """Check the certificates and proxies; which servers hold the images is unknown."""
         problems = self._problems(Settings.of(self.store_conf))
         if problems:
             reason = "; ".join(problems)
@@ -79,7 +73,7 @@ class Store(driver.Store):
         return super().check_health()
 
     def _problems(self, settings: Settings) -> list[str]:
-        """Return what keeps some images from being read, whatever the servers do."""
+        """Return the mistakes that make images unreadable on any server."""
         problems = []
         path = self.store_conf.https_ca_certificates_file
         try:
@@ -87,84 +81,58 @@ class Store(driver.Store):
                 check_authorities(path)
         except OSError as exc:
             problems.append(
-                "images on https servers cannot be read: https_ca_certificates_file is "
-                f"{path}, and its certificates cannot be loaded ({exc.strerror or exc})"
+                "images on https servers cannot be read: the certificates in "
+                f"https_ca_certificates_file {path} cannot be loaded ({exc.strerror or exc})"
             )
         for scheme, proxy in settings.proxies.items():
             if scheme not in (*SCHEMES, "all"):
                 problems.append(
-                    f"http_proxy_information has a proxy for '{scheme}', which is no scheme of web "
-                    "servers (http, https, all): no image is read through it"
+                    f"http_proxy_information has a proxy for '{scheme}', which is not http, "
+                    "https or all: no image is read through it"
                 )
             if not is_proxy(proxy):
-                # Without the address: it may hold a password.
+                # Without the address: it may contain a password.
                 problems.append(
-                    f"the proxy for {scheme} in http_proxy_information is not a valid address such "
-                    "as http://10.0.0.1:3128; what needs it cannot be read"
+                    f"the proxy for {scheme} in http_proxy_information is not a valid address "
+                    "such as http://10.0.0.1:3128; images behind it cannot be read"
                 )
         return problems
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
-        """Open an image.
-
-        :param location: where it is
-        :param context: of no use here
-        :returns: the reader, which has sent its first request and resumes what breaks off
-        :raises NotFound: the server has no such file
-        :raises BadStoreUri: the server answers, but not with the file
-        :raises RemoteServiceUnavailable: the server cannot be reached
-        :raises MaxRedirectsExceeded: the server redirects too often
-        """
+        """Open an image: send the first request, and resume the download when it breaks off."""
         return self.open_range(location, 0, None, context)
 
     def open_range(
         self, location: Location, offset: int, length: int | None, context: Any = None
     ) -> ImageReader:
-        """Open an image for a range, which the first request asks for.
-
-        :param location: where it is
-        :param offset: first byte
-        :param length: bytes, None for all that follow
-        :param context: of no use here
-        :returns: the reader, which has sent its first request and resumes what breaks off
-        :raises StoreRandomGetNotSupported: the server cannot send a part of a file
-        """
+        """Open a range of an image; the first request asks for exactly that."""
         client = self._client()
-        reader = HTTPReader(client, _place(location), offset, length)
-        patience = Patience(client.settings.patience)
+        reader = HTTPReader(client, _web_location(location), offset, length)
+        patience = Patience(client.settings.retry_timeout)
         return ResumingReader(reader, patience, transient=(TransferInterrupted,))
 
     def get_size(self, location: Location, context: Any = None) -> int:
-        """Return the bytes of an image.
-
-        :param location: where it is
-        :param context: of no use here
-        :returns: bytes, 0 when the server does not say
-        :raises NotFound: the server has no such file
-        :raises BadStoreUri: the server cannot be reached, or answers with an error
-        :raises MaxRedirectsExceeded: the server redirects too often
-        """
-        place, client = _place(location), self._client()
-        # A server may refuse HEAD, even say that there is no such file, when the signature of a URL
-        # is for GET; or answer it without the length, or not at all. Then the first byte is asked
-        # for.
-        return _size(client, place, "HEAD", {}) or _size(
-            client, place, "GET", {"Range": "bytes=0-0"}
+        """Return the size of an image, 0 when the server does not send it."""
+        target, client = _web_location(location), self._client()
+        # Some servers refuse HEAD (even with 404, when a URL is signed for GET), omit the length,
+        # or never respond to it: then ask for the first byte.
+        return _size(client, target, "HEAD", {}) or _size(
+            client, target, "GET", {"Range": "bytes=0-0"}
         )
 
     def _client(self) -> Client:
         return Client(self._sessions, Settings.of(self.store_conf))
 
 
-def _place(location: Location) -> StoreLocation:
+def _web_location(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)
 
 
-def _size(client: Client, place: StoreLocation, method: str, headers: dict[str, str]) -> int:
-    """Return the bytes of a file; 0 if the server does not say, or refuses HEAD."""
-    action = _("Asking for the size of %s") % place.shown
+def _size(client: Client, target: StoreLocation, method: str, headers: dict[str, str]) -> int:
+    """Ask once for the size; 0 if the server does not send it or refuses HEAD."""
+    action = _("Asking for the size of %s") % target.shown
     try:
-        response, _server = client.fetch(method, place, headers, action, exceptions.BadStoreUri)
+        response, _server = client.fetch(method, target, headers, action, exceptions.BadStoreUri)
     except UnansweredError:
         return 0
     try:
@@ -177,13 +145,16 @@ def _size(client: Client, place: StoreLocation, method: str, headers: dict[str, 
             return parsing.content_length(response.headers) or 0
         if method == "HEAD" and (400 <= status < 500 or status == 501):
             return 0
-        raise refusal(response, place)
+        raise refusal(response, target)
     except ValueError as exc:
         problem = str(exc)
     finally:
         response.close()
     raise exceptions.BadStoreUri(
-        _("The web server of %(uri)s does not follow the HTTP protocol: its %(header)s is wrong"),
-        uri=place.shown,
+        _(
+            "The web server of %(uri)s does not follow the HTTP protocol: its %(header)s "
+            "header is wrong"
+        ),
+        uri=target.shown,
         header=problem,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which web servers a store may talk to: the operator's filter of names, networks and ports."""
+"""The operator's filter of web servers by name, network and port."""
 
 from __future__ import annotations
 
@@ -20,21 +20,17 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def parse_host(entry: str) -> str | Network:
-    """Return an entry of a list of hosts: a network, or a name in lower case.
-
-    :param entry: a name, ``*.`` and a domain, an address, or a network in CIDR notation
-    :raises ValueError: it is none of these
-    """
+    """Parse an entry of a host list into a network or a lower-case name; ValueError if neither."""
     text = entry.strip()
     try:
         return ipaddress.ip_network(text.removeprefix("[").removesuffix("]"), strict=False)
     except ValueError:
         name = _plain(text)
-    # What ends in a number is an address, and a wrong one.
+    # A name that ends in a number is a malformed address.
     if not _NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
         raise ValueError(
-            "a name (such as images.example.org), '*.' and a domain, an address, or a network in "
-            f"CIDR notation is needed, not '{entry}'"
+            "expected a name (such as images.example.org), '*.' and a domain, an address, or a "
+            f"network in CIDR notation, not '{entry}'"
         )
     return name
 
@@ -45,19 +41,15 @@ def _plain(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """Hosts by name and by network."""
+    """Hosts by name, by domain and by network."""
 
     names: frozenset[str] = frozenset()
-    domains: tuple[str, ...] = ()  # with the dot before them
+    domains: tuple[str, ...] = ()  # each with its leading dot
     networks: tuple[Network, ...] = ()
 
     @classmethod
     def of(cls, entries: Iterable[str]) -> Hosts:
-        """Return the hosts of an option.
-
-        :param entries: its value
-        :raises ValueError: one of them means nothing
-        """
+        """Parse the value of an option; ValueError if an entry is malformed."""
         parsed = [parse_host(entry) for entry in entries]
         names = [item for item in parsed if isinstance(item, str)]
         return cls(
@@ -70,7 +62,7 @@ class Hosts:
         return bool(self.names or self.domains or self.networks)
 
     def has_name(self, host: str) -> bool:
-        """Tell whether a host is meant by its name."""
+        """Tell whether a host is listed by its name or domain."""
         name = _plain(host)
         return name in self.names or name.endswith(self.domains)
 
@@ -80,7 +72,7 @@ class Hosts:
 
 
 def _forms(text: str) -> Iterator[Address]:
-    """Yield an address and those that it leads to just as well."""
+    """Yield an address and the other addresses that lead to the same host."""
     address: Address = ipaddress.ip_address(text.partition("%")[0])
     yield address
     if isinstance(address, ipaddress.IPv6Address):
@@ -89,7 +81,7 @@ def _forms(text: str) -> Iterator[Address]:
         if address in _NAT64:
             yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if address.is_unspecified:
-        # The system takes it for this host.
+        # The system connects it to this host.
         yield ipaddress.IPv4Address("127.0.0.1")
         yield ipaddress.IPv6Address("::1")
 
@@ -98,8 +90,8 @@ def _forms(text: str) -> Iterator[Address]:
 class TargetFilter:
     """Decides about each server before anything is sent to it.
 
-    An empty list of allowed hosts or ports allows all. What is disallowed stays so even if it is
-    allowed as well.
+    An empty list of allowed hosts or ports allows all. What is disallowed stays disallowed even if
+    it is also allowed.
     """
 
     allowed: Hosts
@@ -111,13 +103,9 @@ class TargetFilter:
         return any((self.allowed, self.disallowed, self.allowed_ports, self.disallowed_ports))
 
     def check(self, host: str, port: int, shown: str, proxied: bool) -> None:
-        """Check a server by what its URL says. The address of a name is checked by `addresses`.
+        """Check a server by its URL; `addresses` checks what its name resolves to.
 
-        :param host: name or address
-        :param port: of the URL, or of its scheme
-        :param shown: the location, for the error
-        :param proxied: whether a proxy looks the name up, so that nobody here knows the address
-        :raises BadStoreUri: the operator does not allow it
+        `proxied` means that a proxy resolves the name, so nobody here knows the address.
         """
         if port in self.disallowed_ports or (self.allowed_ports and port not in self.allowed_ports):
             raise _refusal(
@@ -137,15 +125,7 @@ class TargetFilter:
             raise _host_refusal(shown)
 
     def addresses(self, host: str, port: int, shown: str) -> list[str]:
-        """Look a host up; connect to one of these addresses, and to no other.
-
-        :param host: name or address
-        :param port: to connect to
-        :param shown: the location, for the error
-        :returns: those addresses of the host that the operator allows, at least one
-        :raises BadStoreUri: there is none
-        :raises OSError: the name cannot be looked up
-        """
+        """Resolve a host to the addresses that the operator allows; connect only to these."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         unique = dict.fromkeys(str(info[4][0]) for info in found)
         permitted = [address for address in unique if self._permits(host, address)]
@@ -160,7 +140,7 @@ class TargetFilter:
 
 
 def _host_refusal(shown: str) -> exceptions.BadStoreUri:
-    # Without the address: whoever may register a location would learn the network from it.
+    # Without the address: it would reveal the network to whoever may register a location.
     return _refusal(
         shown, _("its host is excluded by http_store_allowed_hosts or http_store_disallowed_hosts")
     )
@@ -168,14 +148,14 @@ def _host_refusal(shown: str) -> exceptions.BadStoreUri:
 
 def _refusal(shown: str, problem: str) -> exceptions.BadStoreUri:
     return exceptions.BadStoreUri(
-        _("The operator of this store does not allow to read %(uri)s: %(problem)s"),
+        _("The operator of this store does not allow reading %(uri)s: %(problem)s"),
         uri=shown,
         problem=problem,
     )
 
 
 def _literal(host: str) -> str | None:
-    """Return the address that a host is, in whatever notation; None for a name."""
+    """Return the address if a host is one, in any notation; None for a name."""
     try:
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):

@@ -55,7 +55,7 @@ def test_interim_answers_without_an_end_are_an_error(serve, http):
 
 def test_an_interim_answer_and_nothing_more_is_an_error(serve, http):
     uri = serve(head("103 Early Hints"))
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="without an answer"):
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="without a response"):
         http.get(uri)
 
 

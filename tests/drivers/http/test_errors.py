@@ -63,7 +63,7 @@ def test_r78_a_server_that_falls_silent(web, http_store):
 def test_r79_a_connection_that_ends_before_the_answer(web, http):
     uri = web.serve("/image", Answer(0))
     text = failure(http.get, uri, exceptions.RemoteServiceUnavailable)
-    assert "closed the connection without an answer" in text
+    assert "closed the connection without a response" in text
     failure(http.size, uri, exceptions.BadStoreUri)
 
 

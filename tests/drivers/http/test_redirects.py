@@ -124,7 +124,7 @@ def test_r83_the_refusal_is_readable(web, http):
         http.get(uri)
     assert str(caught.value) == (
         f"The web server answered '307 Temporary Redirect' for {uri}: only the redirects 301 and "
-        "302 are followed; register the address that it redirects to"
+        "302 are followed; register the address it redirects to"
     )
     assert isinstance(caught.value.msg, str)
 
@@ -137,7 +137,7 @@ def test_a_redirect_to_somewhere_else_is_refused(web, http, location):
     uri = web.serve("/image", redirect(location))
     with pytest.raises(exceptions.BadStoreUri) as caught:
         http.get(uri)
-    assert f"redirects {uri} to an address that cannot be used" in str(caught.value)
+    assert f"redirects {uri} to an unusable address" in str(caught.value)
     assert caught.value.__context__ is None
 
 

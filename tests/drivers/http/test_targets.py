@@ -276,7 +276,7 @@ def test_through_a_proxy_the_url_is_checked(http_store, options, host, fine):
 def test_the_operator_is_told_what_a_proxy_hides(http_store, caplog, proxies, disallowed, told):
     caplog.set_level(logging.WARNING)
     http_store(http_proxy_information=proxies, http_store_disallowed_hosts=disallowed)
-    assert ("looks the names up itself" in caplog.text) is told
+    assert ("resolves names itself" in caplog.text) is told
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_r77_nothing_is_said_when_servers_are_verified(http, caplog):
 def test_a_missing_file_of_authorities_is_told(tls_web, http_store, caplog, tmp_path):
     missing = str(tmp_path / "missing.pem")
     http = http_store(https_ca_certificates_file=missing)
-    assert f"https_ca_certificates_file is {missing}" in caplog.text
+    assert f"https_ca_certificates_file {missing} cannot be loaded" in caplog.text
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="TLS CA certificate bundle"):
         http.get(tls_web.serve("/image", IMAGE))
 
@@ -106,7 +106,7 @@ def test_a_damaged_file_of_authorities_is_told(tls_web, http_store, caplog, tmp_
     damaged = tmp_path / "damaged.pem"
     damaged.write_text("no certificate")
     http = http_store(https_ca_certificates_file=str(damaged))
-    assert f"https_ca_certificates_file is {damaged}" in caplog.text
+    assert f"https_ca_certificates_file {damaged} cannot be loaded" in caplog.text
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="TLS failed"):
         http.get(tls_web.serve("/image", IMAGE))
 
@@ -181,9 +181,12 @@ def test_a_scheme_without_proxy_is_reached_directly(web, proxy, http_store):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"http_proxy_information": {"htp": "u:S3CRET@127.0.0.1:1"}}, "'htp', which is no scheme"),
+        ({"http_proxy_information": {"htp": "u:S3CRET@127.0.0.1:1"}}, "'htp', which is not http"),
         ({"http_proxy_information": {"http": "//u:S3CRET@[::1"}}, "http_proxy_information is not"),
-        ({"https_ca_certificates_file": "/none.pem"}, "/none.pem, and its certificates cannot"),
+        (
+            {"https_ca_certificates_file": "/none.pem"},
+            "https_ca_certificates_file /none.pem cannot be loaded",
+        ),
     ],
 )
 def test_options_that_keep_images_from_being_read_are_told(http_store, caplog, options, words):
