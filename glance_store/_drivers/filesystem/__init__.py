@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as files in a directory, local or on a network file system."""
+"""The store that keeps images as files in a directory, local or on a network file system."""
 
 from glance_store._drivers.filesystem.chunked import ChunkedFile
 from glance_store._drivers.filesystem.location import StoreLocation

@@ -10,12 +10,12 @@ from typing import IO
 class ChunkedFile:
     """The bytes of a file, or of a part of it, in chunks.
 
-    The file is opened by the constructor, and closed at the end or by `close`. The store itself
-    reads through the engine; this class serves callers that have a path.
+    The constructor opens the file; the end of the data or `close` closes it. The store itself reads
+    through the engine; this class serves callers that have a path.
 
     :param filepath: path of the file
     :param offset: first byte
-    :param chunk_size: bytes of a chunk
+    :param chunk_size: bytes in a chunk
     :param partial_length: bytes in all, None for all that follow
     :raises OSError: the file cannot be opened
     """
@@ -36,7 +36,7 @@ class ChunkedFile:
             self.fp.seek(offset)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the chunks and close the file."""
+        """Yield the chunks, then close the file."""
         rest = self.partial_length
         try:
             while self.fp is not None:
@@ -51,7 +51,7 @@ class ChunkedFile:
             self.close()
 
     def close(self) -> None:
-        """Close the file; again does no harm."""
+        """Close the file; closing it again does no harm."""
         if self.fp is not None:
             self.fp.close()
             self.fp = None

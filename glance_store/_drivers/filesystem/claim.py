@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Winning the name of an image: what is at the name afterwards counts, not what a call answered.
+"""Claims the name of an image: what is at the name counts, not what a call returned.
 
-A network file system repeats a request whose answer was lost. The repetition of a link that worked
-fails with EEXIST, and other errors (EIO, ENOENT, ESTALE) do not say that nothing happened either.
-The file under the name is ours when it is the inode that this upload has written.
+A network file system repeats a request whose response was lost. The repeat of a successful link
+fails with EEXIST, and other errors (EIO, ENOENT, ESTALE) do not mean that nothing happened. The
+file at the name is ours if its inode is the one that this upload wrote.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from glance_store._drivers.filesystem.datadirs import DataDir
 
 PARTIAL_SUFFIX = ".partial"
 
-# Readable, should the bytes have to move to a file that can be given a name.
+# Readable, in case the bytes must move to a file that can be given a name.
 _UNNAMED = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NAMED = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
-# The ways in which policies, sandboxes and odd file systems refuse an optional call; whether the
-# image can be stored, the next way finds out.
+# How policies, sandboxes and odd file systems refuse an optional call. The next way shows whether
+# the image can be stored.
 _REFUSED = syscalls.UNSUPPORTED | {errno.EPERM, errno.EACCES}
 _NO_UNNAMED_LINKS = _REFUSED | {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
 _NO_LINKS = _REFUSED | {errno.EMLINK, errno.EXDEV}
 
 
 class UnlinkableError(OSError):
-    """A file without a name cannot be given one here."""
+    """An unnamed file cannot be given a name here."""
 
 
 class NewFile(NamedTuple):
-    """Descriptors of a file without its final name, and of the directory that it is in."""
+    """The descriptors of a file without its final name, and of its directory."""
 
     directory: int
     file: int
@@ -44,41 +44,32 @@ class NewFile(NamedTuple):
 
 @functools.cache
 def _has_proc() -> bool:
-    """Tell whether a file without a name can be given one here."""
+    """Tell whether /proc is there, which unnamed files need to get a name."""
     return os.path.isdir("/proc/self/fd")
 
 
 class Claim:
-    """One upload's claim to the name of an image.
-
-    :param datadir: where the image goes
-    :param name: of the file
-    """
+    """One upload's claim to the name of an image."""
 
     __slots__ = ("_datadir", "_identity", "_name", "_partial", "_withdrawn", "_won")
 
     def __init__(self, datadir: DataDir, name: str) -> None:
         self._datadir = datadir
         self._name = name
-        self._partial: str | None = None  # what the file is called before it has its name
-        self._identity: tuple[int, int] | None = None  # of the file, once it may have its name
-        self._won: list[None] = []  # whoever takes it out need not look whose the name is
+        self._partial: str | None = None  # the file's temporary name
+        self._identity: tuple[int, int] | None = None  # the file's, once it may have its name
+        self._won: list[None] = []  # one item once the name is ours; its taker need not check
         self._withdrawn = False
 
     def create(self, unnamed: bool = True) -> NewFile:
-        """Open the data directory and a new file in it.
-
-        :param unnamed: without a name where that is possible
-        :raises StorageWriteDenied: the file system of the directory is gone
-        :raises OSError: the directory or the file cannot be opened
-        """
+        """Open the data directory, and create a file in it, without a name if possible."""
         try:
             directory = syscalls.open_directory(self._datadir.path)
         except FileNotFoundError:
             self._datadir.check_mount()
             raise
         try:
-            # Of what is open now: from here on a new mount changes nothing.
+            # Check the open directory: from here on, a new mount changes nothing.
             self._datadir.check_mount(directory)
             return NewFile(directory, self._create_in(directory, unnamed))
         except BaseException:
@@ -96,20 +87,17 @@ class Claim:
             except OSError as exc:
                 if exc.errno not in _REFUSED:
                     raise
-        # Known before there is a file: an interrupt may come before its descriptor does.
+        # Set before the file exists: an interrupt may come before its descriptor.
         self._partial = f".glance_store-{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         file = os.open(self._partial, _NAMED, 0o666, dir_fd=directory)
-        # As long as it is open, in whatever process: so it is known to be alive.
+        # Locked while any process has it open, which shows that the upload is alive.
         syscalls.hold(file)
         if unnamed:
             self._datadir.unnamed_files = False
         return file
 
     def abandon(self, new: NewFile) -> None:
-        """Close and remove a file that comes too late.
-
-        :param new: from `create`
-        """
+        """Close and remove a file that is not needed."""
         try:
             os.close(new.file)
         finally:
@@ -121,12 +109,7 @@ class Claim:
     def publish(self, directory: int, file: int, locked: bool = False) -> None:
         """Give the file its name.
 
-        :param directory: descriptor
-        :param file: descriptor
-        :param locked: the caller holds the lock of the directory
-        :raises FileExistsError: another file has the name
-        :raises UnlinkableError: this file can get no name, one that has a name can
-        :raises OSError: the file has not got its name
+        FileExistsError: another file has the name. UnlinkableError: only a named file can get it.
         """
         status = os.fstat(file)
         self._identity = status.st_dev, status.st_ino
@@ -139,7 +122,7 @@ class Claim:
                 raise
         self._won.append(None)
         if self._withdrawn:
-            # Under a name that was withdrawn before this answer there may be another's file by now.
+            # The name was withdrawn before this call returned: another upload may have it by now.
             self._won.clear()
         if self._partial is not None:
             self._drop_partial(directory, self._partial)
@@ -150,7 +133,7 @@ class Claim:
         else:
             source, follow = self._partial, False
         try:
-            # src_dir_fd makes Python use linkat(), which alone follows the link to the open file.
+            # src_dir_fd makes Python use linkat(): only that follows the link to the open file.
             os.link(
                 source,
                 self._name,
@@ -164,7 +147,7 @@ class Claim:
             self._rename(directory, self._partial, locked)
 
     def _rename(self, directory: int, partial: str, locked: bool) -> None:
-        """Publish where the file system has no hard links."""
+        """Publish on a file system without hard links."""
         try:
             syscalls.rename_exclusive(partial, self._name, directory)
         except OSError as exc:
@@ -181,7 +164,7 @@ class Claim:
                     syscalls.unlock(directory)
 
     def _looks_ours(self, directory: int) -> bool:
-        """Tell whether the file got its name after all; False when nobody can tell."""
+        """Tell whether the file got its name despite the error; False if unknown."""
         try:
             return self._is_ours(directory)
         except OSError:
@@ -201,21 +184,17 @@ class Claim:
         try:
             os.unlink(partial, dir_fd=directory)
         except FileNotFoundError:
-            # Renamed; or an abort of this very upload has been quicker.
+            # Renamed, or an abort of this upload was quicker.
             return
         except OSError as exc:
-            # The image is there and whole; this is a second name, of which space is not the matter.
-            self._datadir.warn("The temporary name %s cannot be removed: %s", partial, exc.strerror)
+            # The image is complete; this second name takes no space.
+            self._datadir.warn("the temporary name %s cannot be removed: %s", partial, exc.strerror)
 
     def withdraw(self, directory: int | None) -> None:
-        """Remove what this upload has put into the directory, under whatever name; never another's.
-
-        :param directory: descriptor; None looks by path
-        :raises OSError: it cannot be removed
-        """
+        """Remove this upload's file under any of its names; without a descriptor, look by path."""
         self._withdrawn = True
         names = [] if self._partial is None else [self._partial]
-        # By path another file system may be met: the inode alone counts there.
+        # A path may lead to another file system: there only the inode counts.
         if (directory is not None and self._take_win()) or self._is_ours(directory):
             names.insert(0, self._name)
         for name in names:
@@ -224,7 +203,7 @@ class Claim:
                 os.unlink(path, dir_fd=directory)
 
     def _take_win(self) -> bool:
-        """Tell whether the name is known to be ours; to one caller, once."""
+        """Tell one caller, once, whether the name is known to be ours."""
         try:
             self._won.pop()
         except IndexError:
@@ -241,28 +220,18 @@ def _exists(directory: int, name: str) -> bool:
 
 
 def prove_writable(datadir: DataDir) -> None:
-    """Create a file in a data directory; it is gone again at once.
-
-    :param datadir: the directory
-    :raises StorageWriteDenied: its file system is gone
-    :raises OSError: the file system refuses; the reason is its own
-    """
+    """Create a file in a data directory, and remove it at once."""
     claim = Claim(datadir, "")
     claim.abandon(claim.create())
 
 
 def prove_room(datadir: DataDir) -> None:
-    """Write a block to the storage below a data directory; it is gone again at once.
-
-    :param datadir: the directory
-    :raises StorageWriteDenied: its file system is gone
-    :raises OSError: the file system refuses; the reason is its own
-    """
+    """Write a block to a data directory, and remove it at once."""
     claim = Claim(datadir, "")
     new = claim.create()
     try:
         os.pwrite(new.file, bytes(4096), 0)
-        # Network file systems and quotas may refuse no earlier.
+        # Network file systems and quotas may not refuse before the flush.
         datadir.flush_file(new.file)
     finally:
         claim.abandon(new)

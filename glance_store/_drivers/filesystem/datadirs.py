@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data directories of a store: which there are, and which takes the next image."""
+"""The data directories of a store, and the choice of one for the next image."""
 
 from __future__ import annotations
 
@@ -23,18 +23,14 @@ LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# A list in one value, as other options take it: it would name one directory with an odd path.
+# A list in one value, as other options take it: here it would name one directory with an odd path.
 _SEVERAL = re.compile(r"[,;]\s*/|:\s*-?[0-9]+\s+/")
-# How file systems say that they cannot flush a directory. A file they can, or it is an error.
+# Errors of file systems that cannot flush a directory. For a file, most of these are real failures.
 _NO_DIRECTORY_FLUSH = syscalls.UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM}
 
 
 def parse(values: list[str]) -> dict[str, int]:
-    """Return {path: priority} of the option ``filesystem_store_datadirs``.
-
-    :param values: each ``path`` or ``path:priority``
-    :raises ValueError: the text says what is wrong with which value
-    """
+    """Parse ``filesystem_store_datadirs`` into {path: priority}; ValueError says what is wrong."""
     result: dict[str, int] = {}
     for value in values:
         if "://" in value or _SEVERAL.search(value):
@@ -64,18 +60,13 @@ def parse(values: list[str]) -> dict[str, int]:
 
 
 def check_path(option: str, path: str) -> None:
-    """Refuse a path that names another directory for another process, or none.
-
-    :param option: name of the option
-    :param path: its value
-    :raises ValueError: the text names both and says what is wrong
-    """
+    """Refuse a path that is relative, a list or a URI; ValueError says what is wrong."""
     several = _SEVERAL.search(path)
     if path.startswith("/") and not several:
         return
     problem = "a relative path depends on the working directory of the process"
     if several:
-        problem = "several take filesystem_store_datadirs once for each"
+        problem = "for several directories, set filesystem_store_datadirs once for each"
     elif "://" in path:
         problem = "this is a URI"
     elif path.startswith("~"):
@@ -84,12 +75,7 @@ def check_path(option: str, path: str) -> None:
 
 
 def prepare(path: str, file_perm: int) -> None:
-    """Create a data directory if need be, and open it to those who may read its files.
-
-    :param path: the directory
-    :param file_perm: permission bits of image files, 0 to leave the directory alone
-    :raises OSError: it cannot be created; `strerror` says why
-    """
+    """Create a data directory if needed, and let those enter it who may read its files."""
     if not os.path.isdir(path):
         LOG.info("Data directory %s does not exist: creating it", path)
         _make(path)
@@ -106,10 +92,10 @@ def prepare(path: str, file_perm: int) -> None:
     try:
         os.chmod(path, mode | wanted)
     except OSError as exc:
-        # One may write to a directory that is somebody else's.
+        # A directory that belongs to somebody else may still be writable.
         LOG.warning(
-            "Data directory %s keeps the permissions %o, with which filesystem_store_file_perm %o "
-            "may not let others reach the images: %s",
+            "Data directory %s keeps its permissions %o, so the users that "
+            "filesystem_store_file_perm %o lets read images may not reach them: %s",
             path,
             mode,
             file_perm,
@@ -121,7 +107,7 @@ def _make(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except FileExistsError as exists:
-        # Said of a file, and of a symbolic link that leads nowhere.
+        # Raised for a file, and for a dangling symbolic link.
         try:
             os.stat(path)
         except FileNotFoundError as exc:
@@ -133,13 +119,7 @@ def _make(path: str) -> None:
 
 
 class DataDir:
-    """A directory for images.
-
-    :param path: absolute
-    :param priority: the highest is filled first
-    :param require_mount: it must not lie on the root file system
-    :param file_perm: permission bits of image files, 0 for those of the umask
-    """
+    """A directory for images; the one with the highest priority is filled first."""
 
     def __init__(
         self, path: str, priority: int = 0, require_mount: bool = False, file_perm: int = 0
@@ -149,26 +129,22 @@ class DataDir:
         self._require_mount = require_mount
         self._file_perm = file_perm
         self._prefix = path if path.endswith("/") else f"{path}/"
-        self._mount: MountGuard | None = None  # of a directory that has been there once
-        # What is found out about the file system.
+        self._mount: MountGuard | None = None  # set once the directory has been there
+        # What is learned about the file system.
         self.unnamed_files = True
-        self._told: set[str] = set()
-        self.problem: str | None = None  # why it takes no images at present
-        # In which process, and since when, an answer is due.
-        self._owed: dict[object, tuple[int, float]] = {}
+        self._warned: set[str] = set()
+        self.problem: str | None = None  # why it takes no images for now
+        # The calls that have not returned: process and start of each.
+        self._pending: dict[object, tuple[int, float]] = {}
 
     def file(self, name: str) -> str:
         """Return the path of a file in it."""
         return self._prefix + name
 
     def prepare(self) -> None:
-        """Create the directory if need be.
-
-        :raises StorageWriteDenied: its file system is gone
-        :raises OSError: it cannot be created
-        """
+        """Create the directory if needed; StorageWriteDenied if its file system is gone."""
         mount = MountGuard(self.path, self._require_mount)
-        # Before the directory is made: it might be made on the wrong file system.
+        # Checked first: the directory might be created on the wrong file system.
         problem = mount.problem()
         if problem is not None:
             raise self._unusable(problem)
@@ -176,11 +152,7 @@ class DataDir:
         self._mount = mount
 
     def check_mount(self, descriptor: int | None = None) -> None:
-        """Refuse to go on when the file system has gone away.
-
-        :param descriptor: of the directory, where it is open
-        :raises StorageWriteDenied: it has
-        """
+        """Raise StorageWriteDenied if the file system is gone; a descriptor makes this cheap."""
         problem = self.problem if self._mount is None else self._mount.problem(descriptor)
         if problem is not None:
             raise self._unusable(problem)
@@ -194,15 +166,11 @@ class DataDir:
 
     def holds(self, name: str) -> bool:
         """Tell whether there is a file of this name."""
-        # No lexists(): it raises and catches an error for each image that is new.
+        # Not lexists(): it raises and catches an exception for every new image.
         return os.access(self._prefix + name, os.F_OK, follow_symlinks=False)
 
     def room(self) -> int | None:
-        """Return the bytes that can be written, None when the file system does not say.
-
-        :raises StorageWriteDenied: its file system is gone, or mounted read-only
-        :raises OSError: the file system does not answer
-        """
+        """Return the bytes that can be written, None if the file system does not say."""
         if self._mount is None:
             self.prepare()
         self.check_mount()
@@ -214,115 +182,96 @@ class DataDir:
     # -- what file systems can and cannot do
 
     def warn(self, text: str, *values: object) -> None:
-        """Tell the operator about a trait of the file system, once."""
-        if text not in self._told:
-            self._told.add(text)
+        """Warn about a trait of the file system, once."""
+        if text not in self._warned:
+            self._warned.add(text)
             LOG.warning("Data directory %s: %s", self.path, text % values)
 
     def flush_file(self, file: int) -> None:
-        """Bring a file to stable storage.
-
-        :param file: descriptor
-        :raises OSError: its data is lost
-        """
+        """Flush a file to stable storage, if the file system can."""
         try:
             os.fsync(file)
         except OSError as exc:
             if exc.errno not in syscalls.UNSUPPORTED:
                 raise
-            self.warn("files cannot be flushed, which is left to the system: %s", exc.strerror)
+            self.warn(
+                "files cannot be flushed; the system writes them to disk later: %s", exc.strerror
+            )
 
     def flush_names(self, directory: int) -> None:
-        """Bring the names in the directory to stable storage.
-
-        :param directory: descriptor
-        :raises OSError: names are lost
-        """
+        """Flush the names in the directory to stable storage, if the file system can."""
         try:
             os.fsync(directory)
         except OSError as exc:
             if exc.errno not in _NO_DIRECTORY_FLUSH:
                 raise
-            self.warn("it cannot be flushed, which is left to the system: %s", exc.strerror)
+            self.warn("it cannot be flushed; the system writes it to disk later: %s", exc.strerror)
 
     def lock(self, directory: int) -> bool:
-        """Hold the other uploads of this host off, where the file system has such locks.
-
-        :param directory: descriptor
-        :returns: whether there is a lock to give back
-        """
+        """Keep this host's other uploads out; False if the file system has no such locks."""
         locks = syscalls.lock(directory)
         if not locks:
-            self.warn("it cannot be locked: uploads of one id should not run at the same time")
+            self.warn("it cannot be locked: do not run two uploads of one id at the same time")
         return locks
 
     # -- one of several
 
     def take_out(self, reason: object) -> None:
-        """Note that it takes no images at present."""
+        """Note that the directory takes no images for now."""
         if self.problem is None:
             LOG.warning(
-                "Data directory %s takes no images until this has passed, the others go on: %s",
+                "Data directory %s takes no images for now, the others still do: %s",
                 self.path,
                 reason,
             )
         self.problem = str(reason)
 
     def put_back(self) -> None:
-        """Note that it takes images."""
+        """Note that the directory takes images again."""
         if self.problem is not None:
             self.problem = None
             LOG.warning("Data directory %s takes images again", self.path)
 
-    def owing(self, function: Callable[..., _T], *args: object) -> _T:
-        """Call a function that may hang, and note for how long."""
+    def tracked(self, function: Callable[..., _T], *args: object) -> _T:
+        """Call a function that may hang, and keep track of how long it takes."""
         token = object()
-        self._owed[token] = os.getpid(), time.monotonic()
+        self._pending[token] = os.getpid(), time.monotonic()
         try:
             return function(*args)
         finally:
-            del self._owed[token]
+            del self._pending[token]
 
     def is_overdue(self, timeout: float) -> bool:
-        """Tell whether a call has hung for so many seconds, and does still."""
-        if not self._owed:
+        """Tell whether a call has been hanging for so many seconds."""
+        if not self._pending:
             return False
-        # What a parent waits for is no answer due to its child.
+        # A forked child does not wait for its parent's calls.
         limit, this = time.monotonic() - timeout, os.getpid()
-        return any(pid == this and since <= limit for pid, since in list(self._owed.values()))
+        return any(pid == this and since <= limit for pid, since in list(self._pending.values()))
 
 
 class DataDirs:
-    """The data directories of one store, by priority.
-
-    :param directories: at least one
-    :param guard: bounds the time of calls
-    """
+    """The data directories of one store, by priority."""
 
     def __init__(self, directories: list[DataDir], guard: Calls) -> None:
         self.all = sorted(directories, key=lambda directory: -directory.priority)
         self._guard = guard
 
     def _ask(self, directory: DataDir, function: Callable[..., _T], *args: object) -> _T:
-        """Call a function about a directory; one that hangs is left alone until it answers."""
+        """Call a function about a directory, unless another call to it is hanging."""
         guard = self._guard
         if len(self.all) > 1 and guard.timeout:
             if directory.is_overdue(guard.timeout):
                 raise exceptions.TimeoutError(timeout=guard.timeout)
             args = (function, *args)
-            function = directory.owing
+            function = directory.tracked
         return guard.call(function, *args)
 
     def candidates(self, size: int) -> list[DataDir]:
-        """Return the directories for a new image, the best first.
+        """Return the directories for a new image, best first.
 
-        With several, these are the ones that have room for it: by priority, and among those of one
-        priority by free space. One whose file system is gone, read-only or hangs is left out.
-
-        :param size: bytes of the image, 0 when unknown
-        :raises StorageFull: none has room
-        :raises GlanceStoreException: none is usable
-        :raises OSError: none is usable
+        Of several, those with room for it: by priority, then by free space. One that is gone,
+        read-only or hanging is left out.
         """
         if len(self.all) == 1:
             return self.all
@@ -334,7 +283,7 @@ class DataDirs:
             except (OSError, exceptions.GlanceStoreException) as exc:
                 directory.take_out(exc)
                 problems.append(exc)
-        # Not the figures say whether there is room where there are none: the write does.
+        # Without a figure, the write itself shows whether there is room.
         fitting = [
             directory for directory, free in room.items() if free is None or free >= max(size, 1)
         ]
@@ -342,18 +291,15 @@ class DataDirs:
             return sorted(fitting, key=lambda each: (-each.priority, -(room[each] or 0)))
         if not room:
             raise problems[0]
-        places = [f"{directory.path} has {free}" for directory, free in room.items()]
+        shortages = [f"{directory.path} has {free} free" for directory, free in room.items()]
         raise exceptions.StorageFull(
             _("No data directory has room for %(size)d bytes: %(directories)s"),
             size=size,
-            directories=", ".join([*places, *map(str, problems)]),
+            directories=", ".join([*shortages, *map(str, problems)]),
         )
 
     def find(self, name: str) -> str | None:
-        """Return the path of a file that is in one of the directories, None if it is in none.
-
-        :raises TimeoutError: the only directory hangs
-        """
+        """Return the path of a file in one of the directories, None if it is in none."""
         for directory in self.all:
             try:
                 if self._ask(directory, directory.holds, name):
@@ -366,29 +312,26 @@ class DataDirs:
 
     @contextlib.contextmanager
     def publishing(self, name: str) -> Iterator[None]:
-        """Hold other uploads off while a name is published that must be new to all directories.
-
-        :raises Duplicate: the name is taken
-        """
+        """Keep other uploads out while a name is published that must be new to all directories."""
         timeout = self._guard.timeout
         usable = [directory for directory in self.all if not directory.is_overdue(timeout)]
         known = set()
         with contextlib.ExitStack() as locks:
-            # All of them, in one order: two processes need not agree on which ones work.
+            # Lock all of them, in one order: processes may disagree on which ones work.
             for directory in usable:
                 try:
                     descriptor = syscalls.open_directory(directory.path)
                     locks.callback(os.close, descriptor)
                     status = os.fstat(descriptor)
                 except OSError:
-                    # It is out of use: nothing is stored there at present.
+                    # Out of use: nothing is stored there for now.
                     continue
                 if (status.st_dev, status.st_ino) in known:
                     # One directory under two names: this upload would wait for its own lock.
                     continue
                 known.add((status.st_dev, status.st_ino))
                 if directory.lock(descriptor):
-                    # Not by closing it alone: a forked process may have it open as well.
+                    # Closing it is not enough: a forked process may have it open too.
                     locks.callback(syscalls.unlock, descriptor)
             for directory in usable:
                 if directory.holds(name):

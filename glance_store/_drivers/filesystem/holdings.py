@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What data directories hold: images, what uploads have left, and room."""
+"""Lists what data directories hold: images, leftovers of uploads, and free space."""
 
 from __future__ import annotations
 
@@ -28,21 +28,16 @@ from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
 
-# Files looked at in one call, which has a time limit.
+# Files to look at per call, which has a time limit.
 _PAGE = 500
-# See `claim`: names that no image has.
+# The temporary names that `claim` gives; no image has one.
 _PARTIAL = re.compile(rf"\.glance_store-[0-9a-f]{{16}}{re.escape(PARTIAL_SUFFIX)}")
 # Bytes of a block as st_blocks counts them.
 _BLOCK = 512
 
 
 def images(directory: DataDir, calls: Calls) -> Iterator[StoredImage]:
-    """Yield everything in a data directory.
-
-    :param directory: the directory
-    :param calls: bounds the time of calls
-    :raises StorageWriteDenied: its file system is gone
-    """
+    """Yield everything in a data directory."""
     calls.call(directory.check_mount)
     entries = calls.call(os.scandir, directory.path)
     try:
@@ -54,7 +49,7 @@ def images(directory: DataDir, calls: Calls) -> Iterator[StoredImage]:
 
 def _page(entries: Iterator[os.DirEntry[str]], directory: DataDir) -> list[StoredImage]:
     found = [_entry(entry, directory) for entry in itertools.islice(entries, _PAGE)]
-    # Files that have gone meanwhile leave a page that is not the last one.
+    # A page whose files have all vanished is not the last one.
     return [image for image in found if image is not None] or (
         _page(entries, directory) if found else []
     )
@@ -68,8 +63,8 @@ def _entry(entry: os.DirEntry[str], directory: DataDir) -> StoredImage | None:
     except OSError as exc:
         if exc.errno in syscalls.LOST:
             raise
-        # A broken one does not hide the others.
-        LOG.warning("%s cannot be looked at: %s", directory.file(entry.name), exc.strerror)
+        # A broken file does not hide the others.
+        LOG.warning("%s cannot be examined: %s", directory.file(entry.name), exc.strerror)
         return StoredImage(entry.name, None, None, FOREIGN)
     regular = stat.S_ISREG(status.st_mode)
     state = COMPLETE if regular and not entry.name.startswith(".") else FOREIGN
@@ -86,12 +81,7 @@ def _entry(entry: os.DirEntry[str], directory: DataDir) -> StoredImage | None:
 
 
 def leftovers(directory: DataDir, calls: Calls, older_than: float) -> Iterator[Leftover]:
-    """Yield files that uploads have not completed and nobody writes.
-
-    :param directory: the directory
-    :param calls: bounds the time of calls
-    :param older_than: seconds for which nothing has been written to it
-    """
+    """Yield files of unfinished uploads that nobody has written to for so many seconds."""
     for image in images(directory, calls):
         if image.state != INCOMPLETE:
             continue
@@ -105,7 +95,7 @@ def leftovers(directory: DataDir, calls: Calls, older_than: float) -> Iterator[L
                 name=path,
                 size=image.size,
                 modified=image.modified,
-                proof=_("the name is one of uploads, and no process holds the file locked"),
+                proof=_("it has the name of an upload, and no process holds it locked"),
                 remove=remove,
             )
 
@@ -118,7 +108,7 @@ def _is_left(path: str, older_than: float) -> bool:
     except OSError as exc:
         if exc.errno in syscalls.LOST:
             raise
-        LOG.warning("Whether %s is being written cannot be found out: %s", path, exc.strerror)
+        LOG.warning("Cannot tell whether %s is being written: %s", path, exc.strerror)
         return False
     try:
         return _is_old(file, older_than) and not syscalls.is_held(file)
@@ -127,7 +117,7 @@ def _is_left(path: str, older_than: float) -> bool:
 
 
 def _opened(path: str) -> int:
-    # Open for writing: NFS locks nothing else.
+    # Opened for writing: NFS locks nothing else.
     return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
@@ -149,17 +139,13 @@ def _remove(path: str, older_than: float) -> None:
 
 
 def capacity(directories: Iterable[DataDir], calls: Calls) -> Capacity | None:
-    """Return the room of the file systems of data directories, each counted once.
-
-    :param directories: of a store
-    :param calls: bounds the time of calls
-    """
+    """Return the space of the directories' file systems, each counted once."""
     found: dict[int, Capacity] = {}
     for directory in directories:
         try:
             device, room = calls.call(_room, directory.path)
         except (OSError, exceptions.TimeoutError):
-            # One of several that is out of use counts for nothing.
+            # A directory that is out of use does not count.
             continue
         if room is not None:
             found[device] = room

@@ -12,10 +12,7 @@ SCHEMES = ("file", "filesystem")
 
 
 def is_encodable(path: str) -> bool:
-    """Tell whether the file system can have a file of this name at all.
-
-    :param path: name or path
-    """
+    """Tell whether the file system can have a file of this name at all."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
@@ -26,28 +23,22 @@ def is_encodable(path: str) -> bool:
 class StoreLocation(location.StoreLocation):
     """A file by its path.
 
-    Nothing in the path is special: a percent sign, a question mark and a number sign stand for
-    themselves, as directories and older locations have them.
+    The path is taken literally: percent signs, question marks and number signs are part of it, as
+    in older locations.
     """
 
     scheme: str = "file"
     path: str = ""
 
     def process_specs(self) -> None:
-        """Take `scheme` and `path` over from the specs."""
         self.scheme = self.specs.get("scheme", "file")
         self.path = self.specs.get("path") or ""
 
     def get_uri(self) -> str:
-        """Return the URI of the file."""
         return f"file://{self.path}"
 
     def parse_uri(self, uri: str) -> None:
-        """Take the path from a URI.
-
-        :param uri: ``file://`` or ``filesystem://`` and a path
-        :raises BadStoreUri: another scheme, or no path
-        """
+        """Take the path from a ``file://`` or ``filesystem://`` URI."""
         self.validate_schemas(uri, tuple(f"{scheme}://" for scheme in SCHEMES))
         self.scheme, _separator, rest = uri.partition("://")
         self.path = rest.strip()
@@ -58,7 +49,6 @@ class StoreLocation(location.StoreLocation):
             )
 
     def get_image_id(self) -> str | None:
-        """Return the id of the image."""
         return os.path.basename(self.path) or None
 
     def __repr__(self) -> str:

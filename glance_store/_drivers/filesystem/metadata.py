@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata file: on which storage the data directories lie, for other users of the same."""
+"""The metadata file, which tells other users of the storage where the images are."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ Entry = dict[str, Any]
 
 
 def load(path: str) -> list[Entry]:
-    """Return the entries of a metadata file.
-
-    :param path: a JSON file with an object or a list of objects
-    :raises OSError: it cannot be read
-    :raises ValueError: it is not of this form; the text says what is wrong
-    """
+    """Return the entries of a metadata file; ValueError says what is wrong with it."""
     try:
         with open(path, "rb") as file:
             content = json.load(file)
@@ -40,9 +35,9 @@ def _problem(entry: Any) -> str | None:
         return "an entry is not an object"
     for key in ("id", "mountpoint"):
         if not isinstance(entry.get(key), str):
-            return f"an entry lacks the text {key!r}"
+            return f"an entry lacks the string {key!r}"
     if not _all_text(entry):
-        return "an entry has a value that is neither text nor a list or object of text"
+        return "an entry has a value that is not a string, or a list or object of strings"
     return None
 
 
@@ -55,11 +50,7 @@ def _all_text(value: Any) -> bool:
 
 
 def for_path(entries: list[Entry], path: str) -> Entry:
-    """Return a copy of the first entry whose mount point contains a path, else nothing.
-
-    :param entries: from `load`
-    :param path: path of an image file
-    """
+    """Return a copy of the first entry whose mount point contains a path, else an empty one."""
     normalized = os.path.normpath(path)
     for entry in entries:
         if is_within(normalized, os.path.normpath(entry["mountpoint"])):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open files: a descriptor is closed once, and never while a call uses it."""
+"""Open files whose descriptor is closed once, and never while a call uses it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,21 @@ _T = TypeVar("_T")
 
 
 class GuardedFile:
-    """An open file whose calls are bounded in time. The last call that is stuck in it closes it.
+    """An open file whose calls are bounded in time; the last call that hangs in it closes it.
 
-    No lock: one held while another thread forks would stay held in the child.
-
-    :param calls: bounds the calls
-    :param fd: descriptor, owned by this object from now on
+    No lock: held while another thread forks, it would stay held in the child.
     """
 
     def __init__(self, calls: Calls, fd: int) -> None:
         self._calls = calls
         self._fd = fd
-        self._owned = [fd]  # whoever takes it out closes it
-        self._users: list[None] = []  # an entry for each call that runs
+        self._owned = [fd]  # whoever pops it closes it
+        self._users: list[None] = []  # one entry per running call
         self._closed = False
         self.late = False  # whether a call has timed out
 
     def call(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Run ``function(fd, *args)`` within the timeout.
-
-        :raises TimeoutError: it did not return in time
-        :raises ValueError: the file is closed
-        """
+        """Run ``function(fd, *args)`` within the timeout."""
         run: Callable[..., _T] = self.run
         try:
             return self._calls.call(run, function, *args)
@@ -44,13 +37,10 @@ class GuardedFile:
             raise
 
     def run(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Run ``function(fd, *args)`` within a call that is bounded already.
-
-        :raises ValueError: the file is closed
-        """
+        """Run ``function(fd, *args)`` inside a call that is already bounded."""
         self._users.append(None)
         try:
-            # After the line before: close() sees this call, or this call sees close().
+            # In this order, either close() sees this call, or this call sees close().
             if self._closed:
                 raise ValueError("The file is closed")
             return function(self._fd, *args)
@@ -69,20 +59,16 @@ class GuardedFile:
         os.close(fd)
 
     def release(self) -> None:
-        """Close the file within a call that is bounded already; the last call that uses it does."""
+        """Close the file inside a bounded call, or leave that to the last call that uses it."""
         self._closed = True
         self._close_unused()
 
     def close(self) -> None:
-        """Close the file within the timeout.
-
-        :raises TimeoutError: closing it takes too long
-        :raises OSError: what was written could not be stored
-        """
+        """Close the file within the timeout; OSError if written data could not be stored."""
         self.call(self._shut)
 
     def _shut(self, _fd: int) -> None:
-        # run() closes it as the last user.
+        # run() closes it as its last user.
         self._closed = True
 
     def drop(self) -> None:
@@ -96,10 +82,7 @@ class GuardedFile:
 
 
 class DirectFile:
-    """An open file for calls without a timeout, and for one thread at a time.
-
-    :param fd: descriptor, owned by this object from now on
-    """
+    """An open file for calls without a timeout, and for one thread at a time."""
 
     __slots__ = ("_fd",)
     late = False
@@ -114,7 +97,7 @@ class DirectFile:
     run = call
 
     def close(self) -> None:
-        """Close the file; again does no harm."""
+        """Close the file; closing it again does no harm."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -126,11 +109,5 @@ class DirectFile:
 
 
 def exclusive_file(calls: Calls, fd: int) -> GuardedFile | DirectFile:
-    """Return an open file that is not closed by one thread while another one uses it.
-
-    Where calls cannot be left behind either, nothing has to be counted.
-
-    :param calls: bounds the calls
-    :param fd: descriptor, owned by the result from now on
-    """
+    """Return an open file for one upload; without a timeout its calls need not be counted."""
     return GuardedFile(calls, fd) if calls.timeout else DirectFile(fd)

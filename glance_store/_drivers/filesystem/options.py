@@ -15,10 +15,9 @@ OPTIONS: list[cfg.Opt] = [
 Directory that holds the images, one file each, named by the image id.
 
 It is created if it does not exist; the user of the service must be able to
-write to it. Give it a file system of its own: images that fill the disk of the
-operating system stop the whole host. Set either this or
-``filesystem_store_datadirs``; with both or none of them set the store takes no
-images.
+write to it. Put it on its own file system: images that fill the system disk
+stop the whole host. Set either this option or ``filesystem_store_datadirs``;
+with both or neither, the store takes no images.
 
 Related options: ``filesystem_store_datadirs``,
 ``filesystem_store_require_mount``.
@@ -30,44 +29,42 @@ Related options: ``filesystem_store_datadirs``,
         deprecated_since="Flamingo",
         deprecated_reason="""
 Several stores of type ``file``, each with its own
-``filesystem_store_datadir``, do the same, and a user of the API can then
-choose among them.
+``filesystem_store_datadir``, do the same, and let users of the API choose
+among them.
 """,
         help="""
 Several directories for the images of one store, each as ``path:priority``.
 
-The option may be given many times. A new image goes to the directory of the
-highest priority that has room for it, among equal priorities to the one with
-the most free space. Without ``:priority`` it is 0. The same path twice with
-different priorities is refused. Unset ``filesystem_store_datadir`` (give it an
-empty value) when this one is used.
+The option may be given several times. A new image goes to the directory with
+the highest priority that has room for it; among equal priorities, to the one
+with the most free space. The default priority is 0. The same path with
+different priorities is refused. When you use this option, set
+``filesystem_store_datadir`` to an empty value.
 """,
     ),
     cfg.StrOpt(
         "filesystem_store_metadata_file",
         help="""
-Path of a JSON file that says which storage the data directories lie on.
+Path of a JSON file that describes the storage under the data directories.
 
-It holds one object or a list of objects; each has the texts ``id`` and
-``mountpoint`` and any further texts. The object whose mount point contains the
+It holds one object or a list of objects, each with the strings ``id`` and
+``mountpoint`` and any further strings. The object whose mount point contains a
 new image is saved with the image's location, for consumers that reach the same
-storage without going through the image service. Images that are already stored
-keep what was saved with them. A file that is missing or not of this form
-disables writing.
+storage without the image service. Images already stored keep what was saved
+with them. A missing or malformed file disables writing.
 """,
     ),
     cfg.IntOpt(
         "filesystem_store_file_perm",
         default=0,
         help="""
-Permission bits of new image files, as the digits of an octal number: 640 means
-rw-r-----.
+Permission bits of new image files, as octal digits: 640 means rw-r-----.
 
-0 or less leaves what the umask of the service gives. Set it when another
-service, for example a hypervisor under its own user, reads the files directly.
-The owner must keep the right to read, or the store refuses to start writing.
-When group or others get access to the files, the data directory gets the
-matching right to enter it.
+0 or less leaves the permissions to the umask of the service. Set it when
+another service, such as a hypervisor under its own user, reads the files
+directly. The owner must keep read permission, or the store refuses to start
+writing. When group or others get access to the files, they also get permission
+to enter the data directory.
 """,
     ),
     cfg.IntOpt(
@@ -75,12 +72,12 @@ matching right to enter it.
         default=64 * 1024,
         min=1,
         help="""
-Bytes that are read from or written to an image file in one step.
+Bytes to read from or write to an image file in one step.
 
-Larger values save round trips on network file systems; some MiB are a good
-choice there. Each transfer that is under way needs memory in proportion, some
-8 MiB at least. Values below 512 KiB for reading and 1 MiB for writing are
-rounded up to these.
+Larger values save round trips on network file systems, where a few MiB are a
+good choice. Every running transfer needs memory in proportion, about 8 MiB at
+least. Values below 512 KiB for reading and 1 MiB for writing are rounded up to
+these sizes.
 """,
     ),
     cfg.BoolOpt(
@@ -89,10 +86,10 @@ rounded up to these.
         help="""
 Leave holes in the image file where the image is all zeros.
 
-Saves disk space and time for raw images that are mostly empty. Holes read back
-as zeros, so the image is the same. Leave it off where tools that copy the
-directory would fill the holes, or where the space of an image has to be set
-aside when it is stored.
+This saves disk space and time for raw images that are mostly empty. Holes read
+back as zeros, so the image is the same. Leave it off where tools that copy the
+directory would fill the holes, or where the space for an image must be
+reserved when it is stored.
 """,
     ),
     cfg.IntOpt(
@@ -102,10 +99,10 @@ aside when it is stored.
         help="""
 Seconds to wait for a call on an image file or its directory; 0 waits for ever.
 
-On a network file system whose server is gone such calls never return, and one
-after the other all workers of the service get stuck. With a value above 0 the
-calls run in a pool of threads and a late one fails with an error instead.
-Choose a value well above the slowest healthy answer.
+On a network file system whose server is gone, such calls never return, and one
+worker of the service after another gets stuck. With a value above 0, the calls
+run in a pool of threads, and a late one fails with an error instead. Choose a
+value well above the slowest healthy response.
 
 Related options: ``filesystem_store_thread_pool_size``,
 ``filesystem_store_threadpool_threshold``.
@@ -118,9 +115,9 @@ Related options: ``filesystem_store_thread_pool_size``,
         help="""
 Number of threads that run calls under ``filesystem_store_timeout``.
 
-A call that hangs keeps its thread until the file system answers again; when
-all threads are taken, further calls wait and time out too. Without a timeout
-the option has no effect.
+A call that hangs keeps its thread until the file system responds; when all
+threads are busy, further calls wait and time out too. Without a timeout the
+option has no effect.
 """,
     ),
     cfg.IntOpt(
@@ -129,9 +126,9 @@ the option has no effect.
         min=0,
         max=100,
         help="""
-Percentage of busy threads in the pool from which on a warning is logged.
+Percentage of busy threads in the pool at which a warning is logged.
 
-Warnings that keep coming mean that the file system is slow or gone, or that
+Repeated warnings mean that the file system is slow or gone, or that
 ``filesystem_store_thread_pool_size`` is too small for the load. Without
 ``filesystem_store_timeout`` the option has no effect.
 """,
@@ -143,24 +140,24 @@ Warnings that keep coming mean that the file system is slow or gone, or that
 Flush an image and its directory entry to stable storage before the upload
 succeeds.
 
-An image that was reported as stored then survives a power failure. Turn it off
-only where losing the images of the last seconds does not matter, or where the
-storage below is known to be safe and flushing is too slow: after a crash an
-image marked as active may be missing or damaged.
+An image reported as stored then survives a power failure. Turn it off only
+where losing the latest images does not matter, or where the storage is known
+to be safe and flushing is too slow: after a crash, an image marked as active
+may be missing or damaged.
 """,
     ),
     cfg.BoolOpt(
         "filesystem_store_require_mount",
         default=False,
         help="""
-Take images only if every data directory lies on a mounted file system other
-than the root one.
+Take images only if every data directory is on a mounted file system other than
+the root file system.
 
-When a file system is not mounted at start-up, for example because a server was
-not reachable, the empty mount point is an ordinary directory of the root disk:
-images would fill that disk and vanish from sight at the next mount. Turn it on
-wherever the images have a file system of their own. It must be off where the
-images are meant to lie on the root file system.
+When a file system is not mounted at start-up, for example because its server
+was unreachable, the empty mount point is an ordinary directory on the root
+disk: images would fill that disk, and disappear at the next mount. Turn it on
+wherever the images have their own file system. Leave it off where they are
+meant to be on the root file system.
 
 Related options: ``filesystem_store_datadir``, ``filesystem_store_datadirs``.
 """,
@@ -169,10 +166,7 @@ Related options: ``filesystem_store_datadir``, ``filesystem_store_datadirs``.
 
 
 def reserved(identifier: str) -> list[cfg.Opt]:
-    """Return the options of a reserved store, with a directory of its own as the default.
-
-    :param identifier: name of the store, such as ``os_glance_staging_store``
-    """
+    """Return the options of a reserved store, with its own default directory."""
     own = []
     for opt in OPTIONS:
         copied = copy.copy(opt)

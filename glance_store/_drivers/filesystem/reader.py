@@ -22,18 +22,13 @@ def _open(path: str, calls: Calls) -> GuardedFile:
         # Without O_NONBLOCK, opening a pipe that somebody put there would wait for ever.
         return GuardedFile(calls, os.open(path, flags | os.O_NONBLOCK))
     except BlockingIOError:
-        # A file server has a lease on the file, and is being asked to give it back.
+        # Somebody has a lease on the file, and is being asked to give it back.
         check_is_file(os.stat(path), path)
         return GuardedFile(calls, os.open(path, flags))
 
 
 def check_is_file(status: os.stat_result, path: str) -> None:
-    """Refuse a directory or a device.
-
-    :param status: of what is at the path
-    :param path: the path, for the text
-    :raises BadStoreUri: it is no regular file
-    """
+    """Refuse anything but a regular file."""
     if not stat.S_ISREG(status.st_mode):
         raise exceptions.BadStoreUri(
             _("The Store URI was malformed: %(uri)s is not a regular file"), uri=path
@@ -41,25 +36,19 @@ def check_is_file(status: os.stat_result, path: str) -> None:
 
 
 class FileReader:
-    """An `ImageReader` of a file; the file may be deleted while it is read.
+    """An `ImageReader` of a file, which may be deleted while it is read.
 
-    :param path: the file
-    :param calls: bounds the time of calls
-    :param chunk_size: bytes that are worth a read; a shorter hole is read like data
-    :raises NotFound: there is no such file
-    :raises Forbidden: no permission
-    :raises BadStoreUri: it is a directory or a device, not a file
-    :raises TimeoutError: the file system does not answer
+    A hole shorter than `chunk_size` is read like data.
     """
 
-    # One read at a time is the fastest on a local file: the kernel reads ahead.
+    # One read at a time is fastest on a local file: the kernel reads ahead.
     concurrency = 1
 
     def __init__(self, path: str, calls: Calls, chunk_size: int) -> None:
         self._path = path
         self._chunk_size = chunk_size
         try:
-            # A file that is opened too late belongs to nobody: close it again.
+            # A file opened too late has no owner: close it again.
             self._file = calls.call(_open, path, calls, dispose=GuardedFile.drop)
         except OSError as exc:
             syscalls.raise_reading_error(exc, path)
@@ -74,27 +63,17 @@ class FileReader:
         self._sparse = status.st_blocks * 512 < status.st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset."""
         try:
             return self._file.call(os.pread, length, offset)
         except OSError as exc:
             syscalls.raise_reading_error(exc, self._path)
 
     def copy_to(self, target: int, offset: int, length: int) -> int:
-        """Have the kernel copy bytes to the same offset of another file.
-
-        Within a call that is bounded already.
-
-        :param target: descriptor of that file
-        :param offset: first byte
-        :param length: bytes at most
-        :returns: bytes that were copied
-        :raises OSError: as the kernel says
-        """
+        """Have the kernel copy bytes to the same offset of another file, inside a bounded call."""
         return self._file.run(os.copy_file_range, target, length, offset, offset)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Say which parts of a range are data and which are holes."""
+        """Yield the data and the holes in a range."""
         stop = offset + length
         if not self._sparse:
             yield Extent(offset, length, True)
@@ -108,13 +87,13 @@ class FileReader:
             offset += extent.length
 
     def _extent(self, fd: int, offset: int, stop: int) -> Extent:
-        """Return the part of the image that begins at an offset."""
+        """Return the extent that begins at an offset."""
         chunk_end = min(offset + self._chunk_size, stop)
         data = self._seek(fd, offset, os.SEEK_DATA)
         if data >= chunk_end:
             return Extent(offset, min(data, stop) - offset, False)
         end = self._seek(fd, max(data, offset), os.SEEK_HOLE)
-        # A hole in the middle of the chunk is worth a step of its own if it is a long one.
+        # A hole in the middle of the chunk is worth its own step if it is long.
         if end < chunk_end and (
             end <= offset or self._seek(fd, end, os.SEEK_DATA) - end < self._chunk_size
         ):
@@ -126,11 +105,11 @@ class FileReader:
             return os.lseek(fd, offset, whence)
         except OSError as exc:
             if exc.errno == errno.ENXIO:
-                # Nothing but hole follows. A file that was cut short meanwhile ends here as well,
-                # and must not be taken for zeros.
+                # Only a hole follows. A file truncated meanwhile ends here as well, and must not be
+                # taken for zeros.
                 return self._end_of(fd, offset)
             if exc.errno in syscalls.UNSUPPORTED:
-                # The file system knows no holes: all is data.
+                # The file system has no holes: all is data.
                 return offset if whence == os.SEEK_DATA else self.size
             raise
 
@@ -141,5 +120,5 @@ class FileReader:
         return self.size
 
     def close(self) -> None:
-        """Close the file; with a timeout, soon."""
+        """Close the file; with a timeout, in the background."""
         self._file.drop()

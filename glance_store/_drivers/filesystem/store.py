@@ -32,20 +32,20 @@ __all__ = ["Store", "StoreLocation"]
 
 LOG = logging.getLogger(__name__)
 
-# Below these the cost of a step, from thread to thread or into the kernel, outweighs that of its
-# bytes: a smaller filesystem_store_chunk_size is rounded up.
+# In smaller steps, thread switches and system calls cost more than the bytes: a smaller
+# filesystem_store_chunk_size is rounded up.
 _SMALLEST_BLOCK = 1024 * 1024
 _SMALLEST_READ = 512 * 1024
 
 
 class NotThere(exceptions.BackendUnavailable, exceptions.BadStoreConfiguration):
-    """The file system of a data directory is out of reach; it may come back."""
+    """A data directory's file system is out of reach; it may come back."""
 
     message = exceptions.BadStoreConfiguration.message
 
 
 class Store(store_driver.Store):
-    """Images as files in one or several directories."""
+    """Stores images as files in one or more directories."""
 
     OPTIONS: list[cfg.Opt] | None = OPTIONS
     _CAPABILITIES: int = (
@@ -67,7 +67,6 @@ class Store(store_driver.Store):
         self._call_guard: Calls | None = None
 
     def get_schemes(self) -> tuple[str, ...]:
-        """Return the URI schemes that the store serves."""
         return SCHEMES
 
     # -- configuration
@@ -87,22 +86,14 @@ class Store(store_driver.Store):
         return self._call_guard
 
     def configure(self, re_raise_bsc: bool = False) -> None:
-        """Read the options again and make the store ready for use.
-
-        :param re_raise_bsc: also raise the error that makes the store read-only
-        :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
-        """
+        """Read the options again and make the store ready for use."""
         if self._call_guard is not None:
             self._call_guard.close()
             self._call_guard = None
         super().configure(re_raise_bsc)
 
     def configure_add(self) -> None:
-        """Check and prepare the data directories.
-
-        :raises BadStoreConfiguration: the options contradict each other, or a directory cannot be
-            used
-        """
+        """Check the options and prepare the data directories."""
         options = self.store_conf
         self.chunk_size = options.filesystem_store_chunk_size
         self.READ_CHUNKSIZE = self.chunk_size
@@ -137,14 +128,14 @@ class Store(store_driver.Store):
         return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
 
     def _permissions(self, digits: int) -> int:
-        """Return the permission bits that the digits of an option name in octal; 0 for none."""
+        """Return the mode that an option's digits spell in octal; 0 for none."""
         if digits <= 0:
             return 0
         try:
             bits = int(str(digits), 8)
         except ValueError:
             raise self._misconfigured(
-                f"filesystem_store_file_perm {digits} has a digit that octal numbers do not have"
+                f"filesystem_store_file_perm {digits} is not an octal number"
             ) from None
         if not bits & 0o400:
             raise self._misconfigured(
@@ -156,7 +147,7 @@ class Store(store_driver.Store):
         single = self.store_conf.filesystem_store_datadir
         several = self.store_conf.filesystem_store_datadirs
         if bool(single) == bool(several):
-            problem = "both are set: set filesystem_store_datadir to nothing to use several"
+            problem = "both are set: set filesystem_store_datadir to an empty value to use several"
             if not single:
                 problem = "neither is set"
             raise self._misconfigured(
@@ -174,7 +165,7 @@ class Store(store_driver.Store):
         return {single: 0}
 
     def _prepared(self, directories: dict[str, int], require_mount: bool) -> datadirs.DataDirs:
-        """Return the directories; at least one of them is there and can be written to."""
+        """Prepare the directories; raise if none of them can be used."""
         each = [
             datadirs.DataDir(path, priority, require_mount, self._file_perm)
             for path, priority in directories.items()
@@ -187,15 +178,15 @@ class Store(store_driver.Store):
                 self._guard.call(prove_writable, directory)
             except OSError as exc:
                 if exc.errno in syscalls.FULL:
-                    # It is full, which will pass; images can be read and deleted.
+                    # A full disk will pass, and its images can be read and deleted.
                     continue
                 problem = (
-                    f"Directory {directory.path} cannot be created or written to by this process: "
-                    f"{exc.strerror or exc}"
+                    f"Data directory {directory.path} cannot be created or written to by this "
+                    f"process: {exc.strerror or exc}"
                 )
                 passing = passing and exc.errno in syscalls.LOST
             except exceptions.GlanceStoreException as exc:
-                # The server of the file system is silent, or nothing is mounted.
+                # The file server does not respond, or nothing is mounted.
                 problem = str(exc)
             else:
                 continue
@@ -209,33 +200,25 @@ class Store(store_driver.Store):
 
     def _configured(self) -> datadirs.DataDirs:
         if self._datadirs is None:
-            # Used without configure(): the options are as good now as they were then.
+            # Used without configure(): configure now.
             self.configure(re_raise_bsc=True)
         if self._datadirs is None:
             raise exceptions.StoreAddDisabled
         return self._datadirs
 
     def storage_ids(self) -> set[str]:
-        """Return the data directories, by path and by what the file system calls them."""
+        """Return the data directories by real path, and by device and inode."""
         ids = set()
         for directory in self._datadirs.all if self._datadirs else []:
             try:
                 ids |= self._guard.call(_ids_of, directory.path)
             except (OSError, exceptions.TimeoutError):
-                # One of several that is out of use: the others are told apart all the same.
+                # A directory that is out of use does not hide the others.
                 ids.add(f"directory {directory.path}")
         return ids
 
     def check_health(self) -> str:
-        """Write a block to each data directory, and remove it again.
-
-        :returns: the free space
-        :raises StorageFull: not even one block can be written
-        :raises StorageWriteDenied: a data directory takes no images; of several, the text says
-            which ones do
-        :raises TimeoutError: the file system does not answer
-        :raises BadStoreConfiguration: the options do not allow the store to work
-        """
+        """Write a block to each data directory and remove it; return the free space."""
         directories = self._configured().all
         good, full, broken = [], [], []
         for directory in directories:
@@ -250,7 +233,7 @@ class Store(store_driver.Store):
         if len(directories) == 1 or not (broken and good):
             raise (broken or full)[0]
         raise exceptions.StorageWriteDenied(
-            _("%(problems)s; images go on to be stored: %(good)s"),
+            _("%(problems)s; other directories still take images: %(good)s"),
             problems="; ".join(map(str, broken)),
             good=", ".join(good),
         )
@@ -261,35 +244,23 @@ class Store(store_driver.Store):
             yield from holdings.images(directory, self._guard)
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield files that uploads have not completed. A living upload holds its file locked.
-
-        :param older_than: seconds for which nothing has been written to it
-        """
+        """Yield the files of unfinished uploads; a running upload holds its file locked."""
         for directory in self._configured().all:
             yield from holdings.leftovers(directory, self._guard, older_than)
 
     def capacity(self) -> Capacity | None:
-        """Return the room of the file systems, each counted once."""
+        """Return the space of the file systems, each counted once."""
         return holdings.capacity(self._configured().all, self._guard)
 
     # -- images
 
     @property
     def read_size(self) -> int:
-        """Bytes of the chunks that `get` delivers."""
+        """Bytes in each chunk that `get` delivers."""
         return max(self.READ_CHUNKSIZE, _SMALLEST_READ)
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> FileWriter:
-        """Begin to store an image as ``<data directory>/<image id>``.
-
-        :param image_id: id of the image, which must be a possible file name
-        :param size: bytes, 0 when unknown
-        :param context: not used
-        :raises Duplicate: the file exists
-        :raises Invalid: the id is no possible file name
-        :raises StorageFull: it does not fit
-        :raises StorageWriteDenied: no permission, or the file system is gone
-        """
+        """Begin to store an image as ``<data directory>/<image id>``."""
         name = _file_name(image_id)
         directories = self._configured()
         settings = WriteSettings(
@@ -302,14 +273,7 @@ class Store(store_driver.Store):
         return FileWriter(directories, name, size, settings, self._guard)
 
     def open_reader(self, location: Location, context: Any = None) -> FileReader:
-        """Open an image file.
-
-        :param location: where it is
-        :param context: not used
-        :raises NotFound: there is no such file
-        :raises Forbidden: no permission
-        :raises BadStoreUri: the path leads out of the data directories, or to no file
-        """
+        """Open an image file; refuse paths that lead out of the data directories."""
         path = self._path(location)
         try:
             return FileReader(path, self._guard, self.read_size)
@@ -325,15 +289,7 @@ class Store(store_driver.Store):
         image_id: str,
         progress: Callable[[int], None],
     ) -> tuple[str, int, dict[str, Any]] | None:
-        """Have the kernel copy an image file of another file store, or share its blocks.
-
-        :param source: the store that has the image
-        :param location: where the image is in it
-        :param image_id: id of the copy
-        :param progress: called with the bytes of each step
-        :returns: location, bytes and location metadata; None: the file systems cannot
-        :raises Duplicate: there is an image of this id
-        """
+        """Have the kernel copy an image of a file store, or share its blocks; None if it cannot."""
         if not isinstance(source, Store):
             return None
         with contextlib.closing(source.open_reader(location)) as reader:
@@ -341,12 +297,7 @@ class Store(store_driver.Store):
             return self._fill(writer, lambda: writer.copy(reader, progress), reader.size)
 
     def get_size(self, location: Location, context: Any = None) -> int:
-        """Return the bytes of an image.
-
-        :param location: where it is
-        :param context: not used
-        :raises NotFound: there is no such file
-        """
+        """Return the size of an image file."""
         path = self._path(location)
         try:
             status = self._guard.call(os.stat, path)
@@ -359,15 +310,7 @@ class Store(store_driver.Store):
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
-        """Remove an image file.
-
-        :param location: where it is
-        :param context: not used
-        :raises NotFound: there is no such file
-        :raises Forbidden: the file system refuses
-        :raises BackendUnavailable: the file system is out of reach
-        :raises StorageWriteDenied: the file system is gone, and the image with it
-        """
+        """Remove an image file."""
         path = self._path(location)
         try:
             self._guard.call(syscalls.remove, path)
@@ -399,7 +342,7 @@ class Store(store_driver.Store):
         )
 
     def _check_not_gone(self, path: str) -> None:
-        """Tell an image that is gone from a file system that is gone: the image may come back."""
+        """Raise if the file system is gone rather than the image, which may then come back."""
         for directory in self._datadirs.all if self._datadirs else []:
             if is_within(os.path.normpath(path), os.path.normpath(directory.path)):
                 self._guard.call(directory.check_mount)
@@ -426,22 +369,22 @@ def _health_of(directory: datadirs.DataDir) -> str:
             reason=exc.strerror or exc,
         ) from exc
     if free is None:
-        return f"unknown space free in {directory.path}"
+        return f"unknown free space in {directory.path}"
     return f"{free / 2**30:.1f} GiB free in {directory.path}"
 
 
 def _warn_when_busy(name: str, threads: int, busy: float, calls: int) -> None:
     if calls >= busy:
         LOG.warning(
-            "Store %s: %d calls wait for the file system, which the pool of %d threads serves; "
-            "is it slow or gone? See filesystem_store_thread_pool_size",
+            "Store %s: %d calls are waiting for the file system on a pool of %d threads; it may "
+            "be slow or gone. See filesystem_store_thread_pool_size",
             name,
             calls,
             threads,
         )
 
 
-# Nearly all ids are of this kind, which needs no closer look.
+# Almost all ids match this and need no closer look.
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,254}")
 
 
@@ -459,6 +402,6 @@ def _file_name(image_id: str) -> str:
         or len(os.fsencode(name)) > 255
     ):
         raise exceptions.Invalid(
-            _("The image id %(image)r cannot be the name of a file"), image=image_id
+            _("The image id %(image)r is not a valid file name"), image=image_id
         )
     return name

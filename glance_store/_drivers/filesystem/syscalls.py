@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of Linux that Python does not offer, and the errors of those that it does."""
+"""Linux system calls that Python lacks, and the errors of file operations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from glance_store.i18n import _
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-# What the client of a file server answers that cannot reach it. Not EIO: that is a broken disk as
-# well, which does not pass.
+# Errors of a network file system that cannot reach its server. Not EIO: that may be a broken disk,
+# which does not recover.
 LOST = {
     *(errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
-# What a file system answers that does not know a call, or not this form of it.
+# Errors of a file system that does not support a call, or this form of it.
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR}
 
 _SYNC_FILE_RANGE_WRITE = 2
@@ -51,42 +51,30 @@ def _call(function: Callable[..., int] | None, *args: Any) -> None:
 
 
 def open_directory(path: str) -> int:
-    """Open a directory to work in it.
-
-    :param path: the directory
-    :returns: its descriptor
-    :raises OSError: it cannot be opened
-    """
+    """Open a directory, even one that this process may not list, and return its descriptor."""
     flags = os.O_DIRECTORY | os.O_CLOEXEC
     try:
         return os.open(path, os.O_RDONLY | flags)
     except PermissionError:
-        # Files can be made in a directory that this process may not list.
+        # Files can be created in a directory that this process may not list.
         return os.open(path, os.O_PATH | flags)
 
 
 def figures(path: str | int) -> os.statvfs_result | None:
-    """Return what a file system says of itself, None when it says nothing.
-
-    :param path: a file or directory, or a descriptor of it
-    :raises OSError: the file system is out of reach, or there is no such file
-    """
+    """Return a file system's statistics, None if it has none."""
     try:
         return os.statvfs(path)
     except OSError as exc:
-        # Where a policy forbids the question or the answer is too large, images can be stored.
+        # Images can be stored even if a policy forbids statvfs() or its result overflows.
         if exc.errno in LOST or exc.errno in _MISSING:
             raise
         return None
 
 
 def free(figures: os.statvfs_result | None) -> int | None:
-    """Return the free bytes that figures tell, None when they tell nothing.
-
-    :param figures: from `figures`
-    """
-    # All zeros is how network and FUSE file systems say that they do not know, and more room than
-    # there is in all means nothing either.
+    """Return the free bytes in a file system's statistics, None if they mean nothing."""
+    # Network and FUSE file systems report all zeros when they do not know. More free than total
+    # space means nothing either.
     if figures is None or not figures.f_blocks or not 0 <= figures.f_bavail <= figures.f_blocks:
         return None
     unit = figures.f_frsize or figures.f_bsize
@@ -94,21 +82,12 @@ def free(figures: os.statvfs_result | None) -> int | None:
 
 
 def free_bytes(path: str | int) -> int | None:
-    """Return the bytes that the user of this process may still write.
-
-    :param path: a file or directory, or a descriptor of it
-    :returns: None when the file system does not say
-    """
+    """Return the bytes that this process's user may still write, None if unknown."""
     return free(figures(path))
 
 
 def remove(path: str) -> None:
-    """Remove a file. What a file server has done counts, whatever it has answered.
-
-    :param path: the file
-    :raises FileNotFoundError: there is none
-    :raises OSError: it is still there
-    """
+    """Remove a file. What a file server has done counts, not what it answered."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -119,32 +98,22 @@ def remove(path: str) -> None:
         except FileNotFoundError:
             return
         except OSError:
-            # Nobody can tell: the first answer is the one to report.
+            # Unknown: report the first error.
             pass
         raise exc from None
 
 
 def preallocate(fd: int, size: int) -> None:
-    """Set disk space aside for a file, and make it that long.
+    """Reserve disk space for a file, and make it that long.
 
     Not `os.posix_fallocate`: where the file system cannot, the C library writes to every block.
-
-    :param fd: descriptor
-    :param size: bytes, at least 1
-    :raises OSError: no space (ENOSPC, EDQUOT), or not supported (`UNSUPPORTED`)
     """
     function = _function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     _call(function, fd, 0, 0, size)
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
-    """Let the kernel begin to write a range to the disk, without waiting for it.
-
-    :param fd: descriptor
-    :param offset: first byte
-    :param length: bytes
-    :raises OSError: not supported (`UNSUPPORTED`), or an earlier write has failed
-    """
+    """Have the kernel start writing a range to disk, without waiting for it."""
     function = _function(
         "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
     )
@@ -152,14 +121,7 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
 
 
 def rename_exclusive(old: str, new: str, dir_fd: int) -> None:
-    """Rename a file unless the new name is taken.
-
-    :param old: name in the directory
-    :param new: name in the directory
-    :param dir_fd: descriptor of the directory
-    :raises FileExistsError: the new name is taken
-    :raises OSError: not supported (`UNSUPPORTED`), or another failure
-    """
+    """Rename a file in a directory unless the new name is taken."""
     function = _function(
         "renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
     )
@@ -167,11 +129,7 @@ def rename_exclusive(old: str, new: str, dir_fd: int) -> None:
 
 
 def lock(fd: int) -> bool:
-    """Wait for the lock of an open file or directory.
-
-    :param fd: descriptor
-    :returns: False where the file system has none for it
-    """
+    """Wait for the lock of an open file or directory; False if it cannot be locked."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as exc:
@@ -183,11 +141,7 @@ def lock(fd: int) -> bool:
 
 
 def hold(fd: int) -> bool:
-    """Take the lock of an open file if it is free, until the file is closed.
-
-    :param fd: descriptor of a file that is open for writing
-    :returns: False when somebody else has it, or the file system has none
-    """
+    """Lock a writable file until it is closed; False if it is locked already or cannot be."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -196,11 +150,7 @@ def hold(fd: int) -> bool:
 
 
 def is_held(fd: int) -> bool:
-    """Tell whether somebody else has the lock of an open file.
-
-    :param fd: descriptor of a file that is open for writing
-    :returns: False also where the file system has no locks
-    """
+    """Tell whether somebody else has locked a writable file; False if it cannot be locked."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -214,22 +164,11 @@ def is_held(fd: int) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Give the lock back.
-
-    :param fd: descriptor
-    """
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class writing:  # noqa: N801 - used as a statement, like open()
-    """Translate the errors of writing a file; errors that no exception describes stay as they are.
-
-    :param path: the image file, for the text
-    :raises StorageFull: no space, quota or file size limit
-    :raises StorageWriteDenied: no permission, a read-only file system, or no directory
-    :raises Duplicate: the file exists
-    :raises BackendUnavailable: the file system is out of reach
-    """
+    """Translate errors of writing a file; those without a matching exception stay as they are."""
 
     __slots__ = ("_path",)
 
@@ -261,7 +200,7 @@ def _writing_error(error: OSError, path: str) -> exceptions.GlanceStoreException
     if error.errno in _DENIED or error.errno in _MISSING:
         return exceptions.StorageWriteDenied(
             _(
-                "The image cannot be written to %(path)s: %(reason)s; check who owns the "
+                "The image cannot be written to %(path)s: %(reason)s; check the owner of the "
                 "directory and how it is mounted"
             ),
             path=path,
@@ -277,15 +216,9 @@ def _writing_error(error: OSError, path: str) -> exceptions.GlanceStoreException
 
 
 def raise_reading_error(exc: OSError, path: str) -> NoReturn:
-    """Raise the exception that describes an error of reading a file; else the error itself.
+    """Raise the exception for an error of reading a file, else the error itself.
 
-    A function, no context manager: it stands in the path of every read.
-
-    :param exc: the error
-    :param path: the image file, for the text
-    :raises NotFound: there is no such file
-    :raises Forbidden: no permission
-    :raises BackendUnavailable: the file system is out of reach
+    A function, not a context manager: it is in the path of every read.
     """
     if exc.errno in _MISSING:
         raise exceptions.NotFound(image=path) from exc

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes one image file, which has no name until it is complete and on the disk."""
+"""Writes one image file, which has no name until it is complete and on disk."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
 
-# Written data goes to the disk in steps of this many bytes, instead of all at the end.
+# Start writing to disk every so many bytes, instead of all at the end.
 _WRITEBACK_STEP = 8 * 1024 * 1024
-# What file systems and sandboxes answer to calls that only help.
+# Errors of optional calls that file systems or sandboxes do not support.
 _NOT_HERE = syscalls.UNSUPPORTED | {errno.ESPIPE, errno.EPERM}
-# Bytes that the kernel copies in one call: after each it can be told to stop.
+# Bytes that the kernel copies per call; between calls the copy can be stopped.
 _COPY_STEP = 64 * 1024 * 1024
-# What it answers where it copies nothing between these two files.
+# Errors of the kernel where it cannot copy between two files.
 _NO_COPY = _NOT_HERE | {errno.EXDEV, errno.ETXTBSY}
 
 
 class WriteSettings(NamedTuple):
-    """What the options of the store say about writing."""
+    """What the store's options say about writing."""
 
     block_size: int
     thin: bool
@@ -52,18 +52,7 @@ def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
 
 
 class FileWriter:
-    """A `StoreWriter` into one of the data directories.
-
-    :param datadirs: where to; the directory is chosen here
-    :param name: final name of the file
-    :param size: bytes, 0 when unknown
-    :param settings: how to write
-    :param guard: bounds the time of calls
-    :raises Duplicate: the name is taken
-    :raises StorageFull: no room for `size` bytes
-    :raises StorageWriteDenied: no permission, or the file system under the directory is gone
-    :raises TimeoutError: the file system does not answer
-    """
+    """A `StoreWriter` into one of the data directories, which it chooses itself."""
 
     # One writer at a time keeps the file contiguous, and the kernel serializes writes to it anyway.
     concurrency = 1
@@ -97,20 +86,19 @@ class FileWriter:
 
     @property
     def uri(self) -> str:
-        """The location of the image."""
         return f"file://{self.path}"
 
     def _use(self, directory: DataDir) -> None:
         self._datadir = directory
         self._draft = Draft(self._guard, directory, self._name)
         self.path = directory.file(self._name)
-        self._length = 0  # of the file so far
-        self._writeback = 0  # bytes handed to the disk so far
+        self._length = 0  # bytes in the file so far
+        self._writeback = 0  # bytes sent to the disk so far
         if self._settings.storage:
             self.metadata = metadata.for_path(self._settings.storage, self.path)
 
     def _begin(self, others: list[DataDir], size: int) -> None:
-        """Begin to write into the directory in use, else into one of the others."""
+        """Begin writing in the chosen directory, else in one of the others."""
         for other in others:
             try:
                 self._begin_here(size)
@@ -126,23 +114,23 @@ class FileWriter:
         with syscalls.writing(self.path):
             self._draft.open()
             if size > self.block_size and not self._settings.thin:
-                self._set_space_aside(size)
+                self._reserve_space(size)
         self._datadir.put_back()
 
     def _give_up(self, draft: Draft, wait: bool = True) -> None:
-        """Leave nothing of a file that is not to be the image."""
+        """Remove a file that will not become the image."""
         try:
             draft.give_up(wait)
         except OSError as exc:
             LOG.warning("What is left of %s could not be removed: %s", self.path, exc)
 
-    def _set_space_aside(self, size: int) -> None:
-        """Find out that the disk is full before gigabytes have been written, not after."""
+    def _reserve_space(self, size: int) -> None:
+        """Reserve the space: a full disk shows before gigabytes are written, not after."""
         free = self._draft.file.call(syscalls.free_bytes)
         if free is not None and free < size:
             raise exceptions.StorageFull(
                 _(
-                    "There is no room for the image at %(path)s: it has %(size)d bytes, "
+                    "There is no room for the image at %(path)s: it needs %(size)d bytes, "
                     "%(free)d are free"
                 ),
                 path=self.path,
@@ -157,8 +145,7 @@ class FileWriter:
                 raise
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Write bytes at an offset."""
-        # A call that hangs past its timeout still reads the block: it gets one of its own.
+        # A call that outlives its timeout still reads the block: give it a copy.
         data = bytes(block) if self._guard.timeout else block
         with syscalls.writing(self.path):
             self._draft.file.call(_write_all, data, offset)
@@ -171,17 +158,16 @@ class FileWriter:
             self._start_writeback(end)
 
     def copy(self, source: FileReader, progress: Callable[[int], None]) -> bool:
-        """Let the kernel copy all of an image file, or share its blocks.
+        """Have the kernel copy an image file or share its blocks; False if it cannot.
 
-        :param source: the image; its holes stay holes, unless space is to be set aside
-        :param progress: called with the bytes of each step
-        :returns: False: the kernel or the file systems cannot
+        Holes stay holes, unless their space must be reserved. `progress` gets the bytes of each
+        step.
         """
-        # Where a call may not take long, a step is no longer than a write.
+        # With a timeout, a step is no longer than a write.
         step = self.block_size if self._guard.timeout else _COPY_STEP
         extents: Iterable[Extent] = source.extents(0, source.size)
         if not self.holes and self._length < source.size:
-            # Nobody has set the space of holes aside.
+            # The space for holes is not reserved: copy them too.
             extents = [Extent(0, source.size, True)]
         for extent in extents:
             offset, stop = extent.offset, extent.offset + extent.length
@@ -195,7 +181,7 @@ class FileWriter:
         return True
 
     def _copy_step(self, source: FileReader, offset: int, length: int) -> int:
-        """Copy up to so many bytes; return how many, 0 if it cannot be done in this way."""
+        """Copy up to `length` bytes; return how many, 0 if the kernel cannot."""
         with syscalls.writing(self.path):
             try:
                 copied = self._draft.file.call(source.copy_to, offset, length)
@@ -215,7 +201,7 @@ class FileWriter:
                 raise
 
     def commit(self, size: int) -> None:
-        """Flush the file, give it its name, and flush that."""
+        """Flush the file, give it its name, and flush the name."""
         with syscalls.writing(self.path):
             self._complete(size)
             try:
@@ -224,7 +210,7 @@ class FileWriter:
                 self._move(size)
                 self._draft.publish(self._datadirs)
                 self._datadir.unnamed_files = False
-                self._datadir.warn("a file without a name cannot be given one: %s", exc.strerror)
+                self._datadir.warn("an unnamed file cannot be given a name: %s", exc.strerror)
             if self._settings.fsync:
                 self._draft.directory.call(self._datadir.flush_names)
             # A network file system may report only here that it could not take the data.
@@ -232,9 +218,9 @@ class FileWriter:
         self._draft.keep()
 
     def _complete(self, size: int) -> None:
-        """Bring the file to its final form, all of it to the disk."""
+        """Give the file its final length and permissions, and flush it."""
         if self._length != size:
-            # A hole at the end, or data that fell short of nothing: the exact length counts.
+            # The file may end in a hole that was never written, or beyond the image.
             self._draft.file.call(os.ftruncate, size)
         if self._settings.file_perm > 0:
             self._set_permissions()
@@ -242,7 +228,7 @@ class FileWriter:
             self._draft.file.call(self._datadir.flush_file)
 
     def _move(self, size: int) -> None:
-        """Move the bytes to a file that has a name already; the source is not read again."""
+        """Move the bytes to a file that already has a name; the source is not read again."""
         unnamed, self._draft = self._draft, Draft(self._guard, self._datadir, self._name)
         try:
             self._draft.open(unnamed=False)
@@ -254,7 +240,7 @@ class FileWriter:
                     self.write(offset + start, memoryview(block)[start:end])
             self._complete(size)
         finally:
-            # No upload that goes on waits for clean-up.
+            # The upload goes on; it does not wait for clean-up.
             self._give_up(unnamed, wait=False)
 
     def _set_permissions(self) -> None:
@@ -262,12 +248,13 @@ class FileWriter:
             self._draft.file.call(os.fchmod, self._settings.file_perm)
         except OSError as exc:
             LOG.warning(
-                "Image %s is stored, but filesystem_store_file_perm %o cannot be set: %s",
+                "Image %s keeps its default permissions: filesystem_store_file_perm %o cannot "
+                "be set: %s",
                 self.path,
                 self._settings.file_perm,
                 exc.strerror,
             )
 
     def abort(self) -> None:
-        """Remove the file, under whatever name it has; with a call still stuck, later."""
+        """Remove the file, whatever its name; later if a call still hangs."""
         self._draft.give_up()

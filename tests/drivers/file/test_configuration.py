@@ -305,8 +305,8 @@ def test_r59_mount_points_match_by_whole_components(
         ('"text"', "not an object"),
         ('{"id": "x"}', "mountpoint"),
         ('{"id": 1, "mountpoint": "/"}', "'id'"),
-        ('[{"id": "x", "mountpoint": "/", "n": 1}]', "neither text"),
-        ('[{"id": "x", "mountpoint": "/", "n": {"m": [null]}}]', "neither text"),
+        ('[{"id": "x", "mountpoint": "/", "n": 1}]', "not a string"),
+        ('[{"id": "x", "mountpoint": "/", "n": {"m": [null]}}]', "not a string"),
     ],
 )
 def test_r13_the_metadata_file_is_checked(

@@ -150,7 +150,7 @@ def test_what_cannot_be_looked_at_does_not_hide_the_rest(
         return [(image.image_id, image.state) for image in found if image is not None]
 
     assert look() == [("broken", FOREIGN), ("image", COMPLETE)]
-    assert f"{folder}/broken cannot be looked at: Input/output error" in caplog.text
+    assert f"{folder}/broken cannot be examined: Input/output error" in caplog.text
     with pytest.raises(OSError, match="Stale"):
         look()
 
@@ -170,4 +170,4 @@ def test_leftovers_that_cannot_be_opened_do_not_hide_the_rest(
 
     monkeypatch.setattr(holdings, "_opened", refuse)
     assert [left.name[-9:] for left in store.leftovers(ANY_AGE)] == ["1.partial"]
-    assert "0.partial is being written cannot be found out: Permission denied" in caplog.text
+    assert "0.partial is being written: Permission denied" in caplog.text

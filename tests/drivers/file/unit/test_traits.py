@@ -70,7 +70,7 @@ def test_no_figures_are_not_a_full_disk(
     store = make_store(datadirs=directories) if several else make_store()
     assert fetch(store, put(store, "image", DATA)) == DATA
     assert fetch(store, put(store, "unknown", DATA, size=0)) == DATA
-    assert "unknown space free" in store.check_health()
+    assert "unknown free space" in store.check_health()
     assert store.capacity() is None
 
 
@@ -255,7 +255,7 @@ def test_files_without_a_name_that_cannot_be_given_one(
         assert stat.S_IMODE(status.st_mode) == 0o644
         assert (status.st_blocks * 512 < len(data)) == thin
     assert len(os.listdir("/proc/self/fd")) == before
-    assert caplog.text.count("cannot be given one: " + os.strerror(code)) == 1
+    assert caplog.text.count("cannot be given a name: " + os.strerror(code)) == 1
 
 
 def test_a_name_that_is_taken_says_nothing_about_files_without_a_name(
@@ -339,7 +339,7 @@ def test_a_directory_whose_permissions_are_not_ours_to_change(
     store = make_store(file_perm=644)
     put(store, "image", b"data")
     assert os.strerror(code) in caplog.text
-    assert "keeps the permissions 770" in caplog.text
+    assert "keeps its permissions 770" in caplog.text
 
 
 def test_a_directory_is_tried_not_asked(
@@ -539,7 +539,7 @@ def test_a_directory_that_takes_no_files_is_passed_over(
             uri = put(store, f"image{number}", DATA)
             assert uri == f"file://{tmp_path}/two/image{number}"
             assert fetch(store, uri) == DATA
-    assert caplog.text.count("takes no images until this has passed") == 1
+    assert caplog.text.count("takes no images for now") == 1
     assert put(store, "last", DATA) == f"file://{tmp_path}/one/last"
     assert caplog.text.count("takes images again") == 1
     assert listing(tmp_path / "two") == [f"image{number}" for number in range(4)]
@@ -575,7 +575,7 @@ def test_a_child_does_not_wait_for_the_answers_of_its_parent(tmp_path: Path) -> 
             os._exit(directory.is_overdue(0))
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    assert directory.owing(lambda: (directory.is_overdue(0), child())) == (True, 0)
+    assert directory.tracked(lambda: (directory.is_overdue(0), child())) == (True, 0)
     assert not directory.is_overdue(0)
 
 
