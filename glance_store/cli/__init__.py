@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `glance-store` command: the stores of an image service, from a terminal or a script."""
+"""The `glance-store` command: manages an image service's stores from a terminal or a script."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m glance_store.cli`` is the command `glance-store`."""
+"""Runs the `glance-store` command as ``python -m glance_store.cli``."""
 
 from __future__ import annotations
 

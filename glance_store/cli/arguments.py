@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values of the command's arguments, and what is said of those that are none."""
+"""Parses the values of command-line arguments."""
 
 from __future__ import annotations
 
@@ -12,74 +12,75 @@ _YOUNGEST = 3600.0
 
 
 def size(text: str) -> int:
-    """Return a number of bytes, such as 4096, 64K or 2G."""
+    """Parse a number of bytes, such as 4096, 64K or 2G."""
     found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)(?:iB)?", text)
     if found is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r:.80} is no number of bytes, such as 4096, 64K, 2G"
+            f"{text!r:.80} is not a number of bytes, such as 4096, 64K or 2G"
         )
     return int(found[1]) * _FACTORS[found[2]]
 
 
 def add_storing(parser: argparse.ArgumentParser) -> None:
-    """Add what commands that store images have in common.
-
-    :param parser: of the command
-    """
-    parser.add_argument("--store", metavar="ID", help="the store (default: the default store)")
+    """Add the arguments that all commands which store images share."""
+    parser.add_argument(
+        "--store", metavar="ID", help="store for the images (default: the default store)"
+    )
     parser.add_argument(
         "--hash",
         type=str.lower,
         default="sha512",
         metavar="NAME",
-        help="multihash to compute (default: sha512)",
+        help="algorithm of the multihash (default: sha512)",
     )
 
 
 def length(text: str) -> int:
-    """Return a number of bytes, at least one."""
+    """Parse a number of bytes, at least one."""
     found = size(text)
     if not found:
-        raise argparse.ArgumentTypeError("at least 1 byte")
+        raise argparse.ArgumentTypeError("must be at least 1 byte")
     return found
 
 
 def image_id(text: str) -> str:
-    """Return what can be the id of an image."""
+    """Check an image id."""
     if not text.isprintable() or not text.strip() or "/" in text or text in (".", ".."):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the id of an image")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid image id")
     return text
 
 
 def seconds(text: str) -> float:
-    """Return a number of seconds, more than none."""
+    """Parse a number of seconds above zero."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or not float(text):
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a number of seconds above 0")
     return float(text)
 
 
 def sample(text: str) -> tuple[int, int]:
-    """Return a part of a whole, such as 1/7."""
+    """Parse a fraction, such as 1/7."""
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     part, whole = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 0 < part <= whole:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no part of a whole, such as 1/7")
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a fraction, such as 1/7")
     return part, whole
 
 
 def count(text: str) -> int:
-    """Return a number from 1 to 999."""
+    """Parse a number from 1 to 999."""
     if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no number between 1 and 999")
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a number from 1 to 999")
     return int(text)
 
 
 def age(text: str) -> float:
-    """Return the seconds of a time such as 90m, 12h or 7d, at least those of an hour."""
+    """Parse a time such as 90m, 12h or 7d into seconds; at least one hour."""
     found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no time, such as 90m, 12h, 7d")
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a time, such as 90m, 12h or 7d")
     asked = float(int(found[1]) * {"m": 60, "h": 3600, "d": 86400}[found[2]])
     if asked < _YOUNGEST:
-        raise argparse.ArgumentTypeError("at least an hour (1h): younger ones may be alive")
+        raise argparse.ArgumentTypeError(
+            "must be at least one hour (1h): a younger upload may still be running"
+        )
     return asked

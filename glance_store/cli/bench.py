@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a store is from here, and what of this machine would be the limit: the command bench."""
+"""The command bench: how fast a store is from here, and where this machine is the limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from glance_store.cli import arguments
-from glance_store.cli.commands import Nowhere, delivered
+from glance_store.cli.commands import NullWriter, delivered
 from glance_store.cli.errors import OK, UsageError, describe
 from glance_store.cli.holdings import STORE_ERRORS
 from glance_store.cli.output import Output, Progress, human_size
@@ -29,19 +29,19 @@ from glance_store.transfer.load import cores
 from glance_store.transfer.threads import Workers
 from glance_store.transfer.upload import upload
 
-# By this an image of a benchmark is known, should the command be killed.
+# Identifies the images of a benchmark, in case the command is killed.
 PREFIX = "glance-store-bench-"
 
 _MIB, _GIB = 1 << 20, 1 << 30
-# Unless --count says how many: images that have so many bytes together, and no more than so many.
+# Defaults for --count: images of so many bytes together, and no more than so many images.
 _BYTES, _MOST = 256 * _MIB, 20
-# For how long a limit of this machine is measured, and how much of its disk is written.
+# How long to measure a limit of this machine, and how much to write to its disk.
 _SECONDS, _DISK_BYTES = 0.25, 1 * _GIB
 _BLOCK = 4 * _MIB
 
 
 class _StoppedError(Exception):
-    """The benchmark ends; who asked for it knows why."""
+    """The benchmark is ending; whoever ended it knows why."""
 
 
 class _Size(NamedTuple):
@@ -50,15 +50,12 @@ class _Size(NamedTuple):
 
 
 def _sizes(text: str) -> list[_Size]:
-    """Return sizes of images, such as 64K,1G."""
+    """Parse sizes of images, such as 64K,1G."""
     return [_Size(word, arguments.length(word.upper())) for word in re.split(" *, *", text.strip())]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line.
-
-    :param parser: of the command
-    """
+    """Add the arguments of the command to its parser."""
     arguments.add_storing(parser)
     parser.add_argument(
         "--size",
@@ -68,26 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sizes of the images (default: 64K,64M,1G)",
     )
     parser.add_argument(
-        "--parallel", type=arguments.count, default=1, metavar="N", help="images at a time (1)"
+        "--parallel",
+        type=arguments.count,
+        default=1,
+        metavar="N",
+        help="images to transfer at a time (default: 1)",
     )
     parser.add_argument(
         "--count",
         type=arguments.count,
         metavar="N",
-        help="images of each size (default: 256 MiB of them, from one for each at a time to 20)",
+        help="images of each size (default: as many as make 256 MiB, at most 20, at least "
+        "--parallel)",
     )
     parser.add_argument(
         "--disk",
         metavar="DIR",
-        help="measure the disk under this directory too (default: that of a file store)",
+        help="also measure the disk under this directory (default: that of a file store)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be stored, and store nothing"
+        "--dry-run", action="store_true", help="show what would be stored, and store nothing"
     )
 
 
 def bench(args: argparse.Namespace, opened: Stores, output: Output) -> int:
-    """Put, get and remove images, and print how long it took."""
+    """Put, get and remove images, and print how long that took."""
     name = opened.chosen(args.store)
     store = next(found for _name, found, _problem in opened.each(name))
     counts = [(size, _count(args, size)) for size in args.size]
@@ -120,7 +122,7 @@ def bench(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 def _free(store: Any) -> int | None:
     room = None
-    # What is wrong with the store is said when it is used.
+    # Using the store shows what is wrong with it.
     with contextlib.suppress(*STORE_ERRORS):
         room = store.capacity()
     return None if room is None else room.free
@@ -132,14 +134,14 @@ def _count(args: argparse.Namespace, size: _Size) -> int:
 
 
 class _Sample(NamedTuple):
-    """Seconds of one image: to its end, and to its first byte."""
+    """Seconds until one image was complete, and until its first byte."""
 
     seconds: float
     first_byte: float | None = None
 
 
 class _Run:
-    """Puts, gets and removes images, several at a time; removes all of them in any case."""
+    """Puts, gets and removes images, several at a time; always removes all of them."""
 
     def __init__(
         self,
@@ -157,15 +159,15 @@ class _Run:
         self._parallel = args.parallel
         self._workers = Workers(args.parallel, "glance_store-bench")
         self._stop = threading.Event()
-        # What is in the store: location by id. Each thread changes its own entries.
+        # The stored images: location by id. Each thread changes only its own entries.
         self._stored: dict[str, str] = {}
         self._bytes = os.urandom(2 * _BLOCK)
 
     def all(self, counts: Sequence[tuple[_Size, int]], output: Output) -> list[dict[str, Any]]:
-        """Return the figures of all sizes."""
+        """Run all sizes, and return the figures."""
         rows: list[dict[str, Any]] = []
         try:
-            # Logins and connections are made for the first images, which do not count.
+            # The first images do not count: they include logins and new connections.
             self._round(_Size("first", 1), self._parallel)
             for size, count in counts:
                 rows += self._round(size, count)
@@ -234,8 +236,8 @@ class _Run:
         return _Sample(time.monotonic() - begun)
 
     def _clean(self, output: Output) -> None:
-        """Remove what is in the store; a second interrupt ends that, and what is left is named."""
-        # What has not begun does not begin any more, and what has is waited for.
+        """Remove the stored images; name those that a second interrupt leaves behind."""
+        # Start nothing more, and wait for what is running.
         self._stop.set()
         try:
             self._workers.close(wait=True)
@@ -250,7 +252,7 @@ class _Run:
 
 
 class _Source:
-    """Bytes that no backend can compress, in an order of their own for each image."""
+    """Bytes that no backend can compress, in a different order for each image."""
 
     def __init__(
         self, data: bytes, size: int, stop: threading.Event, progress: Progress | None = None
@@ -274,17 +276,17 @@ class _Source:
 
 
 def _cpu() -> float:
-    """Return the seconds that this process and those it has started have computed."""
+    """Return the CPU seconds of this process and its children."""
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
 
 
-# -- what this machine can do at most
+# -- the limits of this machine
 
 
 def _limits(args: argparse.Namespace, store: Any) -> dict[str, Any]:
-    """Return bytes per second of the hashes, for one upload and for all, and of the disk."""
-    # Before this command adds to it.
+    """Return the limits of this machine in bytes per second: hashes and disk."""
+    # Read before this command adds to it.
     load = os.getloadavg()[0]
     limits: dict[str, Any] = {
         "cores": cores(),
@@ -302,19 +304,19 @@ def _limits(args: argparse.Namespace, store: Any) -> dict[str, Any]:
     except OSError as exc:
         if args.disk:
             raise UsageError(f"--disk: {folder} cannot be measured: {exc.strerror}") from exc
-        # What is wrong with the store is said when it is used.
+        # Using the store shows what is wrong with it.
         return limits
     return {**limits, "disk": folder, "disk_writes": round(write), "disk_reads": round(read)}
 
 
 def _hashes(algorithm: str, parallel: int) -> float:
-    """Return how many bytes a second uploads can have hashed, when nothing else takes time."""
+    """Return how many bytes a second this machine can hash for uploads."""
     stop = threading.Event()
     data = os.urandom(2 * _BLOCK)
     workers = Workers(parallel, "glance_store-bench-hashes")
 
     def run() -> int:
-        return upload(_endless(data, stop), Nowhere(), Digests(algorithm)).size
+        return upload(_endless(data, stop), NullWriter(), Digests(algorithm)).size
 
     begun = time.monotonic()
     tasks = [workers.submit(run) for _number in range(parallel)]
@@ -342,7 +344,7 @@ def _disk(folder: str) -> tuple[float, float]:
             written += file.write(data)
         os.fsync(file.fileno())
         write = written / (time.monotonic() - begun)
-        # Where the system does not let go of it, memory is measured.
+        # If the system keeps the file in memory, that is measured.
         with contextlib.suppress(OSError):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         file.seek(0)
@@ -351,7 +353,7 @@ def _disk(folder: str) -> tuple[float, float]:
         return write, read / (time.monotonic() - begun)
 
 
-# -- for people
+# -- output for people
 
 
 def _mib(rate: int | None) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command check: compares the stores with what the image service knows. It changes nothing."""
+"""The command check: compares the stores with the image service's records. It changes nothing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from glance_store.cli.verification import StateFile, differences, read_digests
 from glance_store.inventory import COMPLETE, INCOMPLETE
 from glance_store.transfer.threads import Workers
 
-# A record may have a location that is none, such as an encrypted one.
+# The location of a record may be invalid, for example encrypted.
 _ERRORS = (*STORE_ERRORS, UsageError)
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be."""
+    """Something that is wrong with an image or a record."""
 
     problem: str
     store: str
@@ -37,7 +37,7 @@ class Finding(NamedTuple):
 
 
 class _Copy(NamedTuple):
-    """A complete image in a store that no record names by its location."""
+    """A complete image in a store, at a location that no record names."""
 
     store: str
     id: str
@@ -46,10 +46,10 @@ class _Copy(NamedTuple):
 
 
 def check(args: argparse.Namespace, opened: Stores, output: Output) -> int:
-    """Compare the stores with what the image service knows."""
+    """Compare the stores with the records of the image service."""
     records = expected.read(args.expect) if args.expect else []
     if args.data and not records:
-        raise UsageError("--data needs records with digests: name them with --expect")
+        raise UsageError("--data needs records with digests: give them with --expect")
     stores = SurveyedStores(args, opened, output)
     survey = _Survey(opened, args.store, records, bool(args.expect))
     count = 0
@@ -69,20 +69,14 @@ def _line(finding: Finding, as_json: bool) -> str:
 
 
 class _Survey:
-    """Holds what is in the stores against the records.
-
-    :param opened: the stores
-    :param only: name of the one store that is looked at, None for all
-    :param records: what the image service knows
-    :param knows: whether there are records: without them nothing is missing or orphaned
-    """
+    """Compares what is in the stores with the records."""
 
     def __init__(
-        self, opened: Stores, only: str | None, records: list[Expected], knows: bool
+        self, opened: Stores, only: str | None, records: list[Expected], has_records: bool
     ) -> None:
         self._opened = opened
         self._only = only
-        self._knows = knows
+        self._has_records = has_records  # without records, nothing is missing or orphaned
         self._by_uri = {record.location: record for record in records}
         self._ids = {record.id for record in records}
         self._found_at: dict[str, list[str]] = {}
@@ -102,7 +96,7 @@ class _Survey:
                         name,
                         image.image_id,
                         "",
-                        "an upload has not completed it: it goes on, or glance-store gc finds it",
+                        "an unfinished upload: it is still running, or glance-store gc finds it",
                     )
                 elif image.state == COMPLETE and image.uri is not None:
                     self.images += 1
@@ -113,16 +107,16 @@ class _Survey:
                     else:
                         self.present.append(record)
                         yield from _size_of(record, name, image.size)
-        if self._knows:
+        if self._has_records:
             yield from self._absent()
             yield from self._unknown(unknown)
         yield from self._twice()
 
     def _absent(self) -> Iterator[Finding]:
-        """Yield records whose images are not there, also under other forms of their locations."""
+        """Yield records whose images are missing, also under other forms of their locations."""
         for record in self._by_uri.values():
             if self._only and not record.location.startswith(tuple(self._prefixes)):
-                # Of another store, as far as can be told.
+                # Belongs to another store, as far as its location shows.
                 continue
             try:
                 found = self._opened.size(record.location, self._only)
@@ -141,14 +135,14 @@ class _Survey:
                 text = "no record of the image service names it"
                 yield Finding("orphan", copy.store, copy.id, copy.uri, text)
             elif copy.id not in there:
-                text = "the image is here, and its record names another location"
+                text = "the image is here, but its record names another location"
                 yield Finding("elsewhere", copy.store, copy.id, copy.uri, text)
 
     def _twice(self) -> Iterator[Finding]:
-        """Yield images that are in a store more than once; in several stores they may be."""
+        """Yield images that one store has more than once; several stores may each have one."""
         for image_id, names in self._found_at.items():
             for name in sorted({name for name in names if names.count(name) > 1}):
-                text = "the store has more than one image of this id"
+                text = "the store has more than one image with this id"
                 yield Finding("twice", name, image_id, "", text)
 
 
@@ -196,7 +190,7 @@ def _verify(
 def _digest(
     opened: Stores, store: str | None, record: Expected, progress: Progress
 ) -> Finding | None:
-    """Return what is wrong with the data of an image; None if nothing is."""
+    """Return what is wrong with the data of an image, None if nothing is."""
     try:
         found = opened.open(record.location, store, 0, None)
         result = read_digests(found, record.hash_algo, progress)

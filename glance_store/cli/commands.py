@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each command does."""
+"""The commands on the list of stores and on single images."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from glance_store.transfer.digest import Digests
 from glance_store.transfer.upload import upload
 
 _METRICS: dict[str, tuple[str, str, Callable[[StoreInfo], float | None]]] = {
-    "glance_store_up": ("gauge", "Whether the store is well.", lambda info: int(info.healthy)),
+    "glance_store_up": ("gauge", "Whether the store is healthy.", lambda info: int(info.healthy)),
     "glance_store_probe_seconds": (
         "gauge",
-        "How long it took to find out.",
+        "How long the health check took.",
         lambda info: info.latency,
     ),
-    "glance_store_total_bytes": ("gauge", "Room of the backend.", lambda info: info.total),
-    "glance_store_free_bytes": ("gauge", "Free room of the backend.", lambda info: info.free),
-    "glance_store_used_bytes": ("gauge", "Used room of the backend.", lambda info: info.used),
+    "glance_store_total_bytes": ("gauge", "Capacity of the backend.", lambda info: info.total),
+    "glance_store_free_bytes": ("gauge", "Free space of the backend.", lambda info: info.free),
+    "glance_store_used_bytes": ("gauge", "Used space of the backend.", lambda info: info.used),
     "glance_store_shared_used_bytes": (
         "gauge",
-        "Room of what downloads share.",
+        "Space used by shared downloads.",
         lambda info: (info.shared or {}).get("used"),
     ),
     "glance_store_shared_downloads_total": (
         "counter",
-        "Downloads that got bytes from what others had read.",
+        "Downloads that reused bytes read by other downloads.",
         lambda info: (info.shared or {}).get("downloads"),
     ),
     "glance_store_shared_saved_bytes_total": (
         "counter",
-        "Bytes that backends did not have to send.",
+        "Bytes that the backends did not have to send.",
         lambda info: (info.shared or {}).get("saved"),
     ),
 }
@@ -70,16 +70,14 @@ def stores(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 
 def _of_shared(used: int, limit: int, downloads: int, saved: int) -> str:
-    room = f"{short_size(used)} of {short_size(limit)}"
-    return f"{short_size(saved)} saved for {downloads} of the downloads, {room}"
+    room = f"{short_size(used)} of {short_size(limit)} used"
+    return f"{short_size(saved)} saved, downloads: {downloads}, {room}"
 
 
 def metrics(listing: Sequence[StoreInfo]) -> str:
-    """Return facts of stores for Prometheus.
+    """Return the state of the stores as Prometheus metrics.
 
     The form is https://prometheus.io/docs/instrumenting/exposition_formats/ (text).
-
-    :param listing: the stores
     """
     lines = []
     for name, (kind, text, value) in _METRICS.items():
@@ -140,7 +138,7 @@ def get(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 
 def stat(args: argparse.Namespace, opened: Stores, output: Output) -> int:
-    """Say where an image is and how large."""
+    """Show where an image is and its size."""
     found = opened.size(args.uri, args.store)
     output.fields(
         {
@@ -165,8 +163,8 @@ def verify(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     found = opened.open(args.uri, args.store, 0, None)
     chunks, size = found.value
     with output.progress("verify", size) as progress:
-        # An upload to nowhere: each digest gets a thread of its own.
-        result = upload(delivered(chunks, size, progress), Nowhere(), digests)
+        # Uploading to nowhere gives each digest its own thread.
+        result = upload(delivered(chunks, size, progress), NullWriter(), digests)
     actual = {"checksum": result.checksum, "multihash": result.multihash}
     wrong = [name for name, value in expected.items() if value and value != actual[name]]
     verified = not wrong if any(expected.values()) else None
@@ -199,7 +197,7 @@ def remove(args: argparse.Namespace, opened: Stores, output: Output) -> int:
         return OK
     if not args.yes:
         if sys.stdin is None or not sys.stdin.isatty():
-            raise UsageError("nobody is there to confirm: remove the image with --yes")
+            raise UsageError("nobody is there to confirm: use --yes to remove the image")
         found = opened.size(args.uri, args.store)
         question = (
             f"Remove {location.redact(args.uri)}, {human_size(found.value)}, from the store "
@@ -217,7 +215,7 @@ def remove(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 
 def delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[bytes]:
-    """Yield the chunks of an image; raise TruncatedImage when they are not as many as promised."""
+    """Yield the chunks of an image; raise TruncatedImage if bytes are missing at the end."""
     total = 0
     with contextlib.ExitStack() as stack:
         close = getattr(chunks, "close", None)
@@ -233,7 +231,7 @@ def delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[
 
 
 def _expected(option: str, value: str | None, algorithm: str) -> str | None:
-    """Return a digest of the command line in the form of `hexdigest`."""
+    """Return a digest from the command line in the form of `hexdigest`."""
     if value is None:
         return None
     digits = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
@@ -252,15 +250,15 @@ def _verdict(expected: dict[str, str | None], wrong: list[str]) -> str:
     return "NO: " + ", ".join(f"{name} should be {expected[name]}" for name in wrong)
 
 
-class Nowhere:
-    """A writer that keeps nothing."""
+class NullWriter:
+    """A writer that discards everything."""
 
     block_size = 4 * 1024 * 1024
     concurrency = 1
     holes = False
 
     def write(self, offset: int, block: memoryview) -> None:
-        """Forget the block."""
+        """Discard the block."""
 
     def commit(self, size: int) -> None:
         """Do nothing."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Completion in the shell, by argcomplete, which the extra ``completion`` installs."""
+"""Shell completion with argcomplete, which the extra ``completion`` installs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from glance_store.cli.errors import UsageError
 
 
 def answer_shell(parser: argparse.ArgumentParser) -> None:
-    """Print what may follow, and end the process, when it is a shell that asks for that.
-
-    :param parser: of the command line
-    """
+    """If a shell asks for completions, print them and end the process."""
     if "_ARGCOMPLETE" not in os.environ:
         return
     try:
@@ -35,7 +32,7 @@ def answer_shell(parser: argparse.ArgumentParser) -> None:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to them
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public access
         yield action
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for command in action.choices.values():
@@ -43,16 +40,16 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 
 def _stores(**_context: Any) -> Iterable[str]:
-    """Return the names of the stores, out of the configuration alone."""
+    """Return the names of the stores from the configuration alone."""
     try:
         return config.names(config.load(_given("--config-file"), _given("--config-dir")))
     except (UsageError, cfg.Error, OSError):
-        # The command will say so.
+        # The command itself reports the mistake.
         return ()
 
 
 def _given(option: str) -> list[str]:
-    """Return the values of an option on the line; argcomplete skips those with own actions."""
+    """Return an option's values on the line; argcomplete skips options with custom actions."""
     words = os.environ.get("COMP_LINE", "").split()
     return [value for word, value in itertools.pairwise(words) if word == option] + [
         word.removeprefix(f"{option}=") for word in words if word.startswith(f"{option}=")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of the command: that of the image service, read into an object of its own."""
+"""Reads the configuration of the image service, for the command."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from glance_store.cli.stores import Stores, default_store, scheme_of
 DEFAULT_CONFIG_FILE = "/etc/glance/glance-api.conf"
 DEFAULT_CONFIG_DIR = "/etc/glance/glance-api.conf.d"
 
-# The service's own stores. Loading them creates their directories: only where they are configured.
+# The service's own stores. Loading them creates their directories, so only configured ones are
+# loaded.
 RESERVED_STORES = {"os_glance_staging_store": "file", "os_glance_tasks_store": "file"}
 
-# What the drivers of this package serve; to ask them would take their modules and clients.
+# The schemes of the built-in drivers: asking the drivers would import them and their clients.
 _HTTP = frozenset({"http", "https"})
 _FILE = frozenset({"file", "filesystem"})
 _VMWARE = frozenset({"vsphere"})
@@ -43,19 +44,12 @@ _ENABLED_BACKENDS = cfg.DictOpt(
 
 
 def load(files: Sequence[str], directories: Sequence[str]) -> cfg.ConfigOpts:
-    """Read the configuration.
-
-    :param files: paths of configuration files, later ones win
-    :param directories: paths of directories with ``*.conf`` files, read after the files
-    :returns: a new configuration; the process-wide one is not touched
-    :raises UsageError: no path is given, and the service's own file does not exist
-    :raises oslo_config.cfg.Error: a file is missing or malformed
-    """
+    """Read the configuration into a new object, and leave the process-wide one alone."""
     if not files and not directories:
         if not os.path.exists(DEFAULT_CONFIG_FILE):
             raise UsageError(
-                f"there is no {DEFAULT_CONFIG_FILE}: name the image service's configuration with "
-                "--config-file"
+                f"{DEFAULT_CONFIG_FILE} does not exist: name the image service's configuration "
+                "with --config-file"
             )
         files = [DEFAULT_CONFIG_FILE]
         directories = [DEFAULT_CONFIG_DIR] if os.path.isdir(DEFAULT_CONFIG_DIR) else []
@@ -69,7 +63,7 @@ def load(files: Sequence[str], directories: Sequence[str]) -> cfg.ConfigOpts:
     try:
         conf(arguments, project="glance", default_config_files=[], default_config_dirs=[])
     except UnicodeDecodeError as exc:
-        raise UsageError(f"{_undecodable(files, directories)} is not text in UTF-8") from exc
+        raise UsageError(f"{_undecodable(files, directories)} is not UTF-8 text") from exc
     return conf
 
 
@@ -87,26 +81,15 @@ def _undecodable(files: Sequence[str], directories: Sequence[str]) -> str:
 
 
 class Needs(NamedTuple):
-    """What a command is about; the stores that have nothing to do with it are not loaded.
+    """An image or a store that a command works on; stores that no command needs are not loaded."""
 
-    :param uri: location of an image, None for a new image
-    :param store: name of its store, None to search; for a new image: the default store
-    :param writes: whether the store is written to
-    """
-
-    uri: str | None = None
-    store: str | None = None
+    uri: str | None = None  # location of the image, None for a new one
+    store: str | None = None  # its store; None: search, or the default store for a new image
     writes: bool = False
 
 
 def open_stores(conf: cfg.ConfigOpts, *needs: Needs) -> Stores:
-    """Load stores of a configuration, in the mode that it asks for.
-
-    :param conf: the result of `load`
-    :param needs: what they are needed for, none to load all
-    :returns: multi-store mode when ``enabled_backends`` is set, else single-store mode
-    :raises UsageError: a store cannot be registered at all, or the location is none
-    """
+    """Load the stores that `needs` call for, or all if there are none."""
     multi = bool(conf.enabled_backends)
     drivers = _configured(conf, multi)
     if needs:
@@ -120,25 +103,22 @@ def open_stores(conf: cfg.ConfigOpts, *needs: Needs) -> Stores:
             multi_backend.register_store_opts(conf, reserved)
             multi_backend.create_multi_stores(conf, reserved)
         else:
-            # Each registers its own options: those of all drivers would take all their modules.
+            # Each store registers its own options: registering all would import every driver.
             conf.set_override("stores", list(drivers), "glance_store")
             backend.create_stores(conf)
     except exceptions.BackendException as exc:
         raise UsageError(str(exc)) from exc
-    # A reserved store is remembered for the life of the process.
+    # Reserved stores are remembered for the life of the process.
     return Stores(conf, {**RESERVED_STORES, **drivers}, multi)
 
 
 def names(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the names of all stores of a configuration, without loading any.
-
-    :param conf: the result of `load`
-    """
+    """Return the names of all configured stores without loading any."""
     return list(_configured(conf, bool(conf.enabled_backends)))
 
 
 def _configured(conf: cfg.ConfigOpts, multi: bool) -> dict[str, str]:
-    """Return {name: driver} of all stores."""
+    """Return {name: driver} of all configured stores."""
     opts = store_options.MULTI_STORE_OPTS if multi else store_options.STORE_OPTS
     store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
     if not multi:
@@ -151,7 +131,7 @@ def _configured(conf: cfg.ConfigOpts, multi: bool) -> dict[str, str]:
 def _needed(
     conf: cfg.ConfigOpts, drivers: dict[str, str], multi: bool, needs: Needs
 ) -> dict[str, str]:
-    """Return those of the stores that a command needs."""
+    """Return {name: driver} of the stores that a command needs."""
     wanted = needs.store or (None if needs.uri else default_store(conf, multi))
     schemes: frozenset[str] = frozenset()
     if needs.uri and not (multi and needs.store):
@@ -159,20 +139,20 @@ def _needed(
     elif wanted and not multi:
         schemes = frozenset({wanted})
     elif needs.writes and wanted in drivers:
-        # A store is read-only where one of its kind before it owns what it would write to.
+        # A store is read-only if an earlier one of its kind owns the same storage.
         schemes = _schemes_of(conf, wanted, drivers[wanted]) or schemes
         before = list(drivers).index(wanted)
         drivers = dict(list(drivers.items())[: before + 1])
     known = {name: _schemes_of(conf, name, drivers[name]) for name in drivers if schemes}
     chosen = [name for name in drivers if name == wanted or schemes & (known.get(name) or set())]
     if not chosen:
-        # One whose driver cannot be loaded may be the one: the attempt says why.
+        # It may be a store whose driver cannot be loaded: the attempt shows why.
         chosen = [name for name in known if known[name] is None]
     return {name: drivers[name] for name in chosen}
 
 
 def _schemes_of(conf: cfg.ConfigOpts, name: str, entry: str) -> frozenset[str] | None:
-    """Return the schemes that a driver serves, None when it cannot be loaded."""
+    """Return the schemes that a driver serves, None if it cannot be loaded."""
     schemes = _SCHEMES.get(entry.removeprefix("glance.store.").removesuffix(".Store"))
     if schemes is not None:
         return schemes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies one image to a store: verified, never over another, all of it or nothing."""
+"""Copies one image to a store: verified, all or nothing, and never over another image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from glance_store.inventory import COMPLETE, StoredImage
 from glance_store.transfer.upload import UploadResult
 
 COPIED, PRESENT, FAILED, PLANNED = "copied", "present", "failed", "planned"
-# What was compared: the digests of the record or of what was read, or the number of bytes alone.
+# What was compared: the digests of the record or of the source, or only the size.
 BY_HASH, BY_SIZE = "hash", "size"
 
 
@@ -36,7 +36,7 @@ class DifferentError(exceptions.GlanceStoreException):
 
 
 class Outcome(NamedTuple):
-    """What became of one image. Texts are empty where nothing was found out."""
+    """What became of one image; texts are empty where nothing is known."""
 
     state: str
     id: str
@@ -52,12 +52,7 @@ class Outcome(NamedTuple):
 
 
 class Target:
-    """The store that images are copied to, and what it had at the beginning.
-
-    :param opened: the stores
-    :param name: of the store
-    :param ids: of the images that are to be copied
-    """
+    """The store that images are copied to, and what it held at the beginning."""
 
     def __init__(self, opened: Stores, name: str, ids: Collection[str]) -> None:
         self._opened = opened
@@ -67,21 +62,18 @@ class Target:
         self._images: dict[str, StoredImage] | None = None
 
     def look(self) -> None:
-        """List the store, if that has not been done."""
+        """List the store, unless that was done before."""
         with self._lock:
             if self._images is None:
                 self._images = dict(self._list())
 
     def find(self, image_id: str) -> StoredImage | None:
-        """Return a complete image; None if there is none, or nobody has looked or can tell.
-
-        :param image_id: its id
-        """
+        """Return a complete image, None if there is none or the store was not listed."""
         return (self._images or {}).get(image_id)
 
     def _list(self) -> Iterator[tuple[str, StoredImage]]:
-        # Drivers need not be able to list: then the upload finds out that the id is taken. And a
-        # bucket or a container may not be there before the first image.
+        # A driver that cannot list leaves it to the upload to find out that the id is taken. A
+        # bucket or a container may not exist before its first image.
         with contextlib.suppress(exceptions.UnsupportedBackend, exceptions.NotFound):
             for image in self._opened.images(self.name):
                 if (
@@ -93,10 +85,9 @@ class Target:
 
 
 class _Verdict:
-    """Compares an image with its record before anybody can see it.
+    """Compares an image with its record before anybody can see the copy.
 
-    :param record: what the image service knows; without digests what was read is counted and hashed
-    :param stop: whether the transfer is to end
+    If the record has no digests, the bytes from the source are counted and hashed instead.
     """
 
     def __init__(self, record: Expected, stop: Stop) -> None:
@@ -107,26 +98,20 @@ class _Verdict:
         self.given = False
 
     def counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield chunks on their way from the source."""
+        """Count and hash chunks on their way from the source."""
         for chunk in chunks:
             self._size += len(chunk)
             if self._read is not None:
                 self._read.update(chunk)
             yield chunk
-        # A source that was closed looks like one that has come to its end.
+        # A source that was closed looks like one that has ended.
         self._stop.check()
 
     def update(self, data: Any) -> None:
         """Do nothing: the digests come with `approve`."""
 
     def approve(self, size: int, checksum: str, multihash: str) -> None:
-        """Let the image pass, or not.
-
-        :param size: bytes that were stored
-        :param checksum: their md5
-        :param multihash: their digest
-        :raises DifferentError: it is not what it should be
-        """
+        """Raise DifferentError if what was stored is not what it should be."""
         self.given = True
         expected = self._record
         if expected.size is None:
@@ -141,10 +126,7 @@ def _has_digests(record: Expected) -> bool:
 
 
 def check(record: Expected, actual: UploadResult) -> None:
-    """Compare an image with its record.
-
-    :raises DifferentError: it is not what it should be
-    """
+    """Raise DifferentError if an image does not match its record."""
     wrong = differences(record, actual)
     if wrong:
         raise DifferentError(wrong)
@@ -153,12 +135,7 @@ def check(record: Expected, actual: UploadResult) -> None:
 class Copier:
     """Copies images, in any number of threads.
 
-    :param opened: the stores
-    :param source: name of the store that they are in, None to search
-    :param target: where they go
-    :param state: what earlier runs have copied and verified
-    :param verify: read each copy once more
-    :param read: read each image, also where the backend could copy it by itself
+    `verify` reads each copy back; `read` keeps the backend from copying by itself.
     """
 
     def __init__(
@@ -179,22 +156,15 @@ class Copier:
         self._stop = Stop()
 
     def stop(self) -> None:
-        """Let the transfers that run end soon, and leave nothing."""
+        """Stop the running transfers soon, and leave nothing behind."""
         self._stop.set()
 
     def plan(self, record: Expected) -> Outcome:
-        """Return what `copy` would do, as far as that can be told without reading data.
-
-        :param record: the image
-        """
+        """Return what `copy` would do, as far as that shows without reading data."""
         return self._guarded(record, lambda: self._plan(record))
 
     def copy(self, record: Expected, progress: Progress) -> Outcome:
-        """Copy an image.
-
-        :param record: the image; what the image service knows of it, as far as that is known
-        :param progress: counts the bytes
-        """
+        """Copy an image; a failure is an outcome, not an exception."""
         counted = Counted(progress, self._stop)
         return self._guarded(record, lambda: self._copy(record, counted))
 
@@ -232,7 +202,7 @@ class Copier:
     def _mark(self, record: Expected) -> str:
         return "\n".join([self._target.name, *map(str, record)])
 
-    # -- an image that is in the target
+    # -- images that the target already has
 
     def _there_already(self, record: Expected, progress: Progress) -> Outcome | None:
         found = self._target.find(record.id)
@@ -253,7 +223,7 @@ class Copier:
         return _present(record, found, size, BY_HASH)
 
     def _with_digests(self, record: Expected) -> Expected:
-        """Return a record with the digests of the source, which is read."""
+        """Read the source, and return its record with the digests."""
         progress = Counted(Progress(), self._stop)
         read = self._read(record.location, self._source, record, progress)
         algorithm = record.hash_algo or DEFAULT_HASH
@@ -262,7 +232,7 @@ class Copier:
         )
 
     def _check_size(self, record: Expected, found: StoredImage) -> int:
-        """Return the bytes of an image in the target; raise if its source has not as many."""
+        """Return the size of an image in the target; raise if its source has another size."""
         there = found.size
         if there is None:
             there = int(self._opened.size(str(found.uri), self._target.name).value)
@@ -272,7 +242,7 @@ class Copier:
         return there
 
     def _of_this_id(self) -> str:
-        return f"the store {self._target.name} has another image of this id"
+        return f"the store {self._target.name} has a different image with this id"
 
     def _size_of(self, record: Expected) -> int:
         size: int = self._opened.size(record.location, self._source).value
@@ -287,7 +257,7 @@ class Copier:
             self._stop.check()
             return result
 
-    # -- one that is not
+    # -- images that it does not have
 
     def _transfer(self, record: Expected, progress: Progress) -> Outcome:
         stored = None if self._reads else self._within(record, progress)
@@ -310,7 +280,7 @@ class Copier:
         )
 
     def _within(self, record: Expected, progress: Progress) -> Stored | None:
-        """Have the backend copy an image by itself; None where it cannot."""
+        """Have the backend copy an image by itself; None if it cannot."""
         stored = self._opened.copy_within(
             record.location, self._source, record.id, self._target.name, progress.add
         )
@@ -320,7 +290,7 @@ class Copier:
         return stored
 
     def _through_here(self, record: Expected, progress: Progress) -> Stored:
-        """Copy by reading and writing; digests are compared before the copy can be seen."""
+        """Copy by reading and writing; digests are compared before the copy is visible."""
         chunks, size = self._opened.open(record.location, self._source, 0, None).value
         verdict = _Verdict(record, self._stop)
         with self._stop.reading(chunks):
@@ -335,13 +305,13 @@ class Copier:
                 verdict,
             )
         if not verdict.given:
-            # A driver from outside that stores images in its own way.
+            # An outside driver stored the image in its own way, without asking for the verdict.
             with self._removed_on_error(stored.location):
                 verdict.approve(stored.size, stored.checksum, stored.multihash)
         return stored
 
     def _verified(self, record: Expected, stored: Stored) -> Stored:
-        """Read a copy, and return it with its digests; raise DifferentError if they are wrong."""
+        """Read a copy back, and return it with its digests; raise if they are wrong."""
         if not _has_digests(record):
             if stored.multihash:
                 record = record._replace(checksum=stored.checksum, hash_value=stored.multihash)
@@ -354,7 +324,7 @@ class Copier:
 
     @contextlib.contextmanager
     def _removed_on_error(self, uri: str) -> Iterator[None]:
-        """Remove a copy that has just been made when it turns out to be no good."""
+        """Remove a new copy that turns out to be bad."""
         try:
             yield
         except BaseException as exc:

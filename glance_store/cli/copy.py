@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command copy: brings images to another store. It changes no record and removes no image."""
+"""The command copy: copies images to another store. It changes no records and removes nothing."""
 
 from __future__ import annotations
 
@@ -27,43 +27,48 @@ from glance_store.transfer.threads import Workers
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     parser.add_argument("uris", metavar="URI", nargs="*", help="location of an image")
-    parser.add_argument("--to", metavar="ID", required=True, help="the store that they are for")
+    parser.add_argument("--to", metavar="ID", required=True, help="store to copy the images to")
     parser.add_argument(
         "--from-store",
         metavar="ID",
-        help="their store (default: the one that has the image); without URI all of its images",
+        help="store to copy from (default: the one that has the image); without URI, copy "
+        "all of its images",
     )
     parser.add_argument(
         "--expect",
         metavar="FILE",
-        help="records of the image service, as for check: images are compared with their digests, "
-        "and of a store only those are copied that have a record; - for stdin",
+        help="records of the image service, as for check: compare images with their digests, "
+        "and copy only images of a store that have a record; - for stdin",
     )
     parser.add_argument(
-        "--id", type=arguments.image_id, help="id of the image, where its URI does not tell it"
+        "--id", type=arguments.image_id, help="id of the image, if its URI does not contain it"
     )
     parser.add_argument(
-        "--verify", action="store_true", help="read each copy once more and compare its digests"
+        "--verify", action="store_true", help="read each copy back and compare its digests"
     )
     parser.add_argument(
         "--read",
         action="store_true",
-        help="read each image, and compare its digests on the way, also where the backend could "
-        "copy it by itself",
+        help="read each image and compare its digests on the way, even where the backend "
+        "could copy it by itself",
     )
     parser.add_argument(
-        "--parallel", type=arguments.count, default=2, metavar="N", help="images at a time (2)"
+        "--parallel",
+        type=arguments.count,
+        default=2,
+        metavar="N",
+        help="images to copy at a time (default: 2)",
     )
     parser.add_argument(
         "--state-file",
         metavar="FILE",
-        help="note there which copies are good, and do not read those that are noted",
+        help="record good copies in FILE, and do not read those recorded there",
     )
     parser.add_argument(
         "-n",
         "--dry-run",
         action="store_true",
-        help="say what would be copied, and copy nothing",
+        help="show what would be copied, and copy nothing",
     )
 
 
@@ -78,19 +83,19 @@ def copy(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     _check(args, opened)
     records = expected.read(args.expect) if args.expect else None
     found = _named(args, opened, records) if args.uris else _all(args, opened, records)
-    # Records may have several locations of an image.
+    # An image may have several locations, each with a record.
     wanted = {record.id: record for record in found}
     target = Target(opened, args.to, wanted.keys())
     state = StateFile(args.state_file)
-    made = Copier(opened, args.from_store, target, state, args.verify, args.read)
+    runner = Copier(opened, args.from_store, target, state, args.verify, args.read)
     report = _Report(output)
     if args.dry_run:
         for record in wanted.values():
-            report.add(made.plan(record))
+            report.add(runner.plan(record))
     else:
         if not args.uris:
             target.look()
-        _run(args, made, list(wanted.values()), report, output)
+        _run(args, runner, list(wanted.values()), report, output)
     report.end()
     return FAILED if report.counts[copier.FAILED] else OK
 
@@ -99,18 +104,18 @@ def _check(args: argparse.Namespace, opened: Stores) -> None:
     if not args.uris and not args.from_store:
         raise UsageError("name the images by their locations, or a store with --from-store")
     if args.id and len(args.uris) != 1:
-        raise UsageError("--id is for one location")
+        raise UsageError("--id needs exactly one location")
     if args.from_store == args.to:
         raise UsageError(f"{args.to} cannot be copied to itself")
     for name in filter(None, (args.from_store, args.to)):
-        # One that is not there is the mistake of a word, and not of each image.
+        # Report an unknown store once, not for each image.
         next(opened.each(name))
 
 
 def _named(
     args: argparse.Namespace, opened: Stores, records: list[Expected] | None
 ) -> Iterator[Expected]:
-    """Yield the images of the command line."""
+    """Yield the images named on the command line."""
     by_uri = {record.location: record for record in records or []}
     for uri in args.uris:
         if records is not None and uri not in by_uri:
@@ -122,7 +127,7 @@ def _named(
 def _measured(args: argparse.Namespace, opened: Stores, record: Expected) -> Expected:
     """Return a record with the size of its image, for the progress bar."""
     try:
-        # What cannot be found out now, the attempt to copy tells.
+        # The attempt to copy shows what is wrong.
         return record._replace(size=opened.size(record.location, args.from_store).value or None)
     except STORE_ERRORS:
         return record
@@ -132,7 +137,7 @@ def _id_of(args: argparse.Namespace, opened: Stores, uri: str) -> str:
     found = args.id or opened.image_id(uri, args.from_store)
     if found is None:
         raise UsageError(
-            f"{location.redact(uri)} does not tell the id of the image: give it with --id"
+            f"{location.redact(uri)} does not contain the id of the image: give it with --id"
         )
     try:
         return arguments.image_id(found)
@@ -143,9 +148,9 @@ def _id_of(args: argparse.Namespace, opened: Stores, uri: str) -> str:
 def _all(
     args: argparse.Namespace, opened: Stores, records: list[Expected] | None
 ) -> Iterator[Expected]:
-    """Yield the images of a store, with records those that have one."""
+    """Yield the images of a store; with records, only those that have one."""
     left = None if records is None else {record.location: record for record in records}
-    # A store that has records need not be able to list.
+    # With records, the store need not be able to list.
     unable = (exceptions.UnsupportedBackend,) if records is not None else ()
     with contextlib.suppress(*unable):
         for image in opened.images(args.from_store):
@@ -155,14 +160,14 @@ def _all(
                 yield Expected(image.image_id, image.uri, image.size, "", "", "")
             elif image.uri in left:
                 yield left.pop(image.uri)
-    # Under other forms of their locations, or not there any more: the attempt tells.
+    # Stored under another form of the location, or gone: the attempt to copy shows which.
     for record in (left or {}).values():
         if _is_of(opened, record, args.from_store):
             yield record
 
 
 def _is_of(opened: Stores, record: Expected, store: str) -> bool:
-    """Tell whether a record is of a store, as far as its location tells."""
+    """Tell whether a record belongs to a store, as far as its location shows."""
     try:
         return opened.is_of(record.location, store)
     except (*STORE_ERRORS, UsageError):
@@ -171,7 +176,7 @@ def _is_of(opened: Stores, record: Expected, store: str) -> bool:
 
 def _run(
     args: argparse.Namespace,
-    made: Copier,
+    runner: Copier,
     wanted: list[Expected],
     report: _Report,
     output: Output,
@@ -184,16 +189,16 @@ def _run(
         try:
             tasks = []
             for record in wanted:
-                tasks.append(workers.submit(made.copy, record, progress))
+                tasks.append(workers.submit(runner.copy, record, progress))
                 unreported.add(tasks[-1])
             for task in concurrent.futures.as_completed(tasks):
                 report.add(task.result())
                 unreported.discard(task)
         except BaseException:
-            made.stop()
+            runner.stop()
             running = [task for task in unreported if not task.cancel()]
             concurrent.futures.wait(running)
-            # Nobody else knows where these copies are.
+            # Only the report says where these copies are.
             with contextlib.suppress(OutputClosedError):
                 for task in running:
                     if task.result().state == copier.COPIED:
@@ -204,7 +209,7 @@ def _run(
 
 
 class _Report:
-    """Prints what becomes of images, and counts."""
+    """Prints what became of the images, and counts them."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -212,7 +217,7 @@ class _Report:
         self._bytes = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Print one line."""
+        """Print the outcome of one image."""
         self.counts[outcome.state] += 1
         if outcome.state in (copier.COPIED, copier.PLANNED):
             self._bytes += outcome.size or 0
@@ -230,11 +235,11 @@ class _Report:
 
     def _write(self, line: str) -> None:
         self._output.write(line)
-        # Should the process be killed, what it has done is known.
+        # If the process is killed, what it has done is known.
         self._output.flush()
 
     def end(self) -> None:
-        """Print the sum."""
+        """Print the totals."""
         counts = self.counts
         done = (
             f"{counts[copier.PLANNED]} to copy"
@@ -242,6 +247,6 @@ class _Report:
             else f"{counts[copier.COPIED]} copied"
         )
         self._output.note(
-            f"{done}, {human_size(self._bytes)}; {counts[copier.PRESENT]} there already, "
+            f"{done}, {human_size(self._bytes)}; {counts[copier.PRESENT]} already there, "
             f"{counts[copier.FAILED]} failed"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command says and returns when something goes wrong."""
+"""The error messages and exit codes of the command."""
 
 from __future__ import annotations
 
@@ -20,29 +20,26 @@ NOT_FOUND = 3
 
 
 class UsageError(Exception):
-    """The command line or the configuration cannot be acted upon; nothing was done."""
+    """The command line or the configuration is wrong; nothing was done."""
 
 
 class SourceChangedError(Exception):
-    """Somebody writes to the file that is to be stored; nothing is left of what was read."""
+    """Somebody wrote to the file while it was being stored; nothing of it is stored."""
 
 
 class OutputClosedError(Exception):
-    """Whoever reads the standard output has gone."""
+    """The reader of standard output is gone."""
 
 
 class TerminatedError(BaseException):
-    """A signal asks the command to end; clean-up runs as for an exception.
-
-    :param signum: number of the signal
-    """
+    """A signal ends the command; clean-up runs as for any exception."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
 
 
-# The first line that fits decides.
+# The first match decides.
 _EXIT_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
     (exceptions.NotFound, NOT_FOUND),
     (
@@ -72,10 +69,7 @@ _EXPECTED = (
 
 @contextlib.contextmanager
 def named(path: str) -> Iterator[None]:
-    """Name the file in errors of calls on a descriptor.
-
-    :param path: of the file
-    """
+    """Name the file in errors of calls on its descriptor."""
     try:
         yield
     except OSError as exc:
@@ -84,11 +78,7 @@ def named(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_output() -> Iterator[None]:
-    """Tell what is wrong with the standard output.
-
-    :raises OutputClosedError: nobody reads it any more
-    :raises OSError: it cannot be written
-    """
+    """Name standard output in errors; OutputClosedError if its reader is gone."""
     try:
         with named("standard output"):
             yield
@@ -97,10 +87,7 @@ def writing_output() -> Iterator[None]:
 
 
 def exit_code(exc: BaseException) -> int:
-    """Return the exit code of the command that ends with an exception.
-
-    :param exc: the exception
-    """
+    """Return the exit code for an exception that ends the command."""
     if isinstance(exc, TerminatedError):
         return 128 + exc.signum
     for kinds, code in _EXIT_CODES:
@@ -110,10 +97,7 @@ def exit_code(exc: BaseException) -> int:
 
 
 def describe(exc: BaseException) -> str:
-    """Return what an operator should read about an exception, in one line and without secrets.
-
-    :param exc: the exception
-    """
+    """Describe an exception for an operator, in one line and without secrets."""
     if isinstance(exc, KeyboardInterrupt):
         return "interrupted"
     if isinstance(exc, TerminatedError):
@@ -123,21 +107,21 @@ def describe(exc: BaseException) -> str:
     if isinstance(exc, cfg.ConfigFilesNotFoundError):
         return one_line(f"there is no configuration file {', '.join(exc.config_files)}")
     if isinstance(exc, cfg.Error):
-        # oslo.config shows the place of a value as the repr of an object.
+        # oslo.config shows where a value comes from as the repr of an object.
         text = re.sub(r"LocationInfo\(.*?detail='(.*?)'\)", r"\1", str(exc))
         return one_line(f"the configuration is wrong: {text}")
     if isinstance(exc, OSError) and exc.strerror:
         return one_line(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror)
     if isinstance(exc, exceptions.RedirectException):
-        return one_line(f"the image is to be fetched from {exc.url.geturl()}")
+        return one_line(f"fetch the image from {exc.url.geturl()} instead")
     text = one_line(str(exc))
     if isinstance(exc, _EXPECTED) and text:
         return text
-    return one_line(f"{type(exc).__name__}: {text} (--debug shows where it comes from)")
+    return one_line(f"{type(exc).__name__}: {text} (--debug shows a traceback)")
 
 
 def _parse_error(exc: cfg.ConfigFileParseError) -> str:
-    # The text of oslo.config quotes the line, which may be the one with the password.
+    # The message of oslo.config quotes the line, which may contain a password.
     cause = exc.__context__
     line, reason = getattr(cause, "lineno", None), getattr(cause, "msg", None)
     if line is None:
@@ -148,10 +132,7 @@ def _parse_error(exc: cfg.ConfigFileParseError) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text, such as the name of a file, as it can stand in a line for a terminal.
-
-    :param text: any text
-    """
+    """Escape the characters of a text that a terminal cannot show in one line."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image service knows of its images: a file of JSON lines, or a table."""
+"""The records of an image service: JSON lines or a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REQUIRED = ("id", "location")
 
 
 class Expected(NamedTuple):
-    """One location of an image. Empty texts and None: the image service does not say."""
+    """A record of one location of an image; empty where the image service does not say."""
 
     id: str
     location: str
@@ -28,11 +28,7 @@ class Expected(NamedTuple):
 
 
 def read(name: str) -> list[Expected]:
-    """Return the records of a file.
-
-    :param name: of the file, - for the standard input
-    :raises UsageError: it cannot be read, or a line has another form
-    """
+    """Return the records of a file, or of standard input (``-``)."""
     with _opened(name) as file:
         # Spreadsheets write a byte order mark before the text.
         first = file.readline().removeprefix("\ufeff")
@@ -46,7 +42,7 @@ def read(name: str) -> list[Expected]:
 def _opened(name: str) -> Iterator[TextIO]:
     if name == "-":
         if sys.stdin is None:
-            raise UsageError("the standard input is closed")
+            raise UsageError("standard input is closed")
         yield sys.stdin
         return
     try:
@@ -71,14 +67,14 @@ def _objects(first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]
 
 
 def _table(first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # mysql --batch and psql --no-align separate by tabs and by bars.
+    # mysql --batch separates by tabs, psql --no-align by bars.
     separator = next((char for char in "\t|;," if char in first), ",")
     columns = next(csv.reader([first], delimiter=separator))
     names = [column.strip().lower() for column in columns]
     missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise UsageError(
-            f"the first line has to name the columns, among them {' and '.join(missing)}; the "
+            f"the first line must name the columns, including {' and '.join(missing)}; the "
             f"others may be {', '.join(FIELDS[2:])}"
         )
     for number, values in enumerate(csv.reader(file, delimiter=separator), start=2):
@@ -93,7 +89,7 @@ def _record(row: Mapping[str, Any], where: str) -> Expected:
             raise UsageError(f"{where}: {name} is missing")
     size = texts["size"]
     if size and not size.isdecimal():
-        raise UsageError(f"{where}: the size {size[:40]!r} is no number of bytes")
+        raise UsageError(f"{where}: the size {size[:40]!r} is not a number of bytes")
     return Expected(
         texts["id"],
         texts["location"],
@@ -106,5 +102,5 @@ def _record(row: Mapping[str, Any], where: str) -> Expected:
 
 def _text(value: Any) -> str:
     text = "" if value is None else str(value).strip()
-    # As databases print what is not there.
+    # How databases print a missing value.
     return "" if text.upper() == "NULL" or text == "\\N" else text

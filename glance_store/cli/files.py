@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The local ends of a transfer: the file that is read, and the one that is written."""
+"""The local ends of a transfer: the file to read, and the file to write."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from glance_store import exceptions
 from glance_store.cli.errors import SourceChangedError, UsageError, named, writing_output
 from glance_store.transfer import sparse
 
-# What file systems answer to a call that they do not know.
+# Errors of calls that a file system does not support.
 _UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# Errors of link() on a file system that has no hard links.
+# Errors of link() on file systems without hard links.
 _NO_LINKS = _UNKNOWN | {errno.EPERM, errno.EACCES, errno.EMLINK}
 
 # As many symbolic links as the kernel follows in a path.
@@ -43,9 +43,9 @@ def _inherited(path: str) -> int | None:
 
 
 def _duplicate(descriptor: int) -> int:
-    """Return a copy of a descriptor that the caller of the command has passed on."""
+    """Return a copy of a descriptor that the caller of the command passed on."""
     if not os.get_inheritable(descriptor):
-        # Python opened it in this process: the path was a slip, and means nothing here.
+        # Python opened it in this process: the path was a mistake.
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return os.dup(descriptor)
 
@@ -54,14 +54,14 @@ def _duplicate(descriptor: int) -> int:
 
 
 def _announced(descriptor: int) -> int | None:
-    """Return the bytes from the present position to the end, None when nobody knows."""
+    """Return the bytes from the current position to the end, None if unknown."""
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
-        # 0 is what files in /proc say, whatever is in them.
+        # Files in /proc report 0, whatever is in them.
         return max(0, status.st_size - os.lseek(descriptor, 0, os.SEEK_CUR)) or None
     if not stat.S_ISBLK(status.st_mode):
         return None
-    # A block device has no size but its end.
+    # The end of a block device is its size.
     position = os.lseek(descriptor, 0, os.SEEK_CUR)
     end = os.lseek(descriptor, 0, os.SEEK_END)
     os.lseek(descriptor, position, os.SEEK_SET)
@@ -83,13 +83,9 @@ def _open_input(path: str) -> int:
 
 @contextlib.contextmanager
 def open_source(path: str, size: int | None = None) -> Iterator[Source]:
-    """Open the data of a new image.
+    """Open the data of a new image: a file or device, or ``-`` for standard input.
 
-    :param path: a file or a device, ``-`` for standard input
-    :param size: bytes that it must have; None for as many as it says that it has
-    :returns: the open file
-    :raises UsageError: it cannot be opened
-    :raises Invalid: it has another size
+    With a `size`, the data must have exactly so many bytes.
     """
     name = "standard input" if path == "-" else path
     with contextlib.ExitStack() as stack:
@@ -99,7 +95,7 @@ def open_source(path: str, size: int | None = None) -> Iterator[Source]:
             raise UsageError(f"{name} cannot be read: {exc.strerror}") from exc
         stack.callback(os.close, descriptor)
         if os.isatty(descriptor):
-            raise UsageError(f"{name} is a terminal: image data comes from a file or a pipe")
+            raise UsageError(f"{name} is a terminal: image data must come from a file or a pipe")
         announced = _announced(descriptor)
         if announced is None:
             pipe = stack.enter_context(_Pipe(descriptor))
@@ -117,13 +113,7 @@ def _wrong_size(name: str, expected: int, actual: int) -> exceptions.Invalid:
 
 
 class Source:
-    """The data of a new image, which must not change while it is read.
-
-    :param descriptor: of the open file
-    :param read: reads up to so many bytes of it, nothing at the end
-    :param name: how errors call it
-    :param expected: its bytes, None when unknown
-    """
+    """The data of a new image, which must not change while it is read."""
 
     def __init__(
         self, descriptor: int, read: Callable[[int], bytes], name: str, expected: int | None
@@ -141,17 +131,11 @@ class Source:
         return self._expected or 0
 
     def read(self, length: int) -> bytes:
-        """Return up to `length` bytes, nothing at the end.
-
-        :param length: bytes
-        :raises SourceChangedError: somebody has written to the file since it was opened
-        :raises Invalid: it has more or fewer bytes than expected
-        :raises OSError: it cannot be read
-        """
+        """Return up to `length` bytes, nothing at the end; raise if the file changed meanwhile."""
         with named(self._name):
             data = self._read(length)
         self._total += len(data)
-        # A store that is told 0 bytes takes any number: here they are counted.
+        # A store that is told 0 bytes takes any number, so count them here.
         if not data or (self._expected is not None and self._total > self._expected):
             self._check()
         return data
@@ -166,20 +150,18 @@ class Source:
                 )
             if now.st_mtime_ns != before.st_mtime_ns:
                 raise SourceChangedError(
-                    f"{self._name} changed while it was read, somebody writes to it: nothing is "
-                    "stored"
+                    f"{self._name} changed while it was read, somebody is writing to it: nothing "
+                    "is stored"
                 )
         if self._expected is not None and self._total != self._expected:
             raise _wrong_size(self._name, self._expected, self._total)
 
 
 class _Pipe:
-    """A pipe or the like, whose reads a signal ends however shortly before them it comes.
+    """A pipe whose reads end at a signal, even one that comes just before them.
 
-    A signal between Python's last look and the kernel's read() would go unnoticed until more data
-    came, which may be never: the wake-up descriptor of Python is waited for as well.
-
-    :param descriptor: of the input
+    A signal between Python's last check and the kernel's read() would go unnoticed until more data
+    came, perhaps never: so wait for Python's wake-up descriptor as well.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -203,7 +185,7 @@ class _Pipe:
         while True:
             ready, _writable, _failed = select.select([self._descriptor, self._wake], [], [])
             if self._wake in ready:
-                # The handler of the signal runs before the next line.
+                # The signal handler runs before the next line.
                 os.read(self._wake, 4096)
             if self._descriptor in ready:
                 return os.read(self._descriptor, size)
@@ -217,20 +199,20 @@ class Destination(Protocol):
 
     @property
     def is_output(self) -> bool:
-        """Whether that is where the results of the command go as well."""
+        """Whether the results of the command go to the same place."""
         ...
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write the next bytes."""
         ...
 
     def commit(self) -> None:
-        """Make them final: all of them have been written."""
+        """Make the data final: all of it has been written."""
         ...
 
 
 class _Stream:
-    """A descriptor of the caller, a device or a named pipe, written in place, zeros included."""
+    """An inherited descriptor, device or named pipe, written in place, zeros included."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
@@ -244,14 +226,14 @@ class _Stream:
                 written += os.write(self._descriptor, view[written:])
 
     def commit(self) -> None:
-        # Character devices and pipes have nothing to flush and refuse.
+        # Character devices and pipes have nothing to flush, and refuse it.
         if stat.S_ISBLK(os.fstat(self._descriptor).st_mode):
             with self._errors():
                 _flush(self._descriptor)
 
 
 def _is_output(descriptor: int) -> bool:
-    """Tell whether a descriptor and the standard output are one file."""
+    """Tell whether a descriptor and standard output are the same file."""
     try:
         return sys.stdout is not None and os.path.sameopenfile(descriptor, sys.stdout.fileno())
     except (OSError, ValueError):
@@ -287,7 +269,7 @@ class _File:
             try:
                 self._publish()
             except OSError:
-                # A file server may have done it all the same.
+                # A file server may have done it despite the error.
                 if not self._is_published():
                     raise
 
@@ -320,13 +302,10 @@ def _flush(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def open_destination(path: str, force: bool) -> Iterator[Destination]:
-    """Open the file that an image is written to.
+    """Open the file, device or standard output (``-``) that an image is written to.
 
-    A regular file gets its name when it is complete; otherwise nothing of it remains.
-
-    :param path: a file or a device, ``-`` for standard output
-    :param force: replace a file that exists, write to a block device
-    :raises UsageError: it cannot be opened, or exists and `force` is not set
+    A regular file gets its name when it is complete; otherwise nothing of it remains. `force`
+    allows replacing a file or writing to a block device.
     """
     try:
         if path == "-":
@@ -348,7 +327,7 @@ def _closing(descriptor: int, temporary: str | None, destination: Destination) -
     finally:
         os.close(descriptor)
         if temporary is not None:
-            # Gone already when the image has got its name.
+            # Already gone if the image got its name.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
 
@@ -363,12 +342,12 @@ def _open_output() -> Any:
 def _open_stream(descriptor: int, name: str) -> Any:
     if os.isatty(descriptor):
         os.close(descriptor)
-        raise UsageError("image data is not for a terminal: name a file with -o")
+        raise UsageError("image data is not written to a terminal: name a file with -o")
     return _closing(descriptor, None, _Stream(descriptor, name))
 
 
 def _open_path(path: str, force: bool) -> Any:
-    # What a symbolic link points to is replaced, not the link.
+    # Replace what a symbolic link points to, not the link.
     target = os.path.realpath(path)
     mode = os.stat(target).st_mode if os.path.lexists(target) else None
     if path.endswith("/") and (mode is None or not stat.S_ISDIR(mode)):
@@ -391,7 +370,7 @@ def _open_file(path: str, force: bool, mode: int | None) -> Any:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o666)
     if mode is not None:
-        # Where all files have the permissions of the mount, these cannot be set.
+        # Cannot be set where the mount gives all files their permissions.
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, stat.S_IMODE(mode))
     return _closing(descriptor, temporary, _File(descriptor, temporary, path, force))

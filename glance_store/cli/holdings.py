@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands about everything in a store: ls, du, gc."""
+"""The commands ls, du and gc, which go through everything in a store."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from glance_store.inventory import Leftover, StoredImage
 
 _T = TypeVar("_T")
 
-# What a store may raise, and the others are looked at all the same.
+# What a store may raise; the command then goes on with the others.
 STORE_ERRORS = (exceptions.GlanceStoreException, exceptions.BackendException, OSError)
 
 
 class SurveyedStores:
-    """Goes through stores; one that fails does not keep the command from the others."""
+    """Goes through stores; one that fails does not hide the others."""
 
     def __init__(self, args: argparse.Namespace, opened: Stores, output: Output) -> None:
         self._output = output
@@ -43,7 +43,7 @@ class SurveyedStores:
         self._output.warn(f"store {name}: {problem}")
 
     def found(self, name: str, find: Callable[[], Iterator[_T]]) -> Iterator[_T]:
-        """Yield what is found in a store, as far as it goes."""
+        """Yield what is found in a store, as far as it gets."""
         try:
             yield from find()
         except exceptions.UnsupportedBackend as exc:
@@ -108,12 +108,12 @@ def usage(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 def _short(size: int | None) -> str | None:
     if size is None:
         return None
-    # Without the exact number in front, which is for scripts.
+    # Without the exact number in front: that is for scripts.
     return human_size(size).partition("(")[2].rstrip(")") or human_size(size)
 
 
 def collect(args: argparse.Namespace, opened: Stores, output: Output) -> int:
-    """List what interrupted uploads have left, or remove it."""
+    """List or remove what interrupted uploads left behind."""
     stores = SurveyedStores(args, opened, output)
     count, total = 0, 0
     for name, store in stores.each():
@@ -137,7 +137,7 @@ def collect(args: argparse.Namespace, opened: Stores, output: Output) -> int:
             count, total = count + 1, total + (left.size or 0)
             output.write(_left_line(name, left, removed, output.as_json))
     if not count:
-        output.note("Nothing is left over")
+        output.note("Nothing was left behind")
     elif args.yes:
         output.note(f"{count} removed, {human_size(total)}")
     else:

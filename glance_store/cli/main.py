@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # PYTHON_ARGCOMPLETE_OK
-"""Entry point of `glance-store`: the command line, and what becomes of errors."""
+"""Entry point of `glance-store`: the command line, and the reporting of errors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ exit codes:
   0    done
   1    the operation failed, or a verification found a difference
   2    the command line or the configuration is wrong; nothing was done
-  3    there is no such image
-  130  interrupted with Ctrl-C; nothing of an unfinished transfer is left
-  141  the reader of the standard output has gone; 143, 129: ended by a signal
+  3    the image does not exist
+  130  interrupted with Ctrl-C; an unfinished transfer leaves nothing behind
+  141  the reader of standard output is gone; 143, 129: ended by a signal
 
 examples:
   glance-store stores
@@ -45,22 +45,22 @@ examples:
   glance-store gc --older-than 7d
   glance-store bench --store fast --size 64K,1G --parallel 4
 
-glance-store COMMAND --help tells the options of a command.
+glance-store COMMAND --help shows the options of a command.
 """
 
-# They go through all stores, or one.
+# Commands that go through all stores, or one.
 _SURVEYS = (holdings.list_images, holdings.usage, holdings.collect, check.check)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports mistakes as all other errors of the command are reported."""
+    """Reports mistakes like all other errors of the command."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} ({self.prog} --help shows what is possible)")
+        raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 class _Append(argparse.Action):
-    """Collects the values of an option wherever it stands, before or after the command."""
+    """Collects the values of an option from before and after the command."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, dest, **options)
@@ -72,24 +72,26 @@ class _Append(argparse.Action):
 
 
 def _common() -> _Parser:
-    """Return the options that may stand before and after the command."""
+    """Return the options that may stand before or after the command."""
     parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parser.add_argument_group("common options")
     group.add_argument(
         "--config-file",
         action=_Append,
         metavar="FILE",
-        help="configuration of the image service; may be repeated, later files win "
-        f"(default: {config.DEFAULT_CONFIG_FILE})",
+        help="configuration file of the image service; repeatable, later files win (default: "
+        f"{config.DEFAULT_CONFIG_FILE})",
     )
     group.add_argument(
         "--config-dir",
         action=_Append,
         metavar="DIR",
-        help="directory with *.conf files, read after the files; may be repeated",
+        help="directory of *.conf files, read after the files; repeatable",
     )
     group.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no remarks")
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="show no progress bar and no remarks"
+    )
     group.add_argument("--debug", action="store_true", help="show the library's log and tracebacks")
     return parser
 
@@ -99,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = _common()
     parser = _Parser(
         prog="glance-store",
-        description="Look after the stores of an image service, and the images in them.",
+        description="Manage the stores of an image service, and the images in them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
@@ -118,43 +120,45 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    _add_stores(add("stores", commands.stores, "list the stores and how they are"))
+    _add_stores(add("stores", commands.stores, "list the stores and their health"))
     _add_put(add("put", commands.put, "store an image"))
     _add_get(add("get", commands.get, "read an image or a range of it"))
-    _add_uri(add("stat", commands.stat, "say where an image is and how large"))
+    _add_uri(add("stat", commands.stat, "show where an image is and its size"))
     _add_verify(
         add("verify", commands.verify, "read a whole image and compare or print its digests")
     )
     _add_remove(add("rm", commands.remove, "remove an image"))
     _add_list(add("ls", holdings.list_images, "list what the stores hold"))
-    _add_store(add("du", holdings.usage, "sum up what the stores hold, and their room"))
-    _add_check(add("check", check.check, "compare the stores with what the image service knows"))
+    _add_store(add("du", holdings.usage, "add up what the stores hold, and show their free space"))
+    _add_check(
+        add("check", check.check, "compare the stores with the records of the image service")
+    )
     copy.add_arguments(add("copy", copy.copy, "copy images to another store"))
-    _add_collect(add("gc", holdings.collect, "list or remove what interrupted uploads have left"))
+    _add_collect(add("gc", holdings.collect, "list or remove what interrupted uploads left behind"))
     bench.add_arguments(add("bench", bench.bench, "measure how fast a store is from here"))
     return parser
 
 
 def _add_stores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--check", action="store_true", help="exit with 1 when something is wrong with a store"
+        "--check", action="store_true", help="exit with 1 if anything is wrong with a store"
     )
     parser.add_argument(
         "--timeout",
         type=arguments.seconds,
         default=30.0,
         metavar="SECONDS",
-        help="how long the stores may take to say how they are (default: 30)",
+        help="how long to wait for the stores to report their health (default: 30)",
     )
     parser.add_argument(
-        "--prometheus", action="store_true", help="print metrics in the text form of Prometheus"
+        "--prometheus", action="store_true", help="print metrics in Prometheus text format"
     )
 
 
 def _add_uri(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", metavar="URI", help="location of the image, as put prints it")
     parser.add_argument(
-        "--store", metavar="ID", help="its store (default: the one that has the image)"
+        "--store", metavar="ID", help="store of the image (default: the one that has it)"
     )
 
 
@@ -168,8 +172,8 @@ def _add_put(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=arguments.size,
         metavar="BYTES",
-        help="bytes that FILE must have, no more and no fewer; for stdin it lets the store plan "
-        "ahead (suffixes K, M, G, T)",
+        help="exact size of FILE; for stdin it lets the store reserve the space (suffixes K, "
+        "M, G, T)",
     )
 
 
@@ -182,7 +186,9 @@ def _add_get(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file or device to write, - for stdout (default)",
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument(
+        "--force", action="store_true", help="replace FILE if it exists, or write to a block device"
+    )
     parser.add_argument(
         "--offset", type=arguments.size, default=0, metavar="BYTES", help="first byte (default: 0)"
     )
@@ -190,29 +196,32 @@ def _add_get(parser: argparse.ArgumentParser) -> None:
         "--length",
         type=arguments.length,
         metavar="BYTES",
-        help="how many bytes (default: up to the end)",
+        help="number of bytes (default: up to the end)",
     )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     _add_uri(parser)
-    parser.add_argument("--checksum", metavar="HEX", help="the md5 that the image should have")
-    parser.add_argument("--multihash", metavar="HEX", help="the digest that it should have")
+    parser.add_argument("--checksum", metavar="HEX", help="expected md5 of the image")
+    parser.add_argument("--multihash", metavar="HEX", help="expected multihash of the image")
     parser.add_argument(
         "--hash",
         type=str.lower,
         default="sha512",
         metavar="NAME",
-        help="name of that digest (default: sha512)",
+        help="algorithm of the multihash (default: sha512)",
     )
 
 
 def _add_remove(parser: argparse.ArgumentParser) -> None:
     _add_uri(parser)
     sure = parser.add_mutually_exclusive_group()
-    sure.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    sure.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     sure.add_argument(
-        "-n", "--dry-run", action="store_true", help="say what would be removed, and remove nothing"
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="show what would be removed, and remove nothing",
     )
 
 
@@ -225,7 +234,7 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state",
         choices=inventory.STATES,
-        help="images (complete), what uploads have not completed (incomplete), all else (foreign)",
+        help="only images (complete), unfinished uploads (incomplete), or all else (foreign)",
     )
 
 
@@ -234,7 +243,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expect",
         metavar="FILE",
-        help="records of the image service, JSON lines or a table with a heading; - for stdin",
+        help="records of the image service: JSON lines, or a table with a header line; - for stdin",
     )
     parser.add_argument("--data", action="store_true", help="read images and compare digests")
     parser.add_argument(
@@ -242,19 +251,19 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         type=arguments.sample,
         default="1/1",
         metavar="N/M",
-        help="with --data: read a part of the images alone, always the same ones",
+        help="with --data: read only a fraction of the images, always the same ones",
     )
     parser.add_argument(
         "--parallel",
         type=arguments.count,
         default=2,
         metavar="N",
-        help="with --data: images at a time (2)",
+        help="with --data: images to read at a time (default: 2)",
     )
     parser.add_argument(
         "--state-file",
         metavar="FILE",
-        help="with --data: note there what is good, and leave out what is noted",
+        help="with --data: record good images in FILE, and skip those recorded there",
     )
 
 
@@ -265,18 +274,21 @@ def _add_collect(parser: argparse.ArgumentParser) -> None:
         type=arguments.age,
         default="1d",
         metavar="TIME",
-        help="for how long nothing has happened to it: 90m, 12h, 7d (default: 1d)",
+        help="only what has not changed for so long: 90m, 12h, 7d (default: 1d)",
     )
     sure = parser.add_mutually_exclusive_group()
-    sure.add_argument("-y", "--yes", action="store_true", help="remove it")
+    sure.add_argument("-y", "--yes", action="store_true", help="remove what is found")
     sure.add_argument(
-        "-n", "--dry-run", action="store_true", help="list it and remove nothing (the default)"
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="list what is found, and remove nothing (the default)",
     )
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command by an exception, so that clean-up runs."""
+    """Let SIGTERM and SIGHUP raise an exception, so that clean-up runs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -284,7 +296,7 @@ def _signals() -> Iterator[None]:
     def terminate(signum: int, _frame: Any) -> None:
         raise TerminatedError(signum)
 
-    # A signal that is ignored, as under nohup, stays so.
+    # A signal that is ignored, as under nohup, stays ignored.
     before = {
         signum: signal.signal(signum, terminate)
         for signum in (signal.SIGTERM, signal.SIGHUP)
@@ -307,7 +319,7 @@ def _run(words: Sequence[str], output: Output) -> int:
     surveys = args.run in _SURVEYS
     writes = args.run in (commands.put, commands.remove, holdings.collect, copy.copy, bench.bench)
     debug = getattr(args, "debug", False)
-    # What is wrong with a store stands in the list of stores: a warning would repeat it.
+    # The list of stores shows what is wrong with each: a warning would repeat it.
     with logging_to_stderr(debug, silent=lists) as log:
         conf = config.load(getattr(args, "config_file", []), getattr(args, "config_dir", []))
         if args.run is copy.copy:
@@ -317,7 +329,7 @@ def _run(words: Sequence[str], output: Output) -> int:
         else:
             needs = [config.Needs(getattr(args, "uri", None), args.store, writes)]
         try:
-            # Who reads an image cares for the stores that were searched only if that fails.
+            # Warnings about the stores searched for an image matter only if that fails.
             log.holds = not (writes or debug)
             opened = config.open_stores(conf, *needs)
             log.holds = False
@@ -338,13 +350,9 @@ def _abandon_stdout() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    :param argv: its arguments, None for those of the process
-    :returns: the exit code
-    """
+    """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # Known before the arguments are parsed: a mistake in them is reported in the same form.
+    # Known before the arguments are parsed: mistakes in them are reported in the same form.
     output = Output(as_json="--json" in words)
     try:
         with _signals():
@@ -362,6 +370,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             output.flush()
         except (OSError, OutputClosedError):
-            # Else the interpreter tries once more, and ends with a code of its own.
+            # Otherwise the interpreter tries again, and exits with a code of its own.
             _abandon_stdout()
         return exit_code(exc)

@@ -14,32 +14,26 @@ from typing import Any, TextIO
 from glance_store.cli.errors import describe, printable, writing_output
 from glance_store.location import one_line, without_secrets
 
-# A transfer below this many bytes is over before a bar can be read.
+# A smaller transfer is over before a bar can be read.
 PROGRESS_BYTES = 16 * 1024 * 1024
-# One of unknown size gets a bar when it takes longer than this many seconds.
+# A transfer of unknown size gets a bar after this many seconds.
 _PROGRESS_DELAY = 1.0
 
 _DEFAULT_WIDTH, _DEFAULT_HEIGHT = 80, 24
-# A column is not wrapped to fewer characters than this, however narrow the terminal.
+# The narrowest width to wrap a column to, however narrow the terminal.
 _NARROWEST = 20
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def human_size(size: int) -> str:
-    """Return a number of bytes as a person reads it.
-
-    :param size: bytes
-    """
+    """Format a number of bytes exactly and in a readable unit."""
     short = short_size(size)
     return short if size < 1024 else f"{size} bytes ({short})"
 
 
 def short_size(size: int) -> str:
-    """Return a number of bytes in the unit that suits it.
-
-    :param size: bytes
-    """
+    """Format a number of bytes in a readable unit."""
     value, unit = float(size), _UNITS[0]
     for larger in _UNITS[1:]:
         if value < 1024:
@@ -49,7 +43,7 @@ def short_size(size: int) -> str:
 
 
 def _columns(stream: TextIO | None) -> int:
-    """Return how wide a terminal is, 0 when it does not know or is none."""
+    """Return the width of a terminal, 0 if it is unknown or there is no terminal."""
     try:
         return os.get_terminal_size(stream.fileno()).columns if stream is not None else 0
     except (OSError, ValueError):
@@ -64,29 +58,19 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 class Progress:
-    """Counts the bytes of one transfer and shows them.
-
-    :param bar: a progress bar of tqdm, None to show nothing
-    """
+    """Counts the bytes of a transfer, and shows them if it has a bar."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
 
     def add(self, length: int) -> None:
-        """Count bytes.
-
-        :param length: how many more
-        """
+        """Count `length` more bytes."""
         if self._bar is not None:
             self._bar.update(length)
 
 
 class ProgressReader:
-    """A source whose reading is counted.
-
-    :param source: an object with ``read(n)``
-    :param progress: what counts
-    """
+    """A source that counts the bytes read from it."""
 
     def __init__(self, source: Any, progress: Progress) -> None:
         self._source = source
@@ -100,47 +84,31 @@ class ProgressReader:
 
 
 class Output:
-    """Prints results and errors.
-
-    :param as_json: print JSON instead of text
-    :param quiet: print results and errors only
-    """
+    """Prints results and errors, as text or JSON; `quiet` leaves out everything else."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
 
     def write(self, text: str) -> None:
-        """Print a line on standard output.
-
-        :param text: the line
-        :raises OutputClosedError: nobody reads it any more
-        """
+        """Print a line on standard output; OutputClosedError if its reader is gone."""
         stream = sys.stdout
         if stream is None:
             return
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        # A file name may hold what the terminal's encoding has no character for.
+        # A file name may contain characters that the terminal's encoding lacks.
         line = text.encode(encoding, "backslashreplace").decode(encoding)
         with writing_output(), _beside_bar(stream):
             stream.write(line + "\n")
 
     def flush(self) -> None:
-        """Hand all that was printed to the reader.
-
-        :raises OutputClosedError: nobody reads it any more
-        :raises OSError: it cannot be written
-        """
+        """Flush standard output; OutputClosedError if its reader is gone."""
         if sys.stdout is not None:
             with writing_output():
                 sys.stdout.flush()
 
     def fields(self, values: Mapping[str, Any], text: Mapping[str, str] | None = None) -> None:
-        """Print one result.
-
-        :param values: its members
-        :param text: other words for some of them, for people
-        """
+        """Print one result; `text` has readable forms of some values."""
         if self.as_json:
             self.write(json.dumps(values, indent=2))
             return
@@ -151,15 +119,11 @@ class Output:
                 self.write(f"{name + ':':<{width}} {value}")
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-        """Print a list of results.
-
-        :param rows: the results; as JSON with all their members
-        :param columns: names of the members in the table
-        """
+        """Print a list of results: `columns` of them as a table, or all as JSON."""
         if self.as_json:
             self.write(json.dumps(list(rows), indent=2))
             return
-        # Imported where it is used: the other commands start faster without it.
+        # Imported here, so that commands without tables start faster.
         import prettytable
 
         table = prettytable.PrettyTable([name.replace("_", " ") for name in columns])
@@ -170,25 +134,16 @@ class Output:
         self.write(table.get_string())
 
     def note(self, text: str) -> None:
-        """Tell a person at the terminal what was done; scripts get the result instead.
-
-        :param text: one line
-        """
+        """Tell a person what was done; scripts read the result instead."""
         if not self.quiet and not self.as_json:
             self.write(printable(text))
 
     def warn(self, text: str) -> None:
-        """Print a warning on standard error.
-
-        :param text: what and what to do
-        """
+        """Print a warning on standard error."""
         _stderr(f"glance-store: warning: {one_line(text)}")
 
     def error(self, exc: BaseException) -> None:
-        """Print an error on standard error, in one line.
-
-        :param exc: the error
-        """
+        """Print an error on standard error, in one line."""
         text = describe(exc)
         if self.as_json:
             _stderr(json.dumps({"error": text, "kind": type(exc).__name__}))
@@ -196,11 +151,7 @@ class Output:
             _stderr(f"glance-store: error: {text}")
 
     def confirm(self, question: str) -> bool:
-        """Ask a person at the terminal.
-
-        :param question: what to ask
-        :returns: whether the answer is yes
-        """
+        """Ask a person at the terminal, and return whether the answer is yes."""
         if sys.stderr is not None:
             sys.stderr.write(question)
             sys.stderr.flush()
@@ -208,19 +159,14 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, what: str, size: int) -> Iterator[Progress]:
-        """Show a progress bar for the time of a transfer, on a terminal, when it is a long one.
-
-        :param what: a word for the transfer
-        :param size: bytes, 0 when unknown
-        :returns: what counts the bytes
-        """
+        """Show a progress bar during a long transfer, on a terminal."""
         if self.quiet or not _is_terminal(sys.stderr) or 0 < size < PROGRESS_BYTES:
             yield Progress()
             return
         import tqdm
 
         width = _columns(sys.stderr)
-        # Every update is looked at (miniters), so the thread that watches for stalls has no use.
+        # Every update is checked (miniters), so tqdm's monitor thread has no use.
         tqdm.tqdm.monitor_interval = 0
         with tqdm.tqdm(
             total=size or None,
@@ -240,10 +186,10 @@ class Output:
 
 
 def _fit(table: Any) -> None:
-    """Wrap the last column of a table where the terminal ends."""
+    """Wrap the last column of a table at the edge of the terminal."""
     columns = _columns(sys.stdout)
     if not columns:
-        # Nothing is wrapped in a pipe, for grep and the like.
+        # Do not wrap in a pipe: grep and the like need whole lines.
         return
     last = table.field_names[-1]
     others = len(table.get_string(fields=table.field_names[:-1]).partition("\n")[0])
@@ -264,7 +210,7 @@ def _as_text(value: Any) -> str:
 
 @contextlib.contextmanager
 def _beside_bar(stream: TextIO) -> Iterator[None]:
-    """Have a bar that is on the screen step aside for a line."""
+    """Move a progress bar out of the way while a line is printed."""
     if "tqdm" in sys.modules and _is_terminal(stream):
         with sys.modules["tqdm"].tqdm.external_write_mode(file=stream):
             yield
@@ -276,7 +222,7 @@ def _beside_bar(stream: TextIO) -> Iterator[None]:
 def _stderr(line: str) -> None:
     if sys.stderr is None:
         return
-    # Nobody is left to tell when the standard error is closed too.
+    # If standard error is closed too, nobody is left to tell.
     with contextlib.suppress(OSError):
         with _beside_bar(sys.stderr):
             sys.stderr.write(line + "\n")
@@ -284,24 +230,21 @@ def _stderr(line: str) -> None:
 
 
 class _LineFormatter(logging.Formatter):
-    """A log record as one line in the manner of the command's own warnings."""
+    """Formats a log record as one line, like the command's own warnings."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"glance-store: {record.levelname.lower()}: {one_line(record.getMessage())}"
 
 
 class _DebugFormatter(logging.Formatter):
-    """A log record with its origin and traceback, without secrets."""
+    """Formats a log record with its origin and traceback, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))
 
 
 class LogPrinter(logging.Handler):
-    """Prints log records between the updates of a progress bar.
-
-    :param repeat: print a line again that was printed before
-    """
+    """Prints log records beside a progress bar; without `repeat`, each line once."""
 
     def __init__(self, repeat: bool) -> None:
         super().__init__()
@@ -311,14 +254,14 @@ class LogPrinter(logging.Handler):
         self.holds = False
 
     def print_held(self) -> None:
-        """Print the lines that were kept while `holds` was set."""
+        """Print the lines held back while `holds` was set."""
         for line in self._held:
             _stderr(line)
         self._held = []
         self.holds = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record, or keep it for `print_held`."""
+        """Print a record, or hold it back for `print_held`."""
         try:
             line = self.format(record)
             if self._repeat or line not in self._printed:
@@ -331,18 +274,13 @@ class LogPrinter(logging.Handler):
             self.handleError(record)
 
 
-# Libraries that repeat in their own words what the command says itself.
+# Libraries that repeat what the command itself reports.
 _REPETITIVE = ("stevedore", "oslo_config")
 
 
 @contextlib.contextmanager
 def logging_to_stderr(debug: bool, silent: bool = False) -> Iterator[LogPrinter]:
-    """Print log records on standard error for the time of a command.
-
-    :param debug: all records of this library with tracebacks; else warnings, one line each
-    :param silent: without `debug` print none at all
-    :returns: what prints them
-    """
+    """Print warnings on standard error during a command; with `debug`, all log records."""
     handler = LogPrinter(repeat=debug)
     handler.setFormatter(
         _DebugFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends transfers that run in other threads, so that nothing of them is left."""
+"""Stops transfers that run in other threads, so that they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LOG = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
-    """The transfer has been told to end."""
+    """The transfer was told to stop."""
 
 
 class Stop:
-    """Ends transfers in other threads, also those that wait for a server."""
+    """Stops transfers in other threads, even those that wait for a server."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Stop:
         self._is_set = False
 
     def set(self) -> None:
-        """End the transfers that run, and those to come."""
+        """Stop the running transfers, and those to come."""
         with self._lock:
             self._is_set = True
             sources = list(self._sources)
@@ -38,16 +38,16 @@ class Stop:
                     pass
             except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way;
                 # its transfer ends with the next chunk.
-                LOG.debug("A source cannot be closed: %s", exc)
+                LOG.debug("Cannot close a source: %s", exc)
 
     def check(self) -> None:
-        """Raise StoppedError if the transfers are to end."""
+        """Raise StoppedError if the transfers must stop."""
         if self._is_set:
             raise StoppedError
 
     @contextlib.contextmanager
     def reading(self, chunks: Any) -> Iterator[None]:
-        """Have the chunks of an image closed when the transfers are to end, and after all."""
+        """Close the chunks of an image at the end, or as soon as the transfers must stop."""
         with closing(chunks):
             with self._lock:
                 self._sources.append(chunks)
@@ -60,7 +60,7 @@ class Stop:
 
 
 class Counted(Progress):
-    """Counts bytes of a transfer that may be told to end."""
+    """Counts the bytes of a transfer that may be told to stop."""
 
     def __init__(self, progress: Progress, stop: Stop) -> None:
         super().__init__()
@@ -68,10 +68,6 @@ class Counted(Progress):
         self._stop = stop
 
     def add(self, length: int) -> None:
-        """Count bytes.
-
-        :param length: how many more
-        :raises StoppedError: the transfer is to end
-        """
+        """Count `length` more bytes; StoppedError if the transfer must stop."""
         self._stop.check()
         self._progress.add(length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores of a configuration, the same to the commands in both modes of the library."""
+"""The stores of a configuration; commands see them alike in both modes of the library."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _CAPABILITIES = (
 class StoreInfo(NamedTuple):
     """One store as the operator sees it.
 
-    `health` is a text, `healthy` whether it is a good one, `latency` how many seconds it took to
-    find out; `total`, `free` and `used` are bytes of its backend, as far as that tells. `shared` is
-    what its downloads share, a `sharing.Usage` as a dict, if they do.
+    `latency` is how many seconds the health check took. `total`, `free` and `used` are bytes of the
+    backend, as far as it reports them. `shared` is a `sharing.Usage` as a dict, if downloads of the
+    store share what they read.
     """
 
     id: str
@@ -67,32 +67,25 @@ class Found(NamedTuple):
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme of a location.
-
-    :param uri: the location
-    :raises UsageError: it has none
-    """
+    """Return the scheme of a location; UsageError if it has none."""
     scheme, colon, _rest = uri.partition(":")
     if not colon or not scheme:
         raise UsageError(
-            f"{uri!r} is no location: one starts with a scheme, such as file:///directory/image"
+            f"{uri!r} is not a location: it must begin with a scheme, such as "
+            "file:///directory/image"
         )
     return scheme.lower()
 
 
 def default_store(conf: cfg.ConfigOpts, multi: bool) -> str | None:
-    """Return what the configuration calls the store for new images, None when it says nothing.
-
-    :param conf: the configuration
-    :param multi: True: an identifier; False: a scheme
-    """
+    """Return the configured store for new images: an identifier, or without `multi` a scheme."""
     options = conf.glance_store
     name: str | None = options.default_backend if multi else options.default_store
     return name
 
 
 def _unserved(scheme: str) -> exceptions.UnknownScheme:
-    return exceptions.UnknownScheme(f"No store that is loaded serves '{one_line(scheme)}'")
+    return exceptions.UnknownScheme(f"No loaded store serves '{one_line(scheme)}'")
 
 
 def _info(
@@ -115,7 +108,7 @@ def _info(
 
 def _shared(store: Any) -> dict[str, int] | None:
     shared = getattr(store, "shared_reads", None)
-    # A directory that cannot be read has nothing to tell; downloads complain about it.
+    # An unreadable directory has nothing to report; downloads warn about it.
     with contextlib.suppress(SharingError):
         return None if shared is None else shared.folder.usage()._asdict()
     return None
@@ -126,13 +119,9 @@ def _failed(name: str, entry: str, reason: str, default: bool) -> StoreInfo:
 
 
 class Stores:
-    """The stores that were loaded for a command.
+    """The stores loaded for a command.
 
-    In multi-store mode a store is called by its identifier, else by its driver.
-
-    :param conf: the configuration that they were created from
-    :param drivers: {name: driver} of the stores that were to be loaded
-    :param multi: whether it is multi-store mode
+    The name of a store is its identifier in multi-store mode, otherwise its driver.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, drivers: dict[str, str], multi: bool) -> None:
@@ -141,7 +130,7 @@ class Stores:
         self._multi = multi
 
     def _store(self, name: str) -> Any:
-        """Return a store by its name; in single-store mode that may be a scheme as well."""
+        """Return a store by its name; in single-store mode a scheme will do as well."""
         if self._multi:
             return registry.store_of_identifier(name)
         for entry, store in registry.loaded_stores().items():
@@ -151,15 +140,15 @@ class Stores:
         raise _unserved(name)
 
     def listing(self, limit: float) -> list[StoreInfo]:
-        """Return all stores, also those that could not be loaded.
+        """Return all stores, including those that failed to load.
 
-        :param limit: seconds for all of them to say how they are; they are asked at the same time
+        They are asked for their health at the same time, and have `limit` seconds to answer.
         """
         loaded = registry.loaded_stores()
         probes = {name: Probe(store, describe) for name, store in loaded.items()}
         deadline = time.monotonic() + limit
         default = default_store(self._conf, self._multi)
-        # Without identifiers the default store is named by a scheme.
+        # Without identifiers, a scheme names the default store.
         by_scheme = not self._multi
         result = [
             _info(
@@ -178,11 +167,7 @@ class Stores:
         return result
 
     def each(self, store: str | None) -> Iterator[tuple[str, Any, str | None]]:
-        """Yield the stores that were loaded, and what is wrong with those that were not.
-
-        :param store: name of one store, None for all
-        :returns: name, store and None; or name, None and the problem
-        """
+        """Yield (name, store, None) of loaded stores, and (name, None, problem) of others."""
         loaded = registry.loaded_stores()
         if store is not None:
             yield store, self._store(store), None
@@ -193,7 +178,7 @@ class Stores:
             yield name, None, one_line(f"not loaded: {reason}")
 
     def default_problem(self) -> str | None:
-        """Return what is wrong with the choice of the default store, None when nothing is."""
+        """Return what is wrong with the default store, None if nothing is."""
         try:
             if self._multi:
                 multi_backend.verify_store()
@@ -204,11 +189,7 @@ class Stores:
         return None
 
     def chosen(self, store: str | None) -> str:
-        """Return the store for new images.
-
-        :param store: name of the store, None for the default store
-        :raises UsageError: there is no default store
-        """
+        """Return the store for new images; UsageError if neither named nor configured."""
         name = store or default_store(self._conf, self._multi)
         if not name:
             raise UsageError(
@@ -225,15 +206,7 @@ class Stores:
         store: str | None,
         verifier: Any = None,
     ) -> Stored:
-        """Store an image.
-
-        :param image_id: its id
-        :param source: an object with ``read(n)``
-        :param size: bytes, 0 when unknown
-        :param hashing_algo: name of the multihash
-        :param store: name of the store, None for the default store
-        :param verifier: sees all bytes and may refuse the image, see `Store.add`
-        """
+        """Store an image; `verifier` sees all bytes and may refuse them, see `Store.add`."""
         return Stored(
             *backend.store_add_to_backend_with_multihash(
                 image_id,
@@ -263,33 +236,22 @@ class Stores:
         return names
 
     def is_of(self, uri: str, store: str) -> bool:
-        """Tell whether a location is that of a store rather than of another, as far as it tells.
-
-        :param uri: the location
-        :param store: name of the store
-        """
+        """Tell whether a location belongs to a store, as far as it shows."""
         name = self._names(uri, None)[0]
         return store == name or (not self._multi and store == scheme_of(uri))
 
     def image_id(self, uri: str, store: str | None) -> str | None:
-        """Return the id of an image, None when its location does not tell it.
-
-        :param uri: the location
-        :param store: name of its store, None for the likeliest one
-        """
-        place = self._place(uri, self._names(uri, store)[0])
-        found: str | None = place.store_location.get_image_id()
+        """Return the image id in a location, None if it contains none."""
+        parsed = self._location_of(uri, self._names(uri, store)[0])
+        found: str | None = parsed.store_location.get_image_id()
         return found
 
     def images(self, store: str) -> Iterator[StoredImage]:
-        """Yield everything in a store.
-
-        :param store: its name
-        """
+        """Yield everything in a store."""
         found: Iterator[StoredImage] = self._store(store).images()
         return found
 
-    def _place(self, uri: str, name: str) -> location.Location:
+    def _location_of(self, uri: str, name: str) -> location.Location:
         if self._multi:
             return location.get_location_from_uri_and_backend(uri, name, conf=self._conf)
         return location.get_location_from_uri(uri, conf=self._conf)
@@ -298,26 +260,19 @@ class Stores:
         self, uri: str, store: str | None, operation: Callable[[Any, location.Location], Any]
     ) -> Found:
         def on(name: str) -> Found:
-            # Asked first: an unknown store is reported as such, whatever the location looks like.
+            # First of all: an unknown store is reported as such, whatever the location looks like.
             found = self._store(name)
-            return Found(name, self._drivers[name], operation(found, self._place(uri, name)))
+            return Found(name, self._drivers[name], operation(found, self._location_of(uri, name)))
 
         names = self._names(uri, store)
         return on(names[0]) if len(names) == 1 else registry.first_that_has(uri, on)
 
     def open(self, uri: str, store: str | None, offset: int, length: int | None) -> Found:
-        """Open an image for reading.
-
-        :param uri: its location
-        :param store: name of its store, None to search
-        :param offset: first byte
-        :param length: bytes, None for all that follow
-        :returns: value: the pair (iterable of bytes, how many bytes, 0 when unknown)
-        """
+        """Open an image; the value is its chunks, and its size or 0 if unknown."""
         return self._on(
             uri,
             store,
-            lambda found, place: found.get(place, offset=offset, chunk_size=length),
+            lambda found, parsed: found.get(parsed, offset=offset, chunk_size=length),
         )
 
     def copy_within(
@@ -328,20 +283,12 @@ class Stores:
         target: str,
         progress: Callable[[int], None],
     ) -> Stored | None:
-        """Have the backend copy an image by itself.
-
-        :param uri: its location
-        :param store: name of its store, None to search
-        :param image_id: id of the copy
-        :param target: name of the store for the copy
-        :param progress: called with the bytes of each step
-        :returns: the copy, without digests; None where the backend cannot
-        """
+        """Have the backend copy an image by itself, without digests; None if it cannot."""
         destination = self._store(target)
         found = self._on(
             uri,
             store,
-            lambda source, place: destination.copy_from(source, place, image_id, progress),
+            lambda source, parsed: destination.copy_from(source, parsed, image_id, progress),
         )
         if found.value is None:
             return None
@@ -349,17 +296,9 @@ class Stores:
         return Stored(new_uri, size, "", "", metadata)
 
     def size(self, uri: str, store: str | None) -> Found:
-        """Return the bytes of an image as the value.
-
-        :param uri: its location
-        :param store: name of its store, None to search
-        """
-        return self._on(uri, store, lambda found, place: found.get_size(place))
+        """Return the size of an image as the value."""
+        return self._on(uri, store, lambda found, parsed: found.get_size(parsed))
 
     def delete(self, uri: str, store: str | None) -> Found:
-        """Remove an image.
-
-        :param uri: its location
-        :param store: name of its store, None to search
-        """
+        """Remove an image."""
         return self._on(uri, store, remove)

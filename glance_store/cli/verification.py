@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading whole images to compare them with records, and remembering which ones are good."""
+"""Reads whole images to compare them with records, and remembers which ones are good."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from glance_store.cli.commands import Nowhere, delivered
+from glance_store.cli.commands import NullWriter, delivered
 from glance_store.cli.expected import Expected
 from glance_store.cli.output import Progress
 from glance_store.cli.stores import Found
@@ -20,23 +20,17 @@ DEFAULT_HASH = "sha512"
 
 
 def read_digests(found: Found, hash_algo: str, progress: Progress) -> UploadResult:
-    """Read a whole image.
-
-    :param found: the image, opened for reading
-    :param hash_algo: name of the multihash, empty for the usual one
-    :param progress: counts the bytes
-    :returns: what storing it would have returned
-    """
+    """Read a whole image, and return what storing it would have returned."""
     chunks, size = found.value
     with closing(chunks):
         digests = Digests(hash_algo or DEFAULT_HASH)
-        # An upload to nowhere: each digest gets a thread of its own.
-        return upload(delivered(chunks, size, progress), Nowhere(), digests)
+        # Uploading to nowhere gives each digest its own thread.
+        return upload(delivered(chunks, size, progress), NullWriter(), digests)
 
 
 @contextlib.contextmanager
 def closing(chunks: Any) -> Iterator[None]:
-    """Close the chunks of an image at the end, where their driver lets them be closed."""
+    """Close the chunks of an image at the end, if they can be closed."""
     try:
         yield
     finally:
@@ -46,11 +40,7 @@ def closing(chunks: Any) -> Iterator[None]:
 
 
 def differences(record: Expected, actual: UploadResult) -> str:
-    """Return what an image has otherwise than its record says; nothing where all is right.
-
-    :param record: what the image service knows
-    :param actual: what was read
-    """
+    """Say how an image differs from its record; empty if it does not."""
     wrong = []
     if record.size is not None and actual.size != record.size:
         wrong.append(f"{actual.size} bytes instead of {record.size}")
@@ -62,10 +52,7 @@ def differences(record: Expected, actual: UploadResult) -> str:
 
 
 class StateFile:
-    """What was found good by an earlier run, in a file that each run adds to.
-
-    :param name: of the file, None for none
-    """
+    """Remembers across runs what was found good; without a name, nothing."""
 
     def __init__(self, name: str | None) -> None:
         self._name = name
@@ -80,11 +67,11 @@ class StateFile:
 
     @staticmethod
     def _mark(text: str) -> str:
-        # Locations may hold passwords.
+        # Locations may contain passwords.
         return hashlib.sha256(text.encode()).hexdigest()
 
     def add(self, text: str) -> None:
-        """Note something as good, such as the location of an image."""
+        """Remember something as good, such as the location of an image."""
         if self._name is not None:
             with self._lock, open(self._name, "a", encoding="utf-8") as file:
                 file.write(self._mark(text) + "\n")

@@ -164,7 +164,7 @@ def test_a_sample_is_always_the_same(command, stocked, tmp_path):
     [
         ("size,checksum\n1,2\n", "name the columns"),
         ('{"id": "x"}\n', "location is missing"),
-        ('{"id": "x", "location": "file:///x", "size": "many"}\n', "is no number"),
+        ('{"id": "x", "location": "file:///x", "size": "many"}\n', "is not a number"),
         ("{broken\n", "is not a JSON object"),
     ],
 )

@@ -71,7 +71,7 @@ def test_locations(command, stocked, tmp_path):
         f"copied    image-{number}  {uris[number]} -> file://{tmp_path}/cheap/image-{number}"
         for number in range(2)
     ]
-    assert lines[2] == "2 copied, 20002 bytes (19.5 KiB); 0 there already, 0 failed"
+    assert lines[2] == "2 copied, 20002 bytes (19.5 KiB); 0 already there, 0 failed"
     data = (tmp_path / "fast" / "image-2").read_bytes()
     words = ("copy", stocked[2]["location"], "--to=cheap", "--json")
     (line,) = copied(command(*words, "--read")).values()
@@ -182,7 +182,7 @@ def test_nothing_is_overwritten(inside, stocked, tmp_path):
     result = inside(*words, records=stocked)
     assert (result.code, states(result)) == (1, by_hash)
     assert copied(result)["image-2"]["verified"] == "hash"
-    text = "the store cheap has another image of this id"
+    text = "the store cheap has a different image with this id"
     assert copied(result)["image-0"]["text"] == f"{text}, with 5 bytes instead of 10001"
     assert text in copied(result)["image-1"]["text"]
     assert shorter.read_bytes() == b"other"
@@ -233,12 +233,12 @@ def test_lines_stand_beside_the_bar(command, disk, tmp_path):
     ("words", "says"),
     [
         (["--to=cheap"], "--from-store"),
-        (["file:///a", "file:///b", "--id=x", "--to=cheap"], "--id is for one"),
+        (["file:///a", "file:///b", "--id=x", "--to=cheap"], "--id needs exactly one location"),
         (["file:///a"], "--to"),
-        (["file:///", "--to=cheap"], "does not tell the id"),
+        (["file:///", "--to=cheap"], "does not contain the id"),
         (["file:///a", "--to=nowhere"], "nowhere"),
         (["--from-store=nowhere", "--to=cheap"], "nowhere"),
-        (["http://host/image", "--to=cheap"], "No store that is loaded serves"),
+        (["http://host/image", "--to=cheap"], "No loaded store serves"),
     ],
 )
 def test_arguments_that_are_refused(inside, words, says):

@@ -45,7 +45,7 @@ def overwritten(path):
 CHANGES = {
     appended: "from 10000 to 10004 bytes",
     shortened: "from 10000 to 5 bytes",
-    overwritten: "somebody writes to it",
+    overwritten: "somebody is writing to it",
 }
 
 
@@ -188,7 +188,7 @@ def test_the_reader_of_the_standard_output_has_gone(command, disk):
 def test_a_terminal_under_the_name_of_the_standard_output(command, location):
     result = command.on_terminal("get", location, "-o", "/dev/stdout")
     assert result.code == 2
-    assert "not for a terminal" in result.out
+    assert "not written to a terminal" in result.out
 
 
 def test_put_of_what_the_shell_has_opened(command, small, disk, tmp_path):

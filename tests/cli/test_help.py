@@ -93,4 +93,4 @@ def test_dry_run_removes_nothing(command: Command, small, tmp_path):
     assert len(os.listdir(tmp_path / "fast")) == 1
     assert command("rm", location, "--dry-run", "--yes").code == 2
     assert command("rm", location + "-missing", "--dry-run").code == 3
-    assert command("gc", "--dry-run").out == "Nothing is left over\n"
+    assert command("gc", "--dry-run").out == "Nothing was left behind\n"

@@ -90,7 +90,7 @@ def test_gc(command, small, tmp_path):
         assert result.code == 0
         assert "  removed               4  " in result.out
         assert result.out.endswith("1 removed, 4 bytes\n")
-        assert command("gc", "--yes").out == "Nothing is left over\n"
+        assert command("gc", "--yes").out == "Nothing was left behind\n"
     assert not old.exists()
     assert all(path.exists() for path in (young, alive, others, tmp_path / "fast" / "one"))
     assert len(lines(command("gc", "cheap", "--json"))) == 0

@@ -126,7 +126,7 @@ def test_names_are_told_apart_on_a_terminal():
 def test_a_redirect_is_explained():
     exc = exceptions.RedirectException("https://user:hush@example.org/image")
     assert errors.exit_code(exc) == 1
-    assert errors.describe(exc) == "the image is to be fetched from https://***@example.org/image"
+    assert errors.describe(exc) == "fetch the image from https://***@example.org/image instead"
 
 
 def test_errors_of_the_system_name_the_file():

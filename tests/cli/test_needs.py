@@ -143,7 +143,7 @@ def test_a_driver_that_cannot_be_loaded_is_named_when_it_may_be_the_one(configur
     warning, error = result.err.splitlines()
     assert "Store typo is skipped" in warning
     assert "driver fiel cannot be loaded" in warning
-    assert error == "glance-store: error: No store that is loaded serves 'gopher'"
+    assert error == "glance-store: error: No loaded store serves 'gopher'"
     known = Command(configured({"disk": "file"}))("stat", "gopher://image")
     assert known.code == 2
     one_line_error(known)

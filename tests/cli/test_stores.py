@@ -263,7 +263,7 @@ def test_a_configuration_that_cannot_be_read(tmp_path):
     for words in ([f"--config-file={binary}"], [f"--config-dir={tmp_path}"]):
         result = Command()("stores", *words)
         assert result.code == 2
-        assert one_line_error(result) == f"{binary} is not text in UTF-8"
+        assert one_line_error(result) == f"{binary} is not UTF-8 text"
 
 
 def test_shared_reads(command, tmp_path):
@@ -280,7 +280,7 @@ def test_shared_reads(command, tmp_path):
         assert command("get", stored["location"], "-o", "/dev/null").code == 0
     shared = listed(command("stores", "--json"))["fast"]["shared"]
     assert (shared["downloads"], shared["saved"]) == (1, data.stat().st_size)
-    assert "17.0 MiB saved for 1 of the downloads, 17.0 MiB of 10.0 GiB" in command("stores").out
+    assert "17.0 MiB saved, downloads: 1, 17.0 MiB of 10.0 GiB used" in command("stores").out
     assert (
         f'glance_store_shared_saved_bytes_total{{store="fast",driver="file"}} {data.stat().st_size}'
         in command("stores", "--prometheus").out
