@@ -43,15 +43,15 @@ class Task:
 
     ``operation`` is "add" or "get"; or, when adding costs more than the measurement, "put" (add,
     and leave the images), "read" (get the images at ``locations``) and "remove" (these). Nothing is
-    measured by "check" (tell size and digest of each) and "remove-checked" (remove, and tell
-    whether each is gone). ``size`` is in bytes and for each of ``count`` images, which ``threads``
-    threads share. ``repeat``: all is done so many times, and the median counts. ``declared``:
-    whether ``add`` is told the size. ``source`` is "file" (a plain open file, at ``path``),
-    "network" (the same, at most 64 KiB a read), "memory" (a BytesIO) or "generated" (made up while
-    it is read, needs neither memory nor disk). ``driver`` is the type of the store, or the name of
-    a program in ``rivals.py``; ``options`` are those that differ from their defaults; ``context``
-    has the attributes of the request's context, if any. Names of images begin with ``prefix``;
-    ``modules`` are folders to import from after all others.
+    measured by "check" (tell size and digest of each) and "gone" (tell whether each is gone).
+    ``size`` is in bytes and for each of ``count`` images, which ``threads`` threads share.
+    ``repeat``: all is done so many times, and the median counts. ``declared``: whether ``add`` is
+    told the size. ``source`` is "file" (a plain open file, at ``path``), "network" (the same, at
+    most 64 KiB a read), "memory" (a BytesIO) or "generated" (made up while it is read, needs
+    neither memory nor disk). ``driver`` is the type of the store, or the name of a program in
+    ``rivals.py``; ``options`` are those that differ from their defaults; ``context`` has the
+    attributes of the request's context, if any. Names of images begin with ``prefix``; ``modules``
+    are folders to import from after all others.
     """
 
     operation: str
@@ -376,8 +376,7 @@ def run(task: Task) -> Any:
         return store.delete_all(task.locations)
     if task.operation == "check":
         return [store.check(location) for location in task.locations]
-    if task.operation == "remove-checked":
-        store.delete_all(task.locations)
+    if task.operation == "gone":
         return [store.is_gone(location) for location in task.locations]
     warm_up, _, _ = store.add(f"{task.prefix}-warm-up", GeneratedSource(MIB, seed=0), MIB)
     store.get(warm_up)
