@@ -64,7 +64,7 @@ prepare() {
             swift) services+=(keystone swift radosgw ceph) ;;
             cinder) services+=(keystone cinder ceph) ;;
             vmware) services+=(vcenter) ;;
-            glance | services) services+=(ceph radosgw keystone swift cinder vcenter) ;;
+            cli | glance | services) services+=(ceph radosgw keystone swift cinder vcenter) ;;
         esac
         [[ $name != glance ]] || glance=1
     done

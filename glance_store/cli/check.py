@@ -108,8 +108,9 @@ class _Survey:
                         self.present.append(record)
                         yield from _size_of(record, name, image.size)
         if self._has_records:
+            listed = {record.id for record in self.present}
             yield from self._absent()
-            yield from self._unknown(unknown)
+            yield from self._unknown(unknown, listed)
         yield from self._twice()
 
     def _absent(self) -> Iterator[Finding]:
@@ -128,7 +129,8 @@ class _Survey:
                 self.present.append(record)
                 yield from _size_of(record, found.store, found.value)
 
-    def _unknown(self, unknown: Iterable[_Copy]) -> Iterator[Finding]:
+    def _unknown(self, unknown: Iterable[_Copy], listed: set[str]) -> Iterator[Finding]:
+        """Yield images whose locations no record names; `listed` are ids found by their location."""
         there = {record.id for record in self.present}
         for copy in unknown:
             if copy.id not in self._ids:
@@ -137,6 +139,9 @@ class _Survey:
             elif copy.id not in there:
                 text = "the image is here, but its record names another location"
                 yield Finding("elsewhere", copy.store, copy.id, copy.uri, text)
+            elif copy.id in listed and self._found_at[copy.id].count(copy.store) == 1:
+                text = "the image is also here, where no record names it"
+                yield Finding("twice", copy.store, copy.id, copy.uri, text)
 
     def _twice(self) -> Iterator[Finding]:
         """Yield images that one store has more than once; several stores may each have one."""

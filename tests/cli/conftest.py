@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+
+from glance_store.cli.main import main
 
 from .command import MIB, Command, image
 
@@ -64,3 +67,15 @@ def disk(tmp_path: Path) -> Path:
 def small(tmp_path: Path) -> Path:
     """An image that is over before a bar could be read."""
     return image(tmp_path / "small.raw", 10_000)
+
+
+@pytest.fixture
+def run(config, capfd):
+    """Run the command in this process; return its exit code and its lines."""
+
+    def run(*words):
+        code = main([f"--config-file={config}", *map(str, words), "--json"])
+        out = capfd.readouterr().out
+        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+    return run

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`glance-store copy` between real backends: killed on each leg it goes on, and no byte is lost."""
+"""`glance-store copy` between real backends: killed on each leg it goes on, and no byte is lost.
+
+``GLANCE_STORE_COPIED_IMAGES=50`` in the environment copies so many.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,22 @@ import uuid
 import pytest
 
 from glance_store import registry
-from glance_store.cli.main import main
 from tests.waiting import until
 
+from .backends import configuration, shut_out_the_dead, with_bindings
 from .command import MIB, Command
 from .test_check import as_lines, record
 
 pytestmark = pytest.mark.services
 
-LEGS = ["first", "ceph", "s3", "swift", "last"]
-CONF = """\
-[DEFAULT]
-enabled_backends = first:file, ceph:rbd, s3:s3, swift:swift, last:file
-[glance_store]
-default_backend = first
-[first]
-filesystem_store_datadir = {root}/first
-[last]
-filesystem_store_datadir = {root}/last
-filesystem_thin_provisioning = true
-"""
-SMALL_PARTS = {
-    "[s3]": "s3_store_large_object_size = 5\ns3_store_large_object_chunk_size = 5",
-    "[swift]": "swift_store_large_object_size = 1\nswift_store_large_object_chunk_size = 1",
-}
+STORES = "first:file, ceph:rbd, s3:s3, swift:swift, cinder:cinder, vmware:vmware, last:file"
+LEGS = [store.partition(":")[0] for store in STORES.split(", ")]
+IMAGES = int(os.environ.get("GLANCE_STORE_COPIED_IMAGES", "4"))
 
 
 @pytest.fixture
-def config(ceph, radosgw, swift, tmp_path):
-    text = CONF.format(root=tmp_path)
-    text += "".join(service.glance_conf() + "\n" for service in (ceph, radosgw, swift))
-    for section, options in SMALL_PARTS.items():
-        text = text.replace(f"{section}\n", f"{section}\n{options}\n")
-    path = tmp_path / "glance-api.conf"
-    path.write_text(text)
-    return path
+def config(ceph, radosgw, swift, cinder, vcenter, tmp_path):
+    return configuration(tmp_path, (ceph, radosgw, swift, cinder, vcenter), STORES)
 
 
 @pytest.fixture
@@ -56,25 +40,14 @@ def stocked(tmp_path):
     folder = tmp_path / "first"
     folder.mkdir()
     made = []
-    for size in (1, 5 * MIB + 1, 12 * MIB, 3 * MIB):
+    sizes = itertools.cycle((1, 5 * MIB + 1, 12 * MIB, 3 * MIB))
+    for number, size in enumerate(itertools.islice(sizes, IMAGES)):
         path = folder / str(uuid.uuid4())
         with path.open("wb") as file:
-            file.write(random.Random(size).randbytes(min(size, 2 * MIB)))
+            file.write(random.Random(number).randbytes(min(size, 2 * MIB)))
             file.truncate(size)
         made.append(record(f"file://{path}", path.name, path.read_bytes()))
     return made
-
-
-@pytest.fixture
-def run(config, capfd):
-    """Run the command in this process; return its exit code and its lines."""
-
-    def run(*words):
-        code = main([f"--config-file={config}", *map(str, words), "--json"])
-        out = capfd.readouterr().out
-        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-
-    return run
 
 
 @pytest.fixture
@@ -94,26 +67,9 @@ def clean(stocked, run):
                     left.remove()
 
 
-def shut_out_the_dead(ceph, ids):
-    """Have the cluster forget clients that were killed; by itself it takes half a minute."""
-    import rados
-    import rbd
-
-    with (
-        rados.Rados(conffile=str(ceph.conf), rados_id=ceph.user) as cluster,
-        cluster.open_ioctx(ceph.pool) as pool,
-    ):
-        for name in rbd.RBD().list(pool):
-            if any(image_id in name for image_id in ids):
-                with rbd.Image(pool, name, read_only=True) as image:
-                    for watcher in image.watchers_list():
-                        ceph.command("osd blocklist", blocklistop="add", addr=watcher["addr"])
-
-
-def test_from_store_to_store(config, run, clean, stocked, tmp_path, ceph):
-    """File, RBD, S3, Swift, and back to a file."""
-    modules = [os.environ.get("PYTHONPATH"), str(ceph.bindings())]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, modules))}
+def test_from_store_to_store(config, run, clean, stocked, tmp_path, ceph, cinder):
+    """File, RBD, S3, Swift, Cinder, VMware, and back to a file."""
+    environment = with_bindings(ceph, cinder.client_environment())
     originals = {one["id"]: tmp_path / "first" / one["id"] for one in stocked}
     records, expect = stocked, tmp_path / "records"
     for source, target in itertools.pairwise(LEGS):

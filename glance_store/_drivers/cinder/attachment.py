@@ -37,6 +37,14 @@ _LATER = Workers(2, "glance_store-cinder-detach")
 _CONNECTORS: dict[str, type[Connector]] = {"nfs": NFSConnector, "scaleio": ScaleIOConnector}
 
 
+def connector_class(info: dict[str, Any]) -> type[Connector]:
+    """Return the class that connects volumes of a protocol.
+
+    :param info: what Cinder says about the connection
+    """
+    return _CONNECTORS.get(str(info.get("driver_volume_type", "")).lower(), Connector)
+
+
 class Attachment:
     """One volume attached to this host, from the constructor to `detach`.
 
@@ -218,7 +226,7 @@ class Attachment:
                 ),
                 volume=self.volume.id,
             )
-        kind = _CONNECTORS.get(str(info.get("driver_volume_type", "")).lower(), Connector)
+        kind = connector_class(info)
         connector = kind(self._host, info, self.volume, self._id, self._has_others_here)
         self.device = connector.connect(self._writable)
         self._connector = connector

@@ -89,6 +89,15 @@ class Connector:
                 cause=errors.text_of(exc),
             ) from exc
 
+    def has_ended(self) -> bool:
+        """Tell whether a process of this host had the attachment and has ended with it."""
+        return self._users().has_ended(self._id)
+
+    def clear(self) -> None:
+        """Disconnect what a process that has ended had connected. Raises CinderError."""
+        self._counted, self._found = True, {}
+        self.disconnect(None)
+
     def extend(self) -> None:
         """Make this host notice that the volume is larger."""
         self._brick().extend_volume(self._info)
@@ -144,7 +153,8 @@ class Connector:
             found, self._found = self._found, None
             if found is None:
                 return
-            if not isinstance(found["path"], (str, bytes)):
+            # Nothing is known of what another process has found.
+            if not isinstance(found.get("path", ""), (str, bytes)):
                 self._brick().disconnect_volume(self._info, found)
             elif left == 0:
                 self._disconnect_device(found)

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers.cinder import volumes
+from glance_store._drivers.cinder.attachment import connector_class
+from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.client import Api
+from glance_store._drivers.cinder.connector import Connector
 from glance_store._drivers.cinder.volumes import Volumes
 from glance_store.i18n import _
 from glance_store.inventory import (
@@ -25,6 +30,8 @@ _PREFIX = volumes.name_of("")
 _UNFINISHED = (volumes.UPLOADING, volumes.COMMITTING)
 # Statuses in which nothing is being done to a volume.
 _IDLE = ("available", "error")
+# Seconds after which a reservation counts as abandoned: the next steps follow at once.
+_RESERVATION_LASTS = 600.0
 
 
 def images(api: Api, store: str, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
@@ -71,44 +78,112 @@ def _changed(volume: Any) -> float | None:
         return None
 
 
-def leftovers(api: Api, store: str, older_than: float) -> Iterator[Leftover]:
-    """Yield volumes of interrupted uploads that are not attached.
+def leftovers(api: Api, host: Host, store: str, older_than: float) -> Iterator[Leftover]:
+    """Yield volumes of interrupted uploads, and attachments left by killed processes of this host.
 
     `older_than` is in seconds since Cinder last changed the volume's record.
     """
     for volume in _of_store(api, store):
         changed = _changed(volume)
-        if not _is_left(volume) or changed is None or changed > time.time() - older_than:
+        if changed is None or changed > time.time() - older_than:
             continue
-
-        def remove(volume_id: str = volume.id) -> None:
-            _remove(api, volume_id)
-
+        remains = _Remains(api, host, volume)
+        if remains.is_nothing:
+            continue
+        name = f"volume {volume.id} ({volume.name})"
         yield Leftover(
-            name=f"volume {volume.id} ({volume.name})",
-            size=int(volume.size) * volumes.GiB,
+            name=name if remains.of_upload else f"attachment of {name}",
+            size=int(volume.size) * volumes.GiB if remains.of_upload else None,
             modified=changed,
-            proof=_("its metadata says that the upload is incomplete, and it is not attached"),
-            remove=remove,
+            proof=remains.proof,
+            remove=functools.partial(_remove, api, host, volume.id),
         )
 
 
-def _is_left(volume: Any) -> bool:
-    # A running upload keeps its volume attached, but for moments.
-    unfinished = volume.metadata.get(volumes.STATE) in _UNFINISHED
-    return bool(unfinished and volume.status in _IDLE and not volume.attachments)
+class _Remains:
+    """What killed processes have left of a volume: its data if of an upload, and attachments."""
+
+    def __init__(self, api: Api, host: Host, volume: Any) -> None:
+        self._api = api
+        self._volume = volume
+        self.of_upload = volume.metadata.get(volumes.STATE) in _UNFINISHED
+        self._ended: dict[str, Connector | None] = {}
+        self._others = False
+        if volume.attachments or volume.status not in _IDLE:
+            self._look_at_attachments(host)
+        # A running upload keeps its volume attached, but for moments.
+        self.is_nothing = self._others if self.of_upload else not self._ended
+
+    @property
+    def proof(self) -> str:
+        """Why nobody is using it."""
+        if not self.of_upload:
+            return _("the process on this host that had the volume attached has ended")
+        if self._ended:
+            return _(
+                "its metadata says that the upload is incomplete, and the process that had it "
+                "attached has ended"
+            )
+        return _("its metadata says that the upload is incomplete, and it is not attached")
+
+    def _look_at_attachments(self, host: Host) -> None:
+        action = _("Looking for attachments of volume %s") % self._volume.id
+        found = self._api.call(
+            action,
+            lambda client: client.attachments.list(search_opts={"volume_id": self._volume.id}),
+        )
+        for one in found:
+            try:
+                connector = self._connector(host, one.id)
+            except exceptions.NotFound:
+                continue
+            if connector is not None and connector.has_ended():
+                self._ended[one.id] = connector
+            elif one.status != "attached" and self.of_upload and self._is_old():
+                # Killed between reserving the volume and connecting it, on whatever host.
+                self._ended[one.id] = None
+            else:
+                self._others = True
+        # Something else is being done to the volume.
+        self._others = self._others or not found
+
+    def _connector(self, host: Host, attachment_id: str) -> Connector | None:
+        action = _("Looking for attachments of volume %s") % self._volume.id
+        found = self._api.call(action, lambda client: client.attachments.show(attachment_id))
+        info = dict(found.connection_info or {})
+        if not info.get("driver_volume_type"):
+            return None
+        others = None if getattr(self._volume, "multiattach", False) else False
+        kind = connector_class(info)
+        return kind(host, info, self._volume, attachment_id, lambda: others)
+
+    def _is_old(self) -> bool:
+        changed = _changed(self._volume)
+        return changed is not None and changed < time.time() - _RESERVATION_LASTS
+
+    def detach(self) -> None:
+        """Disconnect the volume from this host and delete the attachments."""
+        action = _("Detaching volume %s") % self._volume.id
+        for attachment_id, connector in self._ended.items():
+            if connector is not None:
+                connector.clear()
+            with contextlib.suppress(exceptions.NotFound):
+                self._api.call(action, lambda client: client.attachments.delete(attachment_id))  # noqa: B023
 
 
-def _remove(api: Api, volume_id: str) -> None:
+def _remove(api: Api, host: Host, volume_id: str) -> None:
     own = Volumes(api)
     try:
         volume = own.get(volume_id)
         if volume.status == "deleting":
             return
-        if not _is_left(volume):
+        remains = _Remains(api, host, volume)
+        if remains.is_nothing:
             raise exceptions.InUseByStore(
                 _("Volume %(volume)s is in use, or complete"), volume=volume_id
             )
-        own.delete(volume_id)
+        remains.detach()
+        if remains.of_upload:
+            own.delete(volume_id)
     except exceptions.NotFound:
         return

@@ -99,7 +99,7 @@ class Users:
         path = self._path(attachment_id)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except BaseException:
             os.close(file)
             raise
@@ -127,19 +127,33 @@ class Users:
             names = os.listdir(self._folder)
         except FileNotFoundError:
             return 0
-        return sum(not self._is_dead(os.path.join(self._folder, name)) for name in names)
+        living = 0
+        for path in (os.path.join(self._folder, name) for name in names):
+            if _is_locked(path):
+                living += 1
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        return living
 
-    @staticmethod
-    def _is_dead(path: str) -> bool:
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(path)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(file)
+    def has_ended(self, attachment_id: str) -> bool:
+        """Tell whether a process of this host had an attachment, and has ended with it.
+
+        :param attachment_id: its id
+        """
+        path = self._path(attachment_id)
+        return os.path.exists(path) and not _is_locked(path)
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(file)
+    return False

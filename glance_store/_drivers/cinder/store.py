@@ -167,7 +167,7 @@ class Store(driver.Store):
                 f"Store {self.name} cannot list its images: it has no credentials of its own "
                 "(cinder_store_user_name)"
             )
-        return self._api(None)
+        return self._api(None, ATTACHMENTS)
 
     def images(self) -> Iterator[StoredImage]:
         """Yield the volumes that hold images in the project of the store's user."""
@@ -177,11 +177,13 @@ class Store(driver.Store):
         )
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
-        """Yield volumes of interrupted uploads that are not attached.
+        """Yield volumes of interrupted uploads, and attachments left by killed processes.
+
+        What killed processes of another host left attached is found on that host.
 
         :param older_than: seconds since Cinder last changed the volume's record
         """
-        return holdings.leftovers(self._own_api(), self.backend_group or "", older_than)
+        return holdings.leftovers(self._own_api(), self._host, self.backend_group or "", older_than)
 
     # -- images
 
@@ -190,16 +192,13 @@ class Store(driver.Store):
 
         :param image_id: the image's id
         :param size: bytes, 0 if unknown
-        :param context: the request's context, whose project owns the image
-        :raises BadStoreConfiguration: there is no context
+        :param context: the request's context, whose project owns the image; needed unless the store
+            has credentials of its own
+        :raises BadStoreConfiguration: there are no credentials, or no address of Cinder
         :raises Duplicate: the image already exists
         :raises StorageFull: there is no space, or the quota is used up
         :raises CinderError: Cinder or this host failed
         """
-        if context is None:
-            raise exceptions.BadStoreConfiguration(
-                store_name=self.name, reason=_("images can only be added with a request's context")
-            )
         metadata = {
             volumes.IMAGE_ID: str(image_id),
             volumes.IMAGE_OWNER: str(getattr(context, "project_id", None) or ""),

@@ -246,9 +246,15 @@ def test_r173_unknown_volume_type(
     assert listing.all() == []
 
 
-def test_uploads_need_a_context(cinder: Cinder) -> None:
+def test_uploads_without_a_request(cinder: Cinder, listing: Listing) -> None:
+    """The credentials of the store are enough, as for a command; somebody's there have to be."""
     store = make_store(cinder.store_options("multi"), CinderStore)
-    with pytest.raises(exceptions.BadStoreConfiguration, match="context"):
+    uri = add(store, b"data")
+    assert read(store, uri) == b"data"
+    store.delete(location(store, uri))
+    listing.wait_until_empty()
+    store = make_store({"cinder_volume_type": "multi"}, CinderStore)
+    with pytest.raises(exceptions.BadStoreConfiguration, match="no credentials"):
         add(store, b"data")
 
 

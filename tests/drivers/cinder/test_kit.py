@@ -26,6 +26,7 @@ class TestCinder(StoreConformance):
     volume_type = "multi"
     block_size = Store.WRITE_CHUNKSIZE
     holes = True
+    finds_killed_uploads = True
     # An operation takes about a second.
     random_sequences = 2
     secrets = ("glance-secret",)

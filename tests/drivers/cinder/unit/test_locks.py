@@ -74,6 +74,29 @@ def test_process_of_another_container(tmp_path: Path) -> None:
     until(lambda: users.remove("own") == 0, "the killed process counts no more")
 
 
+def test_who_has_ended(tmp_path: Path) -> None:
+    """A process that noted an attachment and was killed; not one that lives, nor one elsewhere."""
+    path = tmp_path / "volume"
+    code = (
+        "import sys\n"
+        "from glance_store._drivers.cinder.locks import Users\n"
+        f"Users({str(path)!r}).add('theirs')\n"
+        "print('noted', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    users = Users(str(path))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "noted\n"
+        users.add("own")
+        assert [users.has_ended(one) for one in ("theirs", "own", "elsewhere")] == [False] * 3
+        program.kill()
+    assert [users.has_ended(one) for one in ("theirs", "own", "elsewhere")] == [True, False, False]
+    assert users.remove("own") == 0
+    assert not users.has_ended("theirs")
+
+
 def test_fork_does_not_prolong_the_use(tmp_path: Path) -> None:
     """A child that lives on holds nothing of what its parent has used."""
     path = tmp_path / "volume"
