@@ -13,9 +13,9 @@ from typing import Any
 from glance_store import exceptions
 from glance_store._drivers.cinder import volumes
 from glance_store._drivers.cinder.attachment import connector_class
-from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.client import Api
 from glance_store._drivers.cinder.connector import Connector
+from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.volumes import Volumes
 from glance_store.i18n import _
 from glance_store.inventory import (
