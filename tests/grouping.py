@@ -36,6 +36,7 @@ FIRST = (
 KIT_GROUPS = 3
 _ON_SERVERS = re.compile(r"tests/drivers/(cinder|rbd|s3|swift)/test_kit\.py::(\w+)::(\w+)")
 _SCENE = re.compile(r"tests/glance/.*\[(?:.*-)?(cinder|file|rbd|s3|swift)(?:-.*)?\]$")
+_ON_BACKEND = re.compile(r"tests/cli/test_backends\.py::.*\[\w+\]$")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +54,8 @@ def group_of(test: str) -> str:
         # All parameters of a function stay together.
         driver, name, function = kit.groups()
         return f"tests/drivers/{driver}::{name}-{zlib.crc32(function.encode()) % KIT_GROUPS}"
+    if _ON_BACKEND.match(test):
+        return test
     path, _separator, rest = test.partition("::")
     name, nested, _function = rest.partition("[")[0].partition("::")
     return f"{path}::{name}" if nested else path

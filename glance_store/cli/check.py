@@ -130,7 +130,7 @@ class _Survey:
                 yield from _size_of(record, found.store, found.value)
 
     def _unknown(self, unknown: Iterable[_Copy], listed: set[str]) -> Iterator[Finding]:
-        """Yield images whose locations no record names; `listed` are ids found by their location."""
+        """Yield images whose locations no record names; `listed`: ids that were found."""
         there = {record.id for record in self.present}
         for copy in unknown:
             if copy.id not in self._ids:
