@@ -194,8 +194,9 @@ def test_leftovers(backend, store, monkeypatch):
         assert digest.digest() == upload.digest.digest()
         store.delete(place)
     assert b"".join(store.get(registry.located(image, backend.name)[1])[0]) == b"data"
-    until(
-        lambda: sorted(backend.listing()) == before,
-        lambda: f"nothing more is there than {before}: {backend.listing()}",
-        LASTS,
-    )
+
+    def clean():
+        collected()
+        return sorted(backend.listing()) == before
+
+    until(clean, lambda: f"nothing more is there than {before}: {backend.listing()}", LASTS, 0.2)
