@@ -167,7 +167,7 @@ def test_close_while_the_server_is_silent(stored, sent, segments):
     def consume() -> None:
         try:
             got.extend(chunks)
-        except exceptions.BackendException as exc:
+        except (exceptions.BackendException, exceptions.GlanceStoreException) as exc:
             ended.append(exc)
 
     consumer = threading.Thread(target=consume)
