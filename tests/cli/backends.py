@@ -18,6 +18,8 @@ from tests.services.fixtures import ceph_of, client_module, running
 
 KINDS = ("file", "rbd", "s3", "swift", "cinder", "vmware")
 
+# Seconds without a new part after which an upload counts as dead; a busy machine takes its time.
+QUIET = 25.0
 CONF = """\
 [DEFAULT]
 enabled_backends = {stores}
@@ -146,7 +148,7 @@ def _s3(request: pytest.FixtureRequest, root: Path) -> Backend:
         ]
 
     config = configuration(root, [radosgw], "first:file, s3:s3")
-    return Backend("s3", config, listing, dict(os.environ), quiet=5.0)
+    return Backend("s3", config, listing, dict(os.environ), quiet=QUIET)
 
 
 def _swift(request: pytest.FixtureRequest, root: Path) -> Backend:
@@ -154,10 +156,12 @@ def _swift(request: pytest.FixtureRequest, root: Path) -> Backend:
     account = Account(swift.keystone, "glance", swift.storage_url("glance"))
 
     def listing() -> list[str]:
-        return [f"{box}/{name}" for box in account.containers("") for name in account.objects(box)]
+        # Other tests have containers of their own.
+        boxes = account.containers("images")
+        return [f"{box}/{name}" for box in boxes for name in account.objects(box)]
 
     config = configuration(root, [swift], "first:file, swift:swift")
-    return Backend("swift", config, listing, dict(os.environ), quiet=5.0)
+    return Backend("swift", config, listing, dict(os.environ), quiet=QUIET)
 
 
 def _cinder(request: pytest.FixtureRequest, root: Path) -> Backend:
@@ -186,9 +190,10 @@ def _vmware(request: pytest.FixtureRequest, root: Path) -> Backend:
     config = configuration(root, [vcenter], "first:file, vmware:vmware")
 
     def listing() -> list[str]:
-        return [str(path) for path in vcenter.files()]
+        # Other tests have directories of their own.
+        return [str(path) for path in vcenter.files() if vcenter.directory in path.parts]
 
-    return Backend("vmware", config, listing, dict(os.environ), quiet=5.0)
+    return Backend("vmware", config, listing, dict(os.environ), quiet=QUIET)
 
 
 _MAKERS = {
