@@ -14,6 +14,7 @@ import pytest
 from tests.drivers.cinder.stores import Listing
 from tests.drivers.rbd.test_kit import BOOKKEEPING
 from tests.drivers.swift.account import Account
+from tests.services.cinder import POOL
 from tests.services.fixtures import ceph_of, client_module, running
 
 KINDS = ("file", "rbd", "s3", "swift", "cinder", "vmware")
@@ -100,7 +101,7 @@ def _rbd(request: pytest.FixtureRequest, root: Path) -> Backend:
         configuration(root, [ceph], "first:file, ceph:rbd"),
         listing,
         with_bindings(ceph, dict(os.environ)),
-        forget=lambda ids: shut_out_the_dead(ceph, ids),
+        forget=lambda ids: ceph.shut_out(ceph.pool, ids),
     )
 
 
@@ -108,22 +109,6 @@ def with_bindings(ceph: Any, environment: dict[str, str]) -> dict[str, str]:
     """Return variables for processes that use Ceph's bindings."""
     modules = [os.environ.get("PYTHONPATH"), str(ceph.bindings())]
     return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, modules))}
-
-
-def shut_out_the_dead(ceph: Any, ids: Sequence[str]) -> None:
-    """Have the cluster forget clients that were killed; by itself it takes half a minute."""
-    import rados
-    import rbd
-
-    with (
-        rados.Rados(conffile=str(ceph.conf), rados_id=ceph.user) as cluster,
-        cluster.open_ioctx(ceph.pool) as pool,
-    ):
-        for name in rbd.RBD().list(pool):
-            if any(image_id in name for image_id in ids):
-                with rbd.Image(pool, name, read_only=True) as image:
-                    for watcher in image.watchers_list():
-                        ceph.command("osd blocklist", blocklistop="add", addr=watcher["addr"])
 
 
 def _s3(request: pytest.FixtureRequest, root: Path) -> Backend:
@@ -167,21 +152,25 @@ def _swift(request: pytest.FixtureRequest, root: Path) -> Backend:
 def _cinder(request: pytest.FixtureRequest, root: Path) -> Backend:
     cinder: Any = running(request.getfixturevalue("lab"), "cinder")
     ceph = ceph_of(request.getfixturevalue("lab"))
-    volumes = Listing(cinder).volumes
+
+    def volumes() -> list[dict[str, Any]]:
+        # What tests of the driver have left in the same project goes in its own time.
+        found = Listing(cinder).volumes()
+        return [one for one in found if one["metadata"].get("glance_store") == "cinder"]
 
     def listing() -> list[str]:
-        # What tests of the driver have left in the same project goes in its own time.
-        return [
-            f"volume {one['id']} {one['status']} {len(one['attachments'])}"
-            for one in volumes()
-            if one["metadata"].get("glance_store") == "cinder"
-        ]
+        return [f"{one['id']} {one['status']} {len(one['attachments'])}" for one in volumes()]
+
+    def forget(ids: Sequence[str]) -> None:
+        dead = [one["id"] for one in volumes() if one["metadata"].get("glance_image_id") in ids]
+        ceph.shut_out(POOL, dead)
 
     return Backend(
         "cinder",
         configuration(root, [cinder], "first:file, cinder:cinder"),
         listing,
         with_bindings(ceph, cinder.client_environment()),
+        forget=forget,
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 from glance_store import registry
 from tests.waiting import until
 
-from .backends import configuration, shut_out_the_dead, with_bindings
+from .backends import configuration, with_bindings
 from .command import MIB, Command
 from .test_check import as_lines, record
 
@@ -87,7 +87,7 @@ def test_from_store_to_store(config, run, clean, stocked, tmp_path, ceph, cinder
         def completed(words=words, lines=lines):
             code, lines[:] = run(*words)
             if code:
-                shut_out_the_dead(ceph, originals)
+                ceph.shut_out(ceph.pool, originals)
             return code == 0
 
         until(completed, lambda lines=lines: f"all images are copied: {lines}")

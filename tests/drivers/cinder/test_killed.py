@@ -17,11 +17,13 @@ import pytest
 from glance_store import exceptions
 from glance_store.testing import image
 from tests.drivers.cinder.stores import GROUP, Listing, location, make_store
+from tests.services.cinder import POOL
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.services.ceph import Ceph
     from tests.services.cinder import Cinder
 
 pytestmark = pytest.mark.services
@@ -53,7 +55,7 @@ time.sleep(600)
 SIZE = 50_000_000
 
 
-def test_killed_uploads(cinder: Cinder, listing: Listing) -> None:
+def test_killed_uploads(cinder: Cinder, ceph: Ceph, listing: Listing) -> None:
     """Their volumes say that they are incomplete, cannot be read, and are in nobody's way."""
     options = cinder.store_options("multi")
     sizes = {str(uuid.uuid4()): size for size in (SIZE, 0)}
@@ -77,6 +79,7 @@ def test_killed_uploads(cinder: Cinder, listing: Listing) -> None:
     uri = store.add(next(iter(sizes)), io.BytesIO(data), len(data), "sha256")[0]
     assert b"".join(store.get(location(store, uri))[0]) == data
     dead = {volume["id"] for volume in left.values()}
+    ceph.shut_out(POOL, dead)
     _collect(store, lambda: not dead & {volume["id"] for volume in listing.volumes()})
     assert b"".join(store.get(location(store, uri))[0]) == data
     listing.remove_all()
@@ -106,7 +109,7 @@ def _collect(store: Any, is_gone: Callable[[], bool]) -> None:
 
     def collected() -> bool:
         for left in store.leftovers(-60.0):
-            # Ceph believes for half a minute that a killed process still uses its volume.
+            # Cinder deletes in its own time.
             with contextlib.suppress(exceptions.InUseByStore):
                 left.remove()
         return is_gone()

@@ -14,6 +14,7 @@ import pytest
 from glance_store.testing import StoreConformance
 from tests.drivers.cinder.stores import Listing, Store, make_store
 from tests.faults.proxy import FaultProxy
+from tests.services.cinder import POOL
 
 if TYPE_CHECKING:
     from tests.services.ceph import Ceph
@@ -38,7 +39,7 @@ class TestCinder(StoreConformance):
 
     @pytest.fixture
     def backend(self, ceph: Ceph, cinder: Cinder) -> Iterator[None]:
-        self.cinder = cinder
+        self.cinder, self.ceph = cinder, ceph
         self._listing = Listing(cinder)
         with FaultProxy("127.0.0.1", cinder.port, http=True) as self.proxy:
             yield
@@ -56,6 +57,9 @@ class TestCinder(StoreConformance):
 
     def listing(self) -> list[str]:
         return self._listing.all()
+
+    def wait_until_dead(self) -> None:
+        self.ceph.shut_out(POOL, [volume["id"] for volume in self._listing.volumes()])
 
     def between_tests(self) -> None:
         self._listing.remove_all()
