@@ -6,7 +6,7 @@
 #   tools/test.sh NAME...      the tests of these alone, with the servers that they need:
 #                              file http rbd s3 swift cinder vmware, engine facade cli docs glance
 #                              kit faults services
-#   tools/test.sh --quick      lint and unit tests alone, in under a minute
+#   tools/test.sh --quick      lint and unit tests alone, in little more than a minute
 #   tools/test.sh --all        everything, and the whole kit on every configuration of each driver
 #   tools/test.sh -- ARGS      everything is set up, then pytest runs with ARGS alone
 #

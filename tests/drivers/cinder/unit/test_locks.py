@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,47 +28,46 @@ def test_count(tmp_path: Path) -> None:
     assert list((tmp_path / "state").iterdir()) == []
 
 
-def test_r170_processes_that_were_killed_do_not_count(tmp_path: Path) -> None:
-    path = tmp_path / "volume"
+@contextlib.contextmanager
+def noted(path: Path, *before: str, first: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Run a process that notes an attachment ``theirs``, and stays.
+
+    :param before: what runs Python
+    :param first: what it does before it says so
+    """
     code = (
-        "import sys, time\n"
+        "import os, sys\n"
         "from glance_store._drivers.cinder.locks import Users\n"
         f"Users({str(path)!r}).add('theirs')\n"
+        f"{first}"
         "print('noted', flush=True)\n"
-        "time.sleep(600)\n"
+        "sys.stdin.read()\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as program:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*before, sys.executable, "-c", code], text=True, **pipes) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "noted\n"
+        yield program
+
+
+def test_r170_processes_that_were_killed_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "volume"
+    with noted(path) as program:
         users = Users(str(path))
         users.add("own")
         assert users.remove("own") == 1
-        program.send_signal(signal.SIGKILL)
+        program.kill()
         program.wait()
     users.add("own")
     assert users.remove("own") == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
 def test_process_of_another_container(tmp_path: Path) -> None:
     """It cannot be seen from here, and counts for as long as it lives."""
     path = tmp_path / "volume"
-    code = (
-        "import sys\n"
-        "from glance_store._drivers.cinder.locks import Users\n"
-        f"Users({str(path)!r}).add('theirs')\n"
-        "print('noted', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    alone = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", code]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    if os.geteuid():
-        pytest.skip("only root makes a PID namespace")
-    with subprocess.Popen(alone, text=True, **pipes) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "noted\n"
-        users = Users(str(path))
+    users = Users(str(path))
+    with noted(path, "unshare", "--pid", "--fork", "--kill-child") as program:
         users.add("own")
         assert users.remove("own") == 1
         program.kill()
@@ -77,18 +77,8 @@ def test_process_of_another_container(tmp_path: Path) -> None:
 def test_who_has_ended(tmp_path: Path) -> None:
     """A process that noted an attachment and was killed; not one that lives, nor one elsewhere."""
     path = tmp_path / "volume"
-    code = (
-        "import sys\n"
-        "from glance_store._drivers.cinder.locks import Users\n"
-        f"Users({str(path)!r}).add('theirs')\n"
-        "print('noted', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
     users = Users(str(path))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "noted\n"
+    with noted(path) as program:
         users.add("own")
         assert [users.has_ended(one) for one in ("theirs", "own", "elsewhere")] == [False] * 3
         program.kill()
@@ -100,19 +90,9 @@ def test_who_has_ended(tmp_path: Path) -> None:
 def test_fork_does_not_prolong_the_use(tmp_path: Path) -> None:
     """A child that lives on holds nothing of what its parent has used."""
     path = tmp_path / "volume"
-    code = (
-        "import os, sys\n"
-        "from glance_store._drivers.cinder.locks import Users\n"
-        f"Users({str(path)!r}).add('theirs')\n"
-        "if os.fork():\n"
-        "    print('noted', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "noted\n"
-        program.send_signal(signal.SIGKILL)
+    lives_on = "if not os.fork():\n    sys.stdin.read()\n    os._exit(0)\n"
+    with noted(path, first=lives_on) as program:
+        program.kill()
         program.wait()
         users = Users(str(path))
         until(lambda: users.remove("own") == 0, "the killed process counts no more")
