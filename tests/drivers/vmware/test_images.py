@@ -30,7 +30,7 @@ DATA = random.Random(7).randbytes(9 * MIB + 5)
 MOVE = "MoveDatastoreFile_Task"
 
 
-def test_layout(images: Images, server: VCenter) -> None:
+def test_r234_layout(images: Images, server: VCenter) -> None:
     uri = images.add("image-1", DATA)
     assert uri in {
         f"vsphere://{server.host}/folder/openstack_glance/image-1?dsName={name}&dcPath=DC0"
