@@ -16,7 +16,7 @@ from glance_store.cli import expected
 from glance_store.cli.errors import FAILED, OK, UsageError, describe, printable
 from glance_store.cli.expected import Expected
 from glance_store.cli.holdings import STORE_ERRORS, SurveyedStores
-from glance_store.cli.output import Output, Progress
+from glance_store.cli.output import Output, Progress, counted
 from glance_store.cli.stores import Stores
 from glance_store.cli.verification import StateFile, differences, read_digests
 from glance_store.inventory import COMPLETE, INCOMPLETE
@@ -56,7 +56,8 @@ def check(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     for finding in itertools.chain(survey.run(stores), _verify(args, opened, survey, output)):
         count += 1
         output.write(_line(finding, output.as_json))
-    output.note(f"{survey.images} images, {len(records)} records, {count} problems")
+    figures = {"image": survey.images, "record": len(records), "problem": count}
+    output.note(", ".join(counted(number, noun) for noun, number in figures.items()))
     return FAILED if count or stores.code else OK
 
 

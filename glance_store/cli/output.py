@@ -32,6 +32,11 @@ def human_size(size: int) -> str:
     return short if size < 1024 else f"{size} bytes ({short})"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def short_size(size: int) -> str:
     """Format a number of bytes in a readable unit."""
     value, unit = float(size), _UNITS[0]

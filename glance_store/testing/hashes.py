@@ -91,3 +91,17 @@ class Hashes(Kit):
         with self.leaving_nothing(), pytest.raises(SourceError, match="out of order"):
             self.add(image_id, image(5 * self.block_size), verifier=verifier)
         self.check_free(image_id)
+
+    @touches("layout")
+    @needs(WRITE)
+    @pytest.mark.parametrize("known", [True, False], ids=["known-size", "unknown-size"])
+    def test_verifier_that_refuses(self, known: bool) -> None:
+        """An image that its verifier refuses at the end is not stored."""
+        image_id = self.new_id()
+        data = image(2 * self.block_size + 5)
+        with (
+            self.leaving_nothing(),
+            pytest.raises(SourceError, match=f"refuses {len(data)} bytes"),
+        ):
+            self.add(image_id, data, len(data) if known else 0, verifier=Verifier(refuse=True))
+        self.check_free(image_id)

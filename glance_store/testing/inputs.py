@@ -101,17 +101,24 @@ class Verifier:
     """A stand-in for the signature verifier of an image service.
 
     :param fail_at: raise `SourceError` after that many bytes; None for never
+    :param refuse: raise `SourceError` when the image is complete
     """
 
-    def __init__(self, fail_at: int | None = None) -> None:
+    def __init__(self, fail_at: int | None = None, refuse: bool = False) -> None:
         self.data = bytearray()
         self._fail_at = fail_at
+        self._refuse = refuse
 
     def update(self, data: Any) -> None:
         """Take the next bytes."""
         self.data += data
         if self._fail_at is not None and len(self.data) >= self._fail_at:
             raise SourceError("the verifier is out of order")
+
+    def approve(self, size: int, checksum: str, multihash: str) -> None:
+        """Judge the complete image."""
+        if self._refuse:
+            raise SourceError(f"the verifier refuses {size} bytes")
 
 
 def together(*functions: Callable[[], _T]) -> list[_T | BaseException]:

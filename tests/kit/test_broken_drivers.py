@@ -22,6 +22,7 @@ BROKEN = {
             "test_wrong_size",
             "test_interrupt",
             "test_verifier_that_raises",
+            "test_verifier_that_refuses",
         },
         {"test_round_trip", "test_range", "test_duplicate", "test_delete"},
     ),
