@@ -7,6 +7,7 @@ campaigns of that many images, and of that many kills beside four living uploads
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import io
@@ -31,6 +32,8 @@ from .test_check import as_lines, record
 pytestmark = pytest.mark.services
 
 IMAGES = int(os.environ.get("GLANCE_STORE_CHECKED_IMAGES", "8"))
+# Images damaged in each of five ways.
+EACH = max(1, IMAGES // 250)
 KILLS = int(os.environ.get("GLANCE_STORE_KILLED_UPLOADS", "2"))
 # Beside a few kills one living upload is enough.
 LIVING = 4 if KILLS > 2 else 1
@@ -81,35 +84,44 @@ def _empty(backend, store):
 
 def test_damage(backend, store, run, tmp_path):
     """Each kind of it is told, and nothing else; nothing is changed."""
-    sizes = random.Random(1).choices((0, 1, 70_000), k=IMAGES)
-    records = []
-    for number, size in enumerate(sizes):
-        data = random.Random(number).randbytes(size)
-        image_id = str(uuid.uuid4())
-        uri = store.add(image_id, io.BytesIO(data), size, "sha256")[0]
-        records.append(record(uri, image_id, data))
+
+    def added(number):
+        rng = random.Random(number)
+        data, image_id = rng.randbytes(rng.choice((0, 1, 70_000))), str(uuid.uuid4())
+        uri = store.add(image_id, io.BytesIO(data), len(data), "sha256")[0]
+        return record(uri, image_id, data)
+
+    with concurrent.futures.ThreadPoolExecutor(1 if IMAGES < 100 else 6) as pool:
+        records = list(pool.map(added, range(IMAGES)))
     expect = tmp_path / "records"
     expect.write_bytes(as_lines(records))
     words = ("check", f"--expect={expect}", "--data")
     assert run(*words) == (0, [])
-    missing, orphan, size, damaged, twice, *_others = random.Random(2).sample(range(IMAGES), 5)
-    store.delete(registry.located(records[missing]["location"], backend.name)[1])
-    records[size]["size"] += 1
-    records[damaged]["checksum"] = hashlib.md5(b"other").hexdigest()
+    chosen = random.Random(2).sample(records, 5 * EACH)
+    missing, orphans, size, damaged, twice = (chosen[number::5] for number in range(5))
+    for one in missing:
+        store.delete(registry.located(one["location"], backend.name)[1])
+    for one in size:
+        one["size"] += 1
+    for one in damaged:
+        one["checksum"] = hashlib.md5(b"other").hexdigest()
     (tmp_path / "first").mkdir(exist_ok=True)
-    (tmp_path / "first" / records[twice]["id"]).write_bytes(b"other")
-    expect.write_bytes(as_lines([one for number, one in enumerate(records) if number != orphan]))
+    for one in twice:
+        (tmp_path / "first" / one["id"]).write_bytes(b"other")
+    expect.write_bytes(as_lines([one for one in records if one not in orphans]))
     before = backend.listing()
     code, lines = run(*words)
     assert code == 1
-    assert {(one["problem"], one["id"]) for one in lines} == {
-        ("missing", records[missing]["id"]),
-        ("orphan", records[orphan]["id"]),
-        ("size", records[size]["id"]),
-        ("damaged", records[size]["id"]),
-        ("damaged", records[damaged]["id"]),
-        ("twice", records[twice]["id"]),
+    told = {
+        "missing": missing,
+        "orphan": orphans,
+        "size": size,
+        "damaged": size + damaged,
+        "twice": twice,
     }
+    assert sorted((one["problem"], one["id"]) for one in lines) == sorted(
+        (problem, one["id"]) for problem, some in told.items() for one in some
+    )
     assert backend.listing() == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,8 +56,14 @@ def environment() -> Iterator[GlanceEnvironment]:
 
 @pytest.fixture(scope="session")
 def database(environment: GlanceEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database of Glance, to be copied."""
-    return GlanceServer(environment, tmp_path_factory.mktemp("glance-database")).database
+    """An empty database of Glance, to be copied; made once for each installation."""
+    made = environment.root / "empty.sqlite"
+    if not made.exists():
+        server = GlanceServer(environment, tmp_path_factory.mktemp("glance-database"))
+        copied = shutil.copyfile(server.database, made.with_suffix(f".{os.getpid()}"))
+        # Other processes of the run may be at it, too.
+        copied.replace(made)
+    return made
 
 
 @contextlib.contextmanager
