@@ -118,6 +118,10 @@ def _make(path: str) -> None:
         raise FileExistsError(exists.errno, reason, path) from exists
 
 
+class NotMounted(exceptions.BackendUnavailable, exceptions.StorageWriteDenied):
+    """The file system of a data directory is gone; it may come back."""
+
+
 class DataDir:
     """A directory for images; the one with the highest priority is filled first."""
 
@@ -142,23 +146,27 @@ class DataDir:
         return self._prefix + name
 
     def prepare(self) -> None:
-        """Create the directory if needed; StorageWriteDenied if its file system is gone."""
+        """Create the directory if needed; NotMounted if its file system is gone."""
         mount = MountGuard(self.path, self._require_mount)
         # Checked first: the directory might be created on the wrong file system.
         problem = mount.problem()
         if problem is not None:
-            raise self._unusable(problem)
+            raise self._unusable(problem, NotMounted)
         prepare(self.path, self._file_perm)
         self._mount = mount
 
     def check_mount(self, descriptor: int | None = None) -> None:
-        """Raise StorageWriteDenied if the file system is gone; a descriptor makes this cheap."""
+        """Raise NotMounted if the file system is gone; a descriptor makes this cheap."""
         problem = self.problem if self._mount is None else self._mount.problem(descriptor)
         if problem is not None:
-            raise self._unusable(problem)
+            raise self._unusable(problem, NotMounted)
 
-    def _unusable(self, problem: str) -> exceptions.StorageWriteDenied:
-        return exceptions.StorageWriteDenied(
+    def _unusable(
+        self,
+        problem: str,
+        kind: type[exceptions.StorageWriteDenied] = exceptions.StorageWriteDenied,
+    ) -> exceptions.StorageWriteDenied:
+        return kind(
             _("Data directory %(path)s is not usable: %(problem)s"),
             path=self.path,
             problem=problem,

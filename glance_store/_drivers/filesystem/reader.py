@@ -108,10 +108,8 @@ class FileReader:
                 # Only a hole follows. A file truncated meanwhile ends here as well, and must not be
                 # taken for zeros.
                 return self._end_of(fd, offset)
-            if exc.errno in syscalls.UNSUPPORTED:
-                # The file system has no holes: all is data.
-                return offset if whence == os.SEEK_DATA else self.size
-            raise
+            # The file system has no holes, or does not tell: all is data.
+            return offset if whence == os.SEEK_DATA else self.size
 
     def _end_of(self, fd: int, offset: int) -> int:
         end = os.fstat(fd).st_size

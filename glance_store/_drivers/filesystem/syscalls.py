@@ -8,6 +8,7 @@ import errno
 import fcntl
 import functools
 import os
+import stat
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
@@ -17,15 +18,19 @@ from glance_store.i18n import _
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-# Errors of a network file system that cannot reach its server. Not EIO: that may be a broken disk,
-# which does not recover.
+# Errors that pass: of a process without free descriptors or memory, and of a network file system
+# that cannot reach its server or whose Kerberos ticket has expired. Not EIO: that may be a broken
+# disk, which does not recover.
 LOST = {
+    *(errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED),
     *(errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
-# Errors of a file system that does not support a call, or this form of it.
-UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR}
+# Errors of a file system that does not support a call, or this form of it. 524 (ENOTSUPP) is meant
+# for the kernel alone, but NFS and others let it out.
+UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.ENOTTY, 524}
 
 _SYNC_FILE_RANGE_WRITE = 2
 _RENAME_NOREPLACE = 1
@@ -94,7 +99,12 @@ def remove(path: str) -> None:
         raise
     except OSError as exc:
         try:
-            os.lstat(path)
+            status = os.lstat(path)
+            if exc.errno in FULL and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                # A full ZFS or btrfs has no room to note a removal; freeing the data makes some.
+                os.truncate(path, 0)
+                os.unlink(path)
+                return
         except FileNotFoundError:
             return
         except OSError:

@@ -28,8 +28,8 @@ _WRITEBACK_STEP = 8 * 1024 * 1024
 _NOT_HERE = syscalls.UNSUPPORTED | {errno.ESPIPE, errno.EPERM}
 # Bytes that the kernel copies per call; between calls the copy can be stopped.
 _COPY_STEP = 64 * 1024 * 1024
-# Errors of the kernel where it cannot copy between two files.
-_NO_COPY = _NOT_HERE | {errno.EXDEV, errno.ETXTBSY}
+# Errors that end an ordinary copy too. Others, such as EIO on CIFS, say that the kernel cannot.
+_REAL = syscalls.FULL | syscalls.LOST
 
 
 class WriteSettings(NamedTuple):
@@ -186,7 +186,7 @@ class FileWriter:
             try:
                 copied = self._draft.file.call(source.copy_to, offset, length)
             except OSError as exc:
-                if exc.errno not in _NO_COPY:
+                if exc.errno in _REAL:
                     raise
                 return 0
             self._written(offset + copied)

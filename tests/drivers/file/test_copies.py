@@ -114,7 +114,9 @@ def test_what_ends_it_leaves_nothing(stores, tmp_path, timeout):
     assert os.listdir(tmp_path / "copies") == []
 
 
-@pytest.mark.parametrize("number", [errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, 0])
+@pytest.mark.parametrize(
+    "number", [errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO, 524, 0]
+)
 def test_a_kernel_that_cannot(stores, tmp_path, monkeypatch, number):
     """Also when it says so in the middle, or copies nothing and gives no reason."""
     source, target = stores(filesystem_thin_provisioning=True)
@@ -137,7 +139,8 @@ def test_a_kernel_that_cannot(stores, tmp_path, monkeypatch, number):
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.ENOSPC, exceptions.StorageFull), (errno.EIO, OSError)]
+    ("number", "kind"),
+    [(errno.ENOSPC, exceptions.StorageFull), (errno.ESTALE, exceptions.BackendUnavailable)],
 )
 def test_a_failure_is_one(stores, tmp_path, monkeypatch, number, kind):
     source, target = stores()

@@ -38,7 +38,7 @@ def test_a_mount_that_goes_away_is_noticed(
         assert listing(images) == []
         # The image is not deleted: it is out of sight.
         for operation in (store.get, store.get_size, store.delete):
-            with pytest.raises(exceptions.StorageWriteDenied, match="is gone"):
+            with pytest.raises(exceptions.BackendUnavailable, match="is gone"):
                 operation(locate(store, uri))
         with pytest.raises(exceptions.StorageWriteDenied, match="is gone"):
             store.check_health()

@@ -140,6 +140,9 @@ def test_an_image_that_was_removed_is_removed_whatever_the_answer(
         (errno.EACCES, exceptions.Forbidden),
         (errno.ESTALE, exceptions.BackendUnavailable),
         (errno.EHOSTDOWN, exceptions.BackendUnavailable),
+        (errno.EKEYEXPIRED, exceptions.BackendUnavailable),
+        (errno.EMFILE, exceptions.BackendUnavailable),
+        (errno.EAGAIN, exceptions.BackendUnavailable),
     ],
 )
 @pytest.mark.parametrize("look", [os.lstat, failing(errno.ESTALE)])
@@ -159,10 +162,61 @@ def test_an_image_that_cannot_be_removed(
     assert fetch(store, uri) == b"data"
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_file_system_that_has_no_room_to_remove_a_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As ZFS with a quota, and btrfs. A file with another name keeps its data."""
+    uri, other = put(store, "image", b"data"), put(store, "other", b"data")
+    os.link(tmp_path / "images" / "other", tmp_path / "kept")
+    unlink = os.unlink
+
+    def remove(path: str) -> None:
+        if os.path.getsize(path):
+            raise OSError(code, os.strerror(code))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", remove)
+    store.delete(locate(store, uri))
+    with pytest.raises(exceptions.Forbidden, match=os.strerror(code)):
+        store.delete(locate(store, other))
+    monkeypatch.undo()
+    assert listing(tmp_path / "images") == ["other"]
+    assert (tmp_path / "kept").read_bytes() == b"data"
+
+
+# -- what the process or the user lacks for a while
+
+
+PASSING = [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOKEY, errno.EKEYEXPIRED]
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_what_passes_is_an_outage(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    location = locate(store, put(store, "image", b"data"))
+    monkeypatch.setattr(os, "open", failing(code))
+    for action in (lambda: store.get(location), lambda: put(store, "other", b"data")):
+        with pytest.raises(exceptions.BackendUnavailable, match=os.strerror(code)):
+            action()
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "stat", failing(code))
+    with pytest.raises(exceptions.BackendUnavailable, match=os.strerror(code)):
+        store.get_size(location)
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_what_passes_does_not_make_a_store_read_only(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(syscalls, "open_directory", failing(code))
+    with pytest.raises(exceptions.BackendUnavailable, match=os.strerror(code)):
+        make_store()
+
+
 # -- flushing
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, 524])
 def test_a_directory_that_cannot_be_flushed(
     make_store: MakeStore,
     monkeypatch: pytest.MonkeyPatch,
@@ -312,7 +366,7 @@ def test_directories_that_cannot_be_locked(
 
 
 @pytest.mark.parametrize("call", ["preallocate", "start_writeback"])
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, 524])
 def test_calls_that_only_help(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
@@ -492,7 +546,7 @@ def test_long_holes_are_not_read(
     assert sum(read) == 8 * 4 * KIB
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EIO, 524])
 def test_file_systems_that_know_no_holes(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
