@@ -457,10 +457,10 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
             return operation(identifier)
         except (exceptions.NotFound, exceptions.UnknownScheme):
             missing = True
-        except exceptions.BadStoreUri as exc:
-            malformed = malformed or exc
         except _UNCERTAIN as exc:
             uncertain = uncertain or exc
+        except exceptions.BadStoreUri as exc:
+            malformed = malformed or exc
     if uncertain is not None:
         raise uncertain
     if malformed is not None and not missing:

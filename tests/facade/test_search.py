@@ -7,6 +7,7 @@ import pytest
 
 import glance_store
 from glance_store import exceptions, registry
+from glance_store._drivers.http import errors as http_errors
 
 UNCERTAIN = [
     exceptions.StoreDeleteNotSupported("read-only"),
@@ -15,6 +16,8 @@ UNCERTAIN = [
     exceptions.RemoteServiceUnavailable("away"),
     exceptions.TimeoutError("silent"),
     exceptions.BackendUnavailable("away"),
+    # Also a BadStoreUri.
+    http_errors.ServerInTrouble("503"),
 ]
 NOT_HERE = [
     exceptions.NotFound(image="x"),

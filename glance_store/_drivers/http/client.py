@@ -15,11 +15,12 @@ import requests.auth
 import requests.cookies
 
 from glance_store import exceptions
-from glance_store._drivers.http.errors import broke_before_answer, guarded
+from glance_store._drivers.http.errors import ServerInTrouble, broke_before_answer, guarded
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.session import Sessions, Settings
 from glance_store.i18n import _
 from glance_store.location import normalized
+from glance_store.transfer.retry import PASSING, seconds_asked
 
 LOG = logging.getLogger(__name__)
 
@@ -174,6 +175,16 @@ def refusal(
         )
     reason = "".join(char for char in response.reason or "" if char.isprintable())
     answer = f"{status} {reason[:_LONGEST_REASON]}".rstrip()
+    if status in PASSING:
+        trouble = ServerInTrouble(
+            _("The web server answered '%(answer)s' for %(uri)s"),
+            answer=answer,
+            uri=location.shown,
+        )
+        trouble.retry_after = seconds_asked(
+            response.headers.get("Retry-After"), response.headers.get("Date")
+        )
+        return trouble
     if 300 <= status < 400:
         return exceptions.BadStoreUri(
             _(

@@ -57,6 +57,13 @@ class TransferInterrupted(exceptions.RemoteServiceUnavailable):
     retry_after: float = 0.0  # seconds that the server asks clients to wait
 
 
+class ServerInTrouble(TransferInterrupted, exceptions.BadStoreUri):
+    """The web server answered that it cannot send the file now.
+
+    A BadStoreUri too: 5.x raised that, and image services expect it when they ask for a size.
+    """
+
+
 def guarded(
     call: Callable[[], _T],
     action: str,

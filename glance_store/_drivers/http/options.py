@@ -99,7 +99,8 @@ allows.
         default=30.0,
         min=0,
         help="""
-Seconds to keep trying to resume a download that broke off. They count from the
+Seconds to keep trying to resume a download that broke off, or to ask a server
+again that answers that it has trouble, as with status 503. They count from the
 failure, and start over whenever data arrives.
 
 Resuming needs a server that can send part of a file. When the time is up, or

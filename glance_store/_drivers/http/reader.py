@@ -22,7 +22,7 @@ from glance_store._drivers.http.headers import Version
 from glance_store._drivers.http.location import StoreLocation
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
-from glance_store.transfer.retry import PASSING, seconds_asked
+from glance_store.transfer.retry import PASSING
 
 LOG = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class HTTPReader:
         if "If-Range" in asked:
             answer = self._of_same_file(answer, offset, asked, fetch)
         try:
-            self._body = self._judge(answer, offset, asked, again)
+            self._body = self._judge(answer, offset, asked)
         except BaseException:
             answer.response.close()
             raise
@@ -226,9 +226,7 @@ class HTTPReader:
             version, mirrored=self._is_mirror(answer)
         )
 
-    def _judge(
-        self, answer: Answer, offset: int, asked: dict[str, str], again: bool
-    ) -> Body | None:
+    def _judge(self, answer: Answer, offset: int, asked: dict[str, str]) -> Body | None:
         """Return the body of a response; None when the image has nothing at the offset."""
         response = answer.response
         status = response.status_code
@@ -243,18 +241,6 @@ class HTTPReader:
                 return self._complete(answer, offset, asked)
         except ValueError as exc:
             raise self._broken(_("its header %s is missing or wrong") % exc) from None
-        if again and status in PASSING:
-            interrupted = TransferInterrupted(
-                _(
-                    "Reading %(uri)s at byte %(offset)d: the web server answered with "
-                    "status %(status)d"
-                ),
-                uri=self._location.shown,
-                offset=offset,
-                status=status,
-            )
-            interrupted.retry_after = seconds_asked(response.headers.get("Retry-After"))
-            raise interrupted
         raise refusal(response, self._location)
 
     def _partial(self, answer: Answer, offset: int) -> Body:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.http import headers as parsing
 from glance_store._drivers.http.client import Client, UnansweredError, refusal
-from glance_store._drivers.http.errors import TransferInterrupted
+from glance_store._drivers.http.errors import ServerInTrouble, TransferInterrupted
 from glance_store._drivers.http.location import SCHEMES, StoreLocation
 from glance_store._drivers.http.options import OPTIONS
 from glance_store._drivers.http.reader import COMPLETE, HTTPReader
@@ -106,22 +106,31 @@ class Store(driver.Store):
         self, location: Location, offset: int, length: int | None, context: Any = None
     ) -> ImageReader:
         """Open a range of an image; the first request asks for exactly that."""
-        client = self._client()
-        reader = HTTPReader(client, _web_location(location), offset, length)
+        client, target = self._client(), _web_location(location)
         patience = Patience(client.settings.retry_timeout)
+        reader = patience.call(lambda: HTTPReader(client, target, offset, length), _may_pass)
         return ResumingReader(reader, patience, transient=(TransferInterrupted,))
 
     def get_size(self, location: Location, context: Any = None) -> int:
         """Return the size of an image, 0 when the server does not send it."""
         target, client = _web_location(location), self._client()
-        # Some servers refuse HEAD (even with 404, when a URL is signed for GET), omit the length,
-        # or never respond to it: then ask for the first byte.
-        return _size(client, target, "HEAD", {}) or _size(
-            client, target, "GET", {"Range": "bytes=0-0"}
-        )
+
+        def ask() -> int:
+            # Some servers refuse HEAD (even with 404, when a URL is signed for GET), omit the
+            # length, or never respond to it: then ask for the first byte.
+            return _size(client, target, "HEAD", {}) or _size(
+                client, target, "GET", {"Range": "bytes=0-0"}
+            )
+
+        return Patience(client.settings.retry_timeout).call(ask, _may_pass)
 
     def _client(self) -> Client:
         return Client(self._sessions, Settings.of(self.store_conf))
+
+
+def _may_pass(error: Exception) -> bool:
+    # Not a server that cannot be reached: other locations of the image come first.
+    return isinstance(error, ServerInTrouble)
 
 
 def _web_location(location: Location) -> StoreLocation:
@@ -129,7 +138,7 @@ def _web_location(location: Location) -> StoreLocation:
 
 
 def _size(client: Client, target: StoreLocation, method: str, headers: dict[str, str]) -> int:
-    """Ask once for the size; 0 if the server does not send it or refuses HEAD."""
+    """Ask once for the size; 0 if the server does not send it, or not in response to HEAD."""
     action = _("Asking for the size of %s") % target.shown
     try:
         response, _server = client.fetch(method, target, headers, action, exceptions.BadStoreUri)
@@ -143,10 +152,12 @@ def _size(client: Client, target: StoreLocation, method: str, headers: dict[str,
             return parsing.unsatisfied_total(response.headers) or 0
         if status in COMPLETE:
             return parsing.content_length(response.headers) or 0
-        if method == "HEAD" and (400 <= status < 500 or status == 501):
+        if method == "HEAD":
             return 0
         raise refusal(response, target)
     except ValueError as exc:
+        if method == "HEAD":
+            return 0
         problem = str(exc)
     finally:
         response.close()

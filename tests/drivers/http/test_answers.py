@@ -266,9 +266,54 @@ def test_the_answer_to_get_decides(http, status, expected):
         http.size(f"{server.url}/image")
 
 
-@pytest.mark.parametrize("status", [500, 503])
-def test_a_server_in_trouble_is_not_asked_again_for_the_size(http, status):
-    with RawServer(head(f"{status} No", "Content-Length: 0")) as server:
-        with pytest.raises(exceptions.BadStoreUri, match=str(status)):
-            http.size(f"{server.url}/image")
-        assert server.methods == ["HEAD"]
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        head("500 No", "Content-Length: 0"),
+        head("503 No", "Content-Length: 0"),
+        head("204 Nothing"),
+        head("206 Part", f"Content-Length: {len(IMAGE)}"),
+        head("307 There", "Location: /there", "Content-Length: 0"),
+        head("200 OK", "Content-Length: unknown"),
+    ],
+)
+def test_the_size_from_get_whatever_is_wrong_with_head(http_store, refusal):
+    http = http_store(http_store_retry_timeout=0)
+
+    def answer(line):
+        return refusal if line.startswith("HEAD") else head("200 OK", LENGTH) + IMAGE
+
+    with RawServer(answer) as server:
+        assert http.size(f"{server.url}/image") == len(IMAGE)
+
+
+BUSY = [
+    head("408 Late", "Content-Length: 0"),
+    head("429 Busy", "Content-Length: 0", "Retry-After: 1"),
+    head("503 Busy", "Content-Length: 0"),
+    head("520 Odd", "Content-Length: 0"),
+]
+
+
+@pytest.mark.parametrize("busy", BUSY)
+def test_a_server_in_trouble_is_asked_again(http_store, busy):
+    http = http_store(http_store_retry_timeout=5)
+    answers = iter([busy, head("200 OK", LENGTH) + IMAGE])
+    with RawServer(lambda line: next(answers)) as server:
+        assert http.read(f"{server.url}/image") == IMAGE
+        assert server.methods == ["GET", "GET"]
+    answers = iter([busy, busy, head("200 OK", LENGTH)])
+    with RawServer(lambda line: next(answers)) as server:
+        assert http.size(f"{server.url}/image") == len(IMAGE)
+        assert server.methods == ["HEAD", "GET", "HEAD"]
+
+
+@pytest.mark.parametrize("busy", BUSY)
+def test_a_server_that_stays_in_trouble(http_store, busy):
+    """The image service looks for one kind of error at a download, and for another at a size."""
+    http = http_store(http_store_retry_timeout=0.5)
+    with RawServer(busy) as server:
+        for action in (http.get, http.size):
+            for kind in (exceptions.RemoteServiceUnavailable, exceptions.BadStoreUri):
+                with pytest.raises(kind, match=r"answered '\d+ "):
+                    action(f"{server.url}/image")
