@@ -356,20 +356,25 @@ def set_acls(
     :param context: the request's context
     :raises NotFound: there is no such image
     """
-    set_acls_of(*registry.located(location_uri), public, read_tenants, write_tenants, context)
+    set_acls_of(location_uri, None, public, read_tenants, write_tenants, context)
 
 
 def set_acls_of(
-    store: Any,
-    loc: location.Location,
+    location_uri: str,
+    identifier: str | None,
     public: bool,
     read_tenants: Sequence[str] | None,
     write_tenants: Sequence[str] | None,
     context: Any,
 ) -> None:
-    """Set the access control lists of an image whose store is known; see `set_acls`."""
+    """Set the access control lists of an image in either mode; see `set_acls`."""
+    # Image services call this whenever they save an image: where there is nothing to do, a store
+    # whose backend is out of reach must not keep them from that.
+    loc = registry.parsed(location_uri, identifier)
+    if not registry.has_acls(loc):
+        return
     try:
-        store.set_acls(
+        registry.store_for(loc).set_acls(
             loc,
             public=public,
             read_tenants=list(read_tenants or []),

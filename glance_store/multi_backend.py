@@ -267,9 +267,7 @@ def set_acls_for_multi_store(
     :param context: the request's context
     :raises NotFound: there is no such image
     """
-    set_acls_of(
-        *registry.located(location_uri, backend), public, read_tenants, write_tenants, context
-    )
+    set_acls_of(location_uri, backend, public, read_tenants, write_tenants, context)
 
 
 def get_known_schemes_for_multi_store() -> KeysView[str]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 
 from glance_store import capabilities, exceptions, loading, location, sharing, store_options
+from glance_store.driver import Store
 from glance_store.i18n import _
 from glance_store.outages import OUTAGES, Outages, one_line
 
@@ -366,12 +367,32 @@ def located(uri: str, identifier: str | None = None) -> tuple[Any, location.Loca
     :raises BadStoreUri: the location is malformed
     :raises BackendUnavailable: the store could not be configured so far
     """
+    loc = parsed(uri, identifier)
+    return store_for(loc), loc
+
+
+def parsed(uri: str, identifier: str | None = None) -> location.Location:
+    """Return a location of a loaded store; raise as `located` if it is not one."""
     conf = active_conf()
     if identifier is None:
-        loc = location.get_location_from_uri(uri, conf=conf)
-        return store_of_scheme(loc.store_name, ready=True), loc
-    loc = location.get_location_from_uri_and_backend(uri, identifier, conf=conf)
-    return store_of_identifier(identifier, ready=True), loc
+        return location.get_location_from_uri(uri, conf=conf)
+    return location.get_location_from_uri_and_backend(uri, identifier, conf=conf)
+
+
+def store_for(loc: location.Location) -> Any:
+    """Return the store of a parsed location, ready for use; raise as `located` if it is not."""
+    if loc.backend_group is None:
+        return store_of_scheme(loc.store_name, ready=True)
+    return store_of_identifier(loc.backend_group, ready=True)
+
+
+def has_acls(loc: location.Location) -> bool:
+    """Tell whether the store of a parsed location has access control lists, ready or not."""
+    if loc.backend_group is None:
+        info = location.SCHEME_TO_CLS_MAP[loc.store_name]
+    else:
+        info = location.SCHEME_TO_CLS_BACKEND_MAP[loc.store_name][loc.backend_group]
+    return getattr(type(info["store"]), "set_acls", None) is not Store.set_acls
 
 
 def weight_of(identifier: str) -> int:

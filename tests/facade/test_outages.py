@@ -90,6 +90,31 @@ def test_store_can_be_looked_at_while_its_backend_is_away(away, create_multi):
     assert glance_store.get_store_weight("far") == 0
 
 
+def test_image_is_saved_while_its_backend_is_away(away, create_multi):
+    """The image service sets access control lists each time; here there are none."""
+    create_multi({"far": "faulty.reach"})
+    away.ATTEMPTS.clear()
+    assert glance_store.set_acls_for_multi_store("faulty:x", "far", public=True) is None
+    assert away.ATTEMPTS == []
+
+
+@DRIVERS
+def test_image_is_saved_while_its_backend_is_away_in_single_store_mode(away, driver, create_single):
+    create_single([driver])
+    away.ATTEMPTS.clear()
+    assert glance_store.set_acls("faulty:x", public=True) is None
+    assert away.ATTEMPTS == []
+
+
+def test_access_control_lists_wait_for_the_backend(away, create_multi, monkeypatch):
+    monkeypatch.setattr(away, "set_acls", lambda *_args, **_more: None, raising=False)
+    create_multi({"far": "faulty.reach"})
+    with pytest.raises(exceptions.BackendUnavailable, match="no route"):
+        glance_store.set_acls_for_multi_store("faulty:x", "far", public=True)
+    away.FAILURE = None
+    glance_store.set_acls_for_multi_store("faulty:x", "far", public=True)
+
+
 def test_waiting_requests_share_one_attempt(away, create_multi, monkeypatch):
     create_multi({"far": "faulty.reach"})
     started, go_on = threading.Event(), threading.Event()
