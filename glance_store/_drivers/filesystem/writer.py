@@ -126,8 +126,20 @@ class FileWriter:
 
     def _reserve_space(self, size: int) -> None:
         """Reserve the space: a full disk shows before gigabytes are written, not after."""
+        try:
+            # Where nothing can be reserved, free space proves nothing: ZFS may compress the image.
+            self._draft.file.call(syscalls.preallocate, self.block_size)
+            self._check_room(size)
+            self._draft.file.call(syscalls.preallocate, size)
+            self._length = size
+        except OSError as exc:
+            if exc.errno not in _NOT_HERE:
+                raise
+
+    def _check_room(self, size: int) -> None:
+        """Raise before a reservation that cannot succeed takes what other uploads need."""
         free = self._draft.file.call(syscalls.free_bytes)
-        if free is not None and free < size:
+        if free is not None and free + self.block_size < size:
             raise exceptions.StorageFull(
                 _(
                     "There is no room for the image at %(path)s: it needs %(size)d bytes, "
@@ -137,12 +149,6 @@ class FileWriter:
                 size=size,
                 free=free,
             )
-        try:
-            self._draft.file.call(syscalls.preallocate, size)
-            self._length = size
-        except OSError as exc:
-            if exc.errno not in _NOT_HERE:
-                raise
 
     def write(self, offset: int, block: memoryview) -> None:
         # A call that outlives its timeout still reads the block: give it a copy.

@@ -90,6 +90,17 @@ def test_free_space_is_counted_in_fragments(
         put(store, "other", DATA)
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, 524])
+def test_free_space_proves_nothing_where_none_can_be_set_aside(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """ZFS may compress an image; other file systems count what they could free."""
+    store = make_store()
+    monkeypatch.setattr(syscalls, "preallocate", failing(code))
+    monkeypatch.setattr(os, "statvfs", lambda _path: figures(f_bavail=1))
+    assert fetch(store, put(store, "image", DATA)) == DATA
+
+
 def test_a_directory_that_says_how_much_is_free_goes_before_one_that_does_not(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
