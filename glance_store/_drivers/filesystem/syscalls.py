@@ -33,6 +33,8 @@ LOST = {
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.ENOTTY, 524}
 
 _SYNC_FILE_RANGE_WRITE = 2
+# Wait for what is being written, write the rest, and wait for that.
+_SYNC_FILE_RANGE_DONE = 1 | _SYNC_FILE_RANGE_WRITE | 4
 _RENAME_NOREPLACE = 1
 
 
@@ -124,10 +126,19 @@ def preallocate(fd: int, size: int) -> None:
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
     """Have the kernel start writing a range to disk, without waiting for it."""
+    _sync_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def finish_writeback(fd: int, offset: int, length: int) -> None:
+    """Have the kernel write a range to disk; not a flush, which also writes metadata."""
+    _sync_range(fd, offset, length, _SYNC_FILE_RANGE_DONE)
+
+
+def _sync_range(fd: int, offset: int, length: int, flags: int) -> None:
     function = _function(
         "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
     )
-    _call(function, fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+    _call(function, fd, offset, length, flags)
 
 
 def rename_exclusive(old: str, new: str, dir_fd: int) -> None:

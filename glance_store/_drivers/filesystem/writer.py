@@ -200,8 +200,12 @@ class FileWriter:
 
     def _start_writeback(self, end: int) -> None:
         start, self._writeback = self._writeback, end
+        self._help(syscalls.start_writeback, start, end - start)
+
+    def _help(self, function: Callable[[int, int, int], None], offset: int, length: int) -> None:
+        """Call a function that a file system need not support."""
         try:
-            self._draft.file.call(syscalls.start_writeback, start, end - start)
+            self._draft.file.call(function, offset, length)
         except OSError as exc:
             if exc.errno not in _NOT_HERE:
                 raise
@@ -231,6 +235,10 @@ class FileWriter:
         if self._settings.file_perm > 0:
             self._set_permissions()
         if self._settings.fsync:
+            if self._guard.timeout:
+                # To flush a large image may take longer than one call may.
+                for offset in range(0, size, _WRITEBACK_STEP):
+                    self._help(syscalls.finish_writeback, offset, _WRITEBACK_STEP)
             self._draft.file.call(self._datadir.flush_file)
 
     def _move(self, size: int) -> None:

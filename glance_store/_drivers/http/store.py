@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import urllib.request
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
@@ -57,10 +58,11 @@ class Store(driver.Store):
                 "https_ca_certificates_file",
                 self.name,
             )
-        if settings.proxies and settings.targets.disallowed.networks:
+        proxies = {*settings.proxies, *urllib.request.getproxies_environment()}
+        if proxies & {*SCHEMES, "all"} and settings.targets.disallowed.networks:
             LOG.warning(
-                "Store %s: the proxy in http_proxy_information resolves names itself, so it "
-                "must exclude the networks in http_store_disallowed_hosts as well",
+                "Store %s: the proxy in http_proxy_information or the environment resolves names "
+                "itself, so it must exclude the networks in http_store_disallowed_hosts as well",
                 self.name,
             )
 

@@ -48,6 +48,7 @@ CALLS = [
     *[(os, name) for name in ("access", "open", "fstat", "statvfs", "pwrite", "ftruncate")],
     *[(os, name) for name in ("fchmod", "fsync", "link", "unlink", "close")],
     *[(syscalls, name) for name in ("preallocate", "start_writeback", "rename_exclusive")],
+    (syscalls, "finish_writeback"),
 ]
 # How the file gets its name: it had none; another one; it had none, and was copied to one that had.
 NAMED = pytest.mark.parametrize("named", ["unnamed", "partial", "copied"])

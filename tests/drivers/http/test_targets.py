@@ -279,6 +279,19 @@ def test_the_operator_is_told_what_a_proxy_hides(http_store, caplog, proxies, di
     assert ("resolves names itself" in caplog.text) is told
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_the_operator_is_told_what_a_proxy_of_the_environment_hides(
+    http_store, caplog, monkeypatch, name
+):
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("no_proxy", "localhost")
+    http_store(http_store_disallowed_hosts=["10.0.0.0/8"])
+    assert "resolves names itself" not in caplog.text
+    monkeypatch.setenv(name, "http://192.0.2.1:3128")
+    http_store(http_store_disallowed_hosts=["10.0.0.0/8"])
+    assert "resolves names itself" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -13,6 +13,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -277,6 +278,43 @@ def test_data_that_did_not_reach_the_disk_is_an_error(
     assert listing(tmp_path / "images") == []
 
 
+class SlowDisk:
+    """A disk that writes 50 MiB a second, and only when somebody waits for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.dirty = 0
+        for owner, name, length in ((os, "pwrite", 1), (syscalls, "finish_writeback", 2)):
+            really = getattr(owner, name)
+            monkeypatch.setattr(owner, name, self.counted(really, length, name == "pwrite"))
+        monkeypatch.setattr(os, "fsync", lambda _file: self.write(self.dirty))
+
+    def counted(self, really: Callable[..., Any], length: int, dirties: bool) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            size = args[length] if isinstance(args[length], int) else len(args[length])
+            if dirties:
+                self.dirty += size
+            else:
+                self.write(min(size, self.dirty))
+            return really(*args)
+
+        return call
+
+    def write(self, size: int) -> None:
+        time.sleep(size / (50 * MIB))
+        self.dirty -= size
+
+
+def test_a_large_image_on_a_slow_disk_takes_longer_than_one_call_may(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(timeout=1)
+    disk = SlowDisk(monkeypatch)
+    data = os.urandom(MIB) * 80
+    uri = put(store, "image", data)
+    assert disk.dirty == 0
+    assert fetch(store, uri) == data
+
+
 # -- files without a name
 
 
@@ -376,13 +414,13 @@ def test_directories_that_cannot_be_locked(
     assert caplog.text.count("cannot be locked") == 2
 
 
-@pytest.mark.parametrize("call", ["preallocate", "start_writeback"])
+@pytest.mark.parametrize("call", ["preallocate", "start_writeback", "finish_writeback"])
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, 524])
 def test_calls_that_only_help(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     monkeypatch.setattr(datadirs.syscalls, call, failing(code))
-    store = make_store()
+    store = make_store(timeout=20 if call == "finish_writeback" else 0)
     data = os.urandom(9 * MIB)
     assert fetch(store, put(store, "image", data)) == data
 
