@@ -23,6 +23,8 @@ LOG = logging.getLogger(__name__)
 # usually runs out first.
 _PATIENCE = 30.0
 _MAX_SECONDS = 600.0
+# Seconds to wait for an answer that the service can start without.
+_HURRIED = 5.0
 # Retry-After of the last answer to this thread, in seconds.
 _RETRY_AFTER = threading.local()
 
@@ -49,6 +51,11 @@ class Settings:
             return Patience(_PATIENCE)
         return Patience(_MAX_SECONDS, most=self.retries)
 
+    def hurried(self) -> Settings:
+        """Return the settings for a request whose failure does no harm: ask once, and not long."""
+        seconds = min(self.request_timeout, _HURRIED)
+        return dataclasses.replace(self, retries=0, request_timeout=seconds)
+
     @classmethod
     def of(cls, store_conf: Any, counted: bool) -> Settings:
         """Return a store's settings; `counted` says that the operator has set the retry count."""
@@ -73,10 +80,12 @@ class Clients:
     Tokens and connections last as long as the process; a forked child opens its own.
     """
 
-    def __init__(self, store_conf: Any, name: str, counted: bool) -> None:
+    def __init__(self, store_conf: Any, name: str, counted: bool, hurried: bool = False) -> None:
         self._conf = store_conf
         self._name = name
         self.settings = Settings.of(store_conf, counted)
+        if hurried:
+            self.settings = self.settings.hurried()
         # Relies on setdefault being atomic: another thread could hold a lock during a fork.
         self._sessions: dict[int, Any] = {}
 
@@ -232,6 +241,7 @@ class Clients:
                     _note_answer(exc.response)
                     raise
                 _note_answer(response)
+                _check_answer(response)
                 return response
 
         return QuietSession(
@@ -271,6 +281,13 @@ def _note_answer(response: Any) -> None:
     """Remember the server's Retry-After, which its clients' errors do not carry."""
     headers = {} if response is None else response.headers
     _RETRY_AFTER.seconds = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
+
+
+def _check_answer(response: Any) -> None:
+    """Raise ValueError for a 404 that says nothing of a volume, such as a proxy's page."""
+    kind = response.headers.get("Content-Type", "")
+    if response.status_code == 404 and kind.startswith("text/"):
+        raise ValueError(kind)
 
 
 class Api:

@@ -99,6 +99,13 @@ def _connection_errors() -> tuple[type[BaseException], type[BaseException]]:
     return auth.ConnectionError, auth.ConnectTimeout
 
 
+def _is_of_keystone(exc: BaseException) -> bool:
+    """Tell whether Keystone gave the answer, which knows nothing of volumes."""
+    from keystoneauth1 import exceptions as auth
+
+    return isinstance(exc, auth.HttpError)
+
+
 def is_transient(exc: BaseException) -> bool:
     """Tell whether retrying the same request may help.
 
@@ -148,7 +155,7 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
             timeout=seconds,
         )
     status = status_of(exc)
-    if status == 404:
+    if status == 404 and not _is_of_keystone(exc):
         return VolumeNotFound(_("%(action)s: not found in Cinder: %(cause)s"), **cause)
     if status == 401:
         return CinderRefusesCredentials(

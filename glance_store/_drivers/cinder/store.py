@@ -73,8 +73,12 @@ class Store(driver.Store):
         self._url_prefix = self._prefix
         self._require_library()
         self._own_host = self._prepare_host()
-        if self._clients.has_credentials:
-            self._look_for_type()
+        if self._clients.has_credentials and self.store_conf.cinder_volume_type:
+            self._own_clients = self._new_clients(hurried=True)
+            try:
+                self._look_for_type(self.store_conf.cinder_volume_type)
+            finally:
+                self._own_clients = None
 
     @property
     def _prefix(self) -> str:
@@ -90,11 +94,8 @@ class Store(driver.Store):
     def _prepare_host(self) -> host.Host:
         return host.prepare(self.conf, self.store_conf, self.name)
 
-    def _look_for_type(self) -> None:
+    def _look_for_type(self, wanted: str) -> None:
         """Warn early that uploads will fail. Cinder may be down now and come back."""
-        wanted = self.store_conf.cinder_volume_type
-        if not wanted:
-            return
         api = Api(self.get_cinderclient(), self._clients.settings)
         action = _("Looking for volume type %s") % wanted
         try:
@@ -113,9 +114,12 @@ class Store(driver.Store):
     @property
     def _clients(self) -> Clients:
         if self._own_clients is None:
-            counted = self._is_set("cinder_http_retries")
-            self._own_clients = Clients(self.store_conf, self.name, counted)
+            self._own_clients = self._new_clients()
         return self._own_clients
+
+    def _new_clients(self, hurried: bool = False) -> Clients:
+        counted = self._is_set("cinder_http_retries")
+        return Clients(self.store_conf, self.name, counted, hurried)
 
     @property
     def _host(self) -> host.Host:

@@ -7,6 +7,7 @@ release 6 have no `STATE` and are complete.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -59,6 +60,15 @@ def pauses(seconds: float) -> Iterator[None]:
         yield
 
 
+@functools.cache
+def _warn_of_refusal(cause: str) -> None:
+    LOG.warning(
+        "Cinder refuses to list volumes by name (%s): a second upload of an image that exists is "
+        "not noticed. Allow it in Cinder's policy and resource_filters.json",
+        cause,
+    )
+
+
 class Volumes:
     """Requests to Cinder about volumes."""
 
@@ -95,12 +105,21 @@ class Volumes:
         return volume
 
     def named(self, image_id: str) -> list[Any]:
-        """Return the volumes with an image's name, except those being deleted."""
+        """Return the volumes with an image's name, except those being deleted.
+
+        Returns none if Cinder refuses to list them: releases before 6 needed no right to do that.
+        """
         name = name_of(image_id)
-        found = self._api.call(
-            _("Looking for volumes of image %s") % image_id,
-            lambda client: client.volumes.list(search_opts={"name": name}),
-        )
+        try:
+            found = self._api.call(
+                _("Looking for volumes of image %s") % image_id,
+                lambda client: client.volumes.list(search_opts={"name": name}),
+            )
+        except errors.CinderError as exc:
+            if errors.status_of(exc.__cause__ or exc) not in (400, 403):
+                raise
+            _warn_of_refusal(errors.text_of(exc.__cause__ or exc))
+            return []
         return [volume for volume in found if volume.name == name and volume.status not in _GOING]
 
     def create(

@@ -163,20 +163,20 @@ class CinderWriter:
 
     def _make_room(self, end: int) -> None:
         """Extend the volume if it is too small, while no write runs; then count a write in."""
-        with self._room:
-            while self._extending or (end > self._capacity and self._writing):
-                self._room.wait()
-            if end <= self._capacity:
-                self._writing += 1
-                return
-            self._extending = True
-        try:
-            self._extend(end)
-        finally:
+        while True:
             with self._room:
-                self._extending = False
-                self._writing += 1
-                self._room.notify_all()
+                while self._extending or (end > self._capacity and self._writing):
+                    self._room.wait()
+                if end <= self._capacity:
+                    self._writing += 1
+                    return
+                self._extending = True
+            try:
+                self._extend(end)
+            finally:
+                with self._room:
+                    self._extending = False
+                    self._room.notify_all()
 
     @errors.never_missing()
     def _extend(self, end: int) -> None:

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of Cinder and Keystone that no real server can be made to show, from a fake one."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from glance_store import exceptions
+from glance_store._drivers.cinder import Store, client, errors, volumes, writer
+from glance_store._drivers.cinder.device import FileDevice
+
+MIB = 1024**2
+VOLUME = "10f76c99-37c6-4308-befa-064709502cd9"
+Answer = tuple[int, str, bytes]
+
+
+@contextlib.contextmanager
+def served(answer: Callable[[str, str], Answer]) -> Iterator[str]:
+    """Serve HTTP on the loopback; yield the address.
+
+    :param answer: gets method and path; returns status, content type and body
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            status, kind, body = answer(self.command, self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_DELETE = do_GET  # noqa: N815
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def store_of(url: str) -> tuple[Store, Any]:
+    """Return a store without credentials whose Cinder is at an address, and a request's context."""
+    conf = cfg.ConfigOpts()
+    store = Store(conf, "volumes")
+    conf.set_override("cinder_endpoint_template", f"{url}/v3/p", group="volumes")
+    return store, types.SimpleNamespace(auth_token="t", project_id="p", service_catalog=[])
+
+
+def test_404_of_a_proxy_is_no_missing_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the image service forgets an image whose volume is there."""
+    monkeypatch.setattr(errors.CinderGarbled, "patience", 0.0)
+    pages: list[Answer] = [
+        (404, "text/html", b"<html>no backend</html>"),
+        (404, "application/json", b'{"itemNotFound": {"message": "no volume", "code": 404}}'),
+    ]
+    with served(lambda _method, _path: pages[0]) as url:
+        store, context = store_of(url)
+        own = volumes.Volumes(store._api(context))
+        for use in (own.get, own.delete):
+            with pytest.raises(errors.CinderGarbled):
+                use(VOLUME)
+        pages.pop(0)
+        for use in (own.get, own.delete):
+            with pytest.raises(exceptions.NotFound):
+                use(VOLUME)
+
+
+def with_credentials(url: str, **options: object) -> Store:
+    """Return a store with credentials whose Keystone is at an address."""
+    conf = cfg.ConfigOpts()
+    store = Store(conf, "volumes")
+    names = ("user_name", "password", "project_name")
+    plain = {f"cinder_store_{name}": "x" for name in names}
+    for name, value in {**plain, "cinder_store_auth_address": url, **options}.items():
+        conf.set_override(name, value, group="volumes")
+    return store
+
+
+def test_404_of_keystone_is_no_missing_volume() -> None:
+    with served(lambda _method, _path: (404, "text/html", b"another site")) as url:
+        own = volumes.Volumes(with_credentials(url)._api(None))
+        with pytest.raises(errors.CinderError, match="404") as caught:
+            own.get(VOLUME)
+    assert not isinstance(caught.value, exceptions.NotFound)
+
+
+@pytest.mark.parametrize("retries", [None, 3])
+def test_start_while_keystone_is_silent(
+    retries: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume type is looked for in vain once and not long; afterwards the options count."""
+    monkeypatch.setattr(client, "_HURRIED", 0.3)
+    asked: list[str] = []
+    over = threading.Event()
+
+    def hang(method: str, _path: str) -> Answer:
+        asked.append(method)
+        over.wait(20)
+        return 500, "text/plain", b""
+
+    with served(hang) as url:
+        options: dict[str, object] = {"cinder_volume_type": "fast"}
+        if retries is not None:
+            options["cinder_http_retries"] = retries
+        store = with_credentials(url, **options)
+        began = time.monotonic()
+        store.configure(re_raise_bsc=True)
+        assert time.monotonic() - began < 10
+        over.set()
+    assert len(asked) == 1
+    assert store._clients.settings.request_timeout == 180
+    assert store._clients.settings.retries == retries
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_volumes_that_may_not_be_listed(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Older releases did not list them: an upload goes on without knowing others of its image."""
+    volumes._warn_of_refusal.cache_clear()
+    body = json.dumps({"badRequest": {"message": "Invalid filters name", "code": status}}).encode()
+    with served(lambda _method, _path: (status, "application/json", body)) as url:
+        store, context = store_of(url)
+        own = volumes.Volumes(store._api(context))
+        assert own.named("one") == own.named("two") == []
+    assert caplog.text.count("Invalid filters name") == 1
+
+
+class Growing(writer.CinderWriter):
+    """A writer whose volume cannot grow."""
+
+    def __init__(self, path: Path) -> None:
+        self._room = threading.Condition()
+        self._writing = 0
+        self._extending = False
+        self._capacity = MIB
+        self._attachment = types.SimpleNamespace(device=FileDevice(str(path), writable=True))
+        self._volume = types.SimpleNamespace(id=VOLUME, size=1)
+
+    def _extend(self, _end: int) -> None:
+        time.sleep(0.1)
+        raise exceptions.StorageFull
+
+
+def test_extension_that_fails_while_others_write(tmp_path: Path) -> None:
+    """They fail as well, instead of waiting for a write that never began."""
+    path = tmp_path / "volume"
+    path.write_bytes(b"")
+    growing, failed = Growing(path), []
+
+    def write(number: int) -> None:
+        try:
+            growing.write(MIB + number * 10, memoryview(b"0123456789"))
+        except exceptions.StorageFull:
+            failed.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(failed) == [0, 1, 2, 3]
+    growing.write(0, memoryview(b"there is room for this"))
+    assert os.path.getsize(path) == 22
