@@ -35,7 +35,8 @@ class _Slot:
 class Cluster:
     """The cluster of a store.
 
-    `settings` returns how to connect; when its result changes, the connection is replaced.
+    `settings` returns how to connect; when its result changes, or a file with Ceph's settings or
+    keys, the connection is replaced.
     `failure` turns a reason and an error number into the exception for a cluster that cannot be
     connected to.
     """
@@ -89,7 +90,9 @@ class Cluster:
             seen = slot.attempts
             with slot.lock:
                 connection = slot.connection
-                if connection is not None and connection.settings != settings:
+                if connection is not None and (
+                    connection.settings != settings or connection.is_outdated()
+                ):
                     connection.retire()
                 if connection is None or connection.retired:
                     connection = slot.connection = self._connect(slot, settings, seen)

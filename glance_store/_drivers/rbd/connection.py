@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -16,6 +18,8 @@ from glance_store._drivers.rbd import bindings, errors
 
 LOG = logging.getLogger(__name__)
 
+# Where Ceph looks first for its configuration file.
+_DEFAULT_CONF = "/etc/ceph/ceph.conf"
 # Results to keep alive: far more than can be at risk at any one moment.
 _KEPT = 1000
 # Seconds for other threads' operations to notice that they must stop, and between two checks.
@@ -24,6 +28,17 @@ _DRAIN, _POLL = 0.5, 0.01
 _ENDING: set[threading.Thread] = set()
 
 os.register_at_fork(after_in_child=_ENDING.clear)
+
+
+def _stamps(*lists: Any) -> dict[str, tuple[int, int, int] | None]:
+    """Return what shows that a file was changed, for the paths in Ceph's lists; None: no file."""
+    found: dict[str, tuple[int, int, int] | None] = {}
+    for path in re.split("[,; ]+", " ".join(map(str, lists))):
+        found[path] = None
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
 
 
 class Settings(NamedTuple):
@@ -68,9 +83,12 @@ class Connection:
         self.lost = False
         self._ended = False
         rados = bindings.rados()
+        conf_file = settings.conf_file or os.environ.get("CEPH_CONF") or _DEFAULT_CONF
+        self._files = _stamps(conf_file)
         native = rados.Rados(
             conffile=settings.conf_file, rados_id=settings.user or None, conf=settings.options()
         )
+        self._files.update(_stamps(native.conf_get("keyring")))
         # Nothing to shut down before the client is connected.
         native.connect()
         self.native = bindings.OBJECTS.opened(native)
@@ -86,6 +104,16 @@ class Connection:
     def retired(self) -> bool:
         """Whether the connection takes no new operations."""
         return self._retired
+
+    def is_outdated(self) -> bool:
+        """Tell whether the configuration file or the keyring has changed since.
+
+        A client whose key was replaced waits forever once it has to show it again. A file that is
+        missing for a moment has not changed.
+        """
+        return any(
+            stamp and self._files[path] != stamp for path, stamp in _stamps(*self._files).items()
+        )
 
     def lose(self) -> None:
         """Record that the cluster no longer answers this client."""

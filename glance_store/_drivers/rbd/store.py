@@ -59,6 +59,7 @@ class Store(driver.Store):
     def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
         super().__init__(conf, backend)
         self._fsid: str | None = None
+        self._fsid_told_by: Connection | None = None
         self._other_clusters: set[str] = set()  # named by locations; logged once
         self._cluster = Cluster(self._settings, self._unreachable)
 
@@ -232,8 +233,9 @@ class Store(driver.Store):
             lease = self._cluster.lease(self.pool, self.namespace, latest)
         else:
             lease = self._cluster.lease(target.pool, target.namespace or "", latest)
-        if self._fsid is None:
-            # The cluster was out of reach during configuration, or this is single-store mode.
+        if self._fsid_told_by is not lease.connection:
+            # Each connection is asked: it may lead to another cluster than the one before.
+            self._fsid_told_by = lease.connection
             self._learn_fsid(lease.connection.native)
         return lease
 

@@ -73,7 +73,8 @@ def default_features(connection: Any) -> int:
     except ValueError:
         # Feature names, as people write them in the configuration file.
         features = int(bindings.rbd().RBD().features_from_string(text))
-    return features or _LAYERING
+    # Without it, no snapshot can be protected.
+    return features | _LAYERING
 
 
 class RBDWriter:

@@ -143,6 +143,63 @@ def test_cluster_that_is_down_when_the_service_starts(mocked, conf, caplog, numb
         pass
 
 
+class Files:
+    """A configuration file and a keyring, and the connections that were made with them."""
+
+    def __init__(self, folder):
+        self.paths = [folder / "ceph.conf", folder / "keyring"]
+        for path in self.paths:
+            path.write_text("old")
+        self.made = []
+        package.rados.Rados.side_effect = self._connect
+
+    def _connect(self, **_options):
+        answers = {"keyring": f"{self.paths[1]},/nowhere/keyring", "rados_osd_op_timeout": "0"}
+        native = mock.MagicMock()
+        native.conf_get.side_effect = answers.get
+        native.get_fsid.return_value = f"cluster-{len(self.made)}"
+        self.made.append(native)
+        return native
+
+
+@pytest.fixture
+def files(mocked, tmp_path):
+    return Files(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_file_that_changes_under_a_running_process(files, monkeypatch, changed, by_variable):
+    """The next operation connects anew: the old key, for one, is of no use any more."""
+    conf = cfg.ConfigOpts()
+    store = package.Store(conf, "ceph")
+    if by_variable:
+        monkeypatch.setenv("CEPH_CONF", str(files.paths[0]))
+    else:
+        conf.set_override("rbd_store_ceph_conf", str(files.paths[0]), group="ceph")
+    with store.get_connection() as first, store.get_connection() as second:
+        assert first is second
+    files.paths[changed].write_text("something new")
+    with store.get_connection() as third:
+        assert third is not first
+    files.paths[changed].unlink()
+    with store.get_connection() as fourth:
+        assert fourth is third
+
+
+def test_cluster_that_was_made_anew(files):
+    """The id of the cluster in new locations is that of the connection in use."""
+    conf = cfg.ConfigOpts()
+    store = package.Store(conf, "ceph")
+    conf.set_override("rbd_store_ceph_conf", str(files.paths[0]), group="ceph")
+    store.configure(re_raise_bsc=True)
+    for number in range(2):
+        with store._lease():
+            assert store.url_prefix == f"rbd://cluster-{number}/images/"
+            assert store._location_of("x").fsid == f"cluster-{number}"
+        files.paths[0].write_text("of another cluster")
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
 def test_cluster_that_refuses_the_options(mocked, conf, number):
     store = package.Store(conf, "ceph")
@@ -258,8 +315,11 @@ def test_r140_r141_growth():
     assert grown(10, 20, 99)[0] == 99
 
 
-@pytest.mark.parametrize(("text", "expected"), [("61", 61), ("0", 1), ("", 1), (None, 1)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("61", 61), ("0", 1), ("", 1), (None, 1), ("4", 5), ("12", 13)]
+)
 def test_r134_r135_features(text, expected):
+    """Without layering, the cluster refuses the last step of each upload."""
     assert default_features(types.SimpleNamespace(conf_get=lambda _name: text)) == expected
 
 
