@@ -10,7 +10,7 @@ from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors, watchers
 from glance_store._drivers.rbd.connection import Lease
 from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
-from glance_store._drivers.rbd.trash import move_to_trash, purge
+from glance_store._drivers.rbd.trash import forgotten, mark, move_to_trash, purge, unmark
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
@@ -27,13 +27,15 @@ def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
     """
     which = snapshot or SNAPSHOT
     with errors.translated(_("Deleting image %s") % name, lease.connection, name):
-        with OpenImage(lease, name, read_only=False) as image:
+        with _opened(lease, name) as image:
             _check_removable(lease, image, snapshot)
             unprotected = _unprotect(image, which)
             image_id = image.id
             if image_id is None:
                 with errors.expected(errno.ENOENT):
                     image.native.remove_snap(which)
+            else:
+                mark(image, which)
         try:
             if image_id is None:
                 # Format 1 images cannot be moved to the trash.
@@ -41,13 +43,22 @@ def remove_image(lease: Lease, name: str, snapshot: str | None) -> None:
             else:
                 image_id = move_to_trash(lease, name, image_id)
         except BaseException as exc:
-            if unprotected:
-                _protect(lease, name, which)
+            _restore(lease, name, which if unprotected else None)
             if errors.number_of(exc) in _REFUSALS:
                 raise _in_use(name, _("the cluster refuses it (%s)") % exc) from exc
             raise
         if image_id is not None:
             purge(lease, image_id, which)
+
+
+def _opened(lease: Lease, name: str) -> OpenImage:
+    """Open an image; if there is none, remove what a deletion that was interrupted has left."""
+    try:
+        return OpenImage(lease, name, read_only=False)
+    except exceptions.NotFound:
+        for left in list(forgotten(lease, name)):
+            purge(lease, left.image_id, left.snapshot)
+        raise
 
 
 def _check_removable(lease: Lease, image: OpenImage, snapshot: str | None) -> None:
@@ -96,15 +107,18 @@ def _unprotect(image: OpenImage, snapshot: str) -> bool:
     return True
 
 
-def _protect(lease: Lease, name: str, snapshot: str) -> None:
-    """Protect the snapshot again, as the image stays."""
+def _restore(lease: Lease, name: str, snapshot: str | None) -> None:
+    """Remove the mark and protect the snapshot again, as the image stays."""
     try:
         with OpenImage(lease, name, read_only=False) as image:
-            image.native.protect_snap(snapshot)
+            unmark(image)
+            if snapshot is not None:
+                image.native.protect_snap(snapshot)
     except Exception as exc:
         if not errors.is_native(exc) and not isinstance(exc, exceptions.GlanceStoreException):
             raise
-        if errors.number_of(exc) == errno.ENOENT or isinstance(exc, exceptions.NotFound):
+        is_gone = errors.number_of(exc) == errno.ENOENT or isinstance(exc, exceptions.NotFound)
+        if is_gone or snapshot is None:
             return
         LOG.warning(
             "Could not delete RBD image %s/%s, and could not protect its snapshot again (%s). "

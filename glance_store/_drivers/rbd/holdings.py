@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import calendar
+import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors
 from glance_store._drivers.rbd.claim import claimed
 from glance_store._drivers.rbd.connection import Lease
-from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
-from glance_store._drivers.rbd.leftovers import UPLOAD_PREFIX, remove_leftovers
-from glance_store._drivers.rbd.trash import purge
+from glance_store._drivers.rbd.image import SNAPSHOT, UPLOAD_PREFIX, OpenImage, seconds_of
+from glance_store._drivers.rbd.leftovers import remove_leftovers
+from glance_store._drivers.rbd.trash import Trashed, forgotten, purge
 from glance_store.i18n import _
 from glance_store.inventory import (
     COMPLETE,
@@ -67,12 +66,14 @@ def _image_id(upload: str) -> str:
 
 def _created(image: OpenImage) -> float | None:
     """Return when an image was created, in seconds since 1970; old images do not record it."""
-    stamp: Any = getattr(image.native, "create_timestamp", lambda: None)()
-    return None if stamp is None else float(calendar.timegm(stamp.timetuple()))
+    return seconds_of(getattr(image.native, "create_timestamp", lambda: None)())
 
 
 def leftovers(lease: Lease, older_than: float) -> Iterator[Leftover]:
-    """Yield unfinished uploads older than `older_than` seconds that no client has open."""
+    """Yield what is older than `older_than` seconds and open in no client.
+
+    That are unfinished uploads, and data in the trash that nobody is removing.
+    """
     for name in _names(lease):
         if not name.startswith(UPLOAD_PREFIX):
             continue
@@ -82,6 +83,22 @@ def leftovers(lease: Lease, older_than: float) -> Iterator[Leftover]:
             continue
         if found is not None:
             yield found
+    for trashed in _forgotten(lease):
+        if trashed.since <= time.time() - older_than:
+            yield Leftover(
+                name=f"RBD image {lease.pool_spec}/{trashed.name} in the trash",
+                size=trashed.size,
+                modified=trashed.since,
+                proof=_("this store moved it there to remove it, and no client has it open"),
+                remove=functools.partial(purge, lease, trashed.image_id, trashed.snapshot),
+            )
+
+
+def _forgotten(lease: Lease) -> list[Trashed]:
+    with errors.translated(
+        _("Listing the trash of pool %s") % lease.pool_spec, lease.connection, lease.pool_spec
+    ):
+        return list(forgotten(lease))
 
 
 def _leftover(lease: Lease, name: str, older_than: float) -> Leftover | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import errno
 import logging
@@ -22,6 +23,9 @@ LOG = logging.getLogger(__name__)
 
 # An image with a snapshot of this name is complete.
 SNAPSHOT = "snap"
+# Prefix of an unfinished upload's image. The name continues with the image's name and a unique
+# suffix. Nothing else is ever replaced.
+UPLOAD_PREFIX = "glance_store.upload."
 # Tag of the locks that RBD clients take while they write, and break when the owner is dead.
 _LOCK_OF_RBD = "internal"
 # RADOS allows 2048 bytes for an object name; RBD and uploads add prefixes.
@@ -187,6 +191,11 @@ class OpenImage:
             if errors.is_lost(exc):
                 self._lease.connection.lose()
             LOG.warning("Could not close RBD image %s cleanly: %s", self.name, exc)
+
+
+def seconds_of(stamp: Any) -> float | None:
+    """Return a time of the bindings, which is in UTC, in seconds since 1970."""
+    return None if stamp is None else float(calendar.timegm(stamp.timetuple()))
 
 
 def id_of(lease: Lease, name: str) -> str | None:

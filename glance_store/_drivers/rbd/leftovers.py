@@ -15,15 +15,12 @@ from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors, watchers
 from glance_store._drivers.rbd.claim import Claim
 from glance_store._drivers.rbd.connection import Lease
-from glance_store._drivers.rbd.image import OpenImage, id_of
+from glance_store._drivers.rbd.image import UPLOAD_PREFIX, OpenImage, id_of
 from glance_store._drivers.rbd.trash import move_to_trash, purge
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
-# Prefix of an unfinished upload's image. The name continues with the image's name and a unique
-# suffix. Nothing else is ever replaced.
-UPLOAD_PREFIX = "glance_store.upload."
 # The object in which RBD lists a pool's images, and the prefix of its keys.
 _DIRECTORY, _NAME = "rbd_directory", "name_"
 _MAX_KEYS = 100

@@ -7,17 +7,74 @@ image either unchanged under its name, or nameless in the trash.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors, watchers
 from glance_store._drivers.rbd.connection import Lease
-from glance_store._drivers.rbd.image import SNAPSHOT, OpenImage
+from glance_store._drivers.rbd.image import SNAPSHOT, UPLOAD_PREFIX, OpenImage, seconds_of
 
 LOG = logging.getLogger(__name__)
 
+# Key in the metadata of an image that is being deleted; its value is the snapshot to remove. Others
+# use the trash too, also to keep images.
+_MARK = "glance_store.deletion"
+
 _TRANSLATED = (exceptions.GlanceStoreException, exceptions.BackendException)
+
+
+class Trashed(NamedTuple):
+    """An image in the trash that this store put there to remove it."""
+
+    image_id: str
+    name: str
+    snapshot: str
+    size: int
+    since: float  # seconds since 1970
+
+
+def mark(image: OpenImage, snapshot: str) -> None:
+    """Mark an image as being deleted. Without the mark, only its owner can tell why it stays."""
+    with contextlib.suppress(*errors.native_errors()):
+        image.native.metadata_set(_MARK, snapshot)
+
+
+def unmark(image: OpenImage) -> None:
+    """Remove the mark, as the image stays."""
+    # The bindings raise KeyError if there is none.
+    with contextlib.suppress(KeyError, *errors.native_errors()):
+        image.native.metadata_remove(_MARK)
+
+
+def forgotten(lease: Lease, name: str | None = None) -> Iterator[Trashed]:
+    """Yield what interrupted deletions have left in the trash, all or those of an image's name.
+
+    Skips images that a client has open, or that snapshots or clones need.
+    """
+    entries = []
+    with errors.expected(errno.ENOENT):
+        entries = list(bindings.rbd().RBD().trash_list(lease.access))
+    for entry in entries:
+        if name in (None, entry["name"]) and (found := _trashed(lease, entry)) is not None:
+            yield found
+
+
+def _trashed(lease: Lease, entry: dict[str, Any]) -> Trashed | None:
+    snapshot = SNAPSHOT
+    # KeyError: there is no mark. NotFound: only the entry is left, or somebody was faster.
+    with contextlib.suppress(KeyError, exceptions.NotFound):
+        with OpenImage(lease, None, image_id=entry["id"]) as image:
+            if not entry["name"].startswith(UPLOAD_PREFIX):
+                snapshot = image.native.metadata_get(_MARK)
+            if image.watchers() or image.snapshots() - {snapshot}:
+                return None
+            size, since = int(image.native.size()), seconds_of(entry["deletion_time"])
+        return Trashed(entry["id"], entry["name"], snapshot, size, since or 0.0)
+    return None
 
 
 def move_to_trash(lease: Lease, name: str, image_id: str | None) -> str | None:

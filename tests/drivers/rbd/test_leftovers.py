@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.rbd import claim
+from glance_store._drivers.rbd import claim, deletion
 from glance_store._drivers.rbd.claim import OBJECT_PREFIX
 from glance_store._drivers.rbd.leftovers import UPLOAD_PREFIX, new_name
 from glance_store.testing.inputs import Source, together
@@ -377,3 +377,87 @@ def test_a_leftover_that_somebody_opens(bed: Bed) -> None:
     assert bed.names() == [name]
     left.remove()
     assert bed.names() == []
+
+
+# A deletion that is killed when it has taken the name of the image away.
+DELETION = """
+from glance_store._drivers.rbd import deletion
+store = bed.store()
+deletion.purge = lambda *_arguments: os._exit(9)
+delete(store, sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("how", ["repeated", "found"])
+def test_deletion_that_is_killed(bed: Bed, program: Callable[..., Program], how: str) -> None:
+    """Its data goes when the image is deleted again, and is found otherwise."""
+    import rbd
+
+    store, image_id = bed.store(), new_id()
+    uri = add(store, DATA, image_id)
+    started = program(DELETION, uri)
+    started.end()
+    assert (started.process.returncode, bed.trash()) == (9, [image_id])
+    # What others keep in the trash is theirs.
+    bed.create("disk of a machine")
+    rbd.RBD().trash_move(bed.pool, "disk of a machine", 0)
+    if how == "repeated":
+        with pytest.raises(exceptions.NotFound):
+            delete(store, uri)
+        with pytest.raises(exceptions.NotFound):
+            delete(store, "rbd://disk of a machine")
+    else:
+        assert list(store.leftovers(3600)) == []
+        (left,) = store.leftovers(-60)
+        assert left.name.endswith(f"/{image_id} in the trash")
+        assert left.size == len(DATA)
+        left.remove()
+        left.remove()
+    assert bed.trash() == ["disk of a machine"]
+
+
+def test_leftover_of_an_upload_in_the_trash(bed: Bed) -> None:
+    import rbd
+
+    store, name = bed.store(), new_name("image")
+    bed.create(name)
+    rbd.RBD().trash_move(bed.pool, name, 0)
+    (left,) = store.leftovers(-60)
+    left.remove()
+    assert bed.trash() == []
+
+
+def test_deleted_image_that_a_clone_needs_no_longer(bed: Bed) -> None:
+    import rbd
+
+    store, image_id = bed.store(), new_id()
+    uri = add(store, DATA, image_id)
+    options = ("--rbd-default-clone-format", 2)
+    bed.command("clone", f"images/{image_id}@snap", "images/clone", *options)
+    delete(store, uri)
+    assert bed.trash() == [image_id]
+    assert list(store.leftovers(-60)) == []
+    rbd.RBD().remove(bed.pool, "clone")
+    (left,) = store.leftovers(-60)
+    left.remove()
+    assert bed.trash() == []
+
+
+def test_refused_deletion_leaves_no_mark(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the image would be lost if somebody kept it in the trash one day."""
+    import rbd
+
+    store, image_id = bed.store(), new_id()
+    uri = add(store, DATA, image_id)
+
+    def refuse(*_arguments: object) -> None:
+        raise rbd.ImageBusy("it is used", errno.EBUSY)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deletion, "move_to_trash", refuse)
+        with pytest.raises(exceptions.InUseByStore):
+            delete(store, uri)
+    with bed.image(image_id) as image:
+        assert list(image.metadata_list()) == []
+        assert image.is_protected_snap("snap")
+    assert read(store, uri) == DATA
