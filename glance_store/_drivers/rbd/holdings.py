@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,7 +25,11 @@ from glance_store.inventory import (
     StoredImage,
 )
 
+LOG = logging.getLogger(__name__)
+
 _KIB = 1024
+# A damaged image, or one whose parent the Ceph user may not read; the others can be listed.
+_UNREADABLE = (exceptions.BackendException, exceptions.Forbidden)
 
 
 def images(lease: Lease, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
@@ -35,6 +40,9 @@ def images(lease: Lease, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
         except exceptions.NotFound:
             # Deleted meanwhile, or still being created.
             continue
+        except _UNREADABLE as exc:
+            LOG.warning("Pool %s: %s", lease.pool_spec, exc)
+            yield StoredImage(name, None, None, FOREIGN)
 
 
 def _names(lease: Lease) -> list[str]:
@@ -80,6 +88,9 @@ def leftovers(lease: Lease, older_than: float) -> Iterator[Leftover]:
         try:
             found = _leftover(lease, name, older_than)
         except exceptions.NotFound:
+            continue
+        except _UNREADABLE as exc:
+            LOG.warning("Pool %s: %s", lease.pool_spec, exc)
             continue
         if found is not None:
             yield found

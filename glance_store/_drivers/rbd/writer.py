@@ -194,7 +194,7 @@ class RBDWriter:
                 data_pool=self._settings.data_pool,
             )
         except Exception as exc:
-            if errors.number_of(exc) not in (errno.EINVAL, errno.ENOSYS):
+            if errors.number_of(exc) not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             data_pool = self._settings.data_pool
             pools = f"{self._lease.pool}, {data_pool}" if data_pool else self._lease.pool
@@ -203,9 +203,9 @@ class RBDWriter:
                 reason=_(
                     "the Ceph cluster cannot create an image with features %(features)d in pool "
                     "%(pools)s (%(cause)s). Check rbd_default_features in its configuration "
-                    "file, as some features require others. An erasure-coded data pool must "
-                    "allow overwrites (allow_ec_overwrites), and a pool with its own snapshots "
-                    "('rados lssnap') cannot hold images"
+                    "file, as some features require others. An erasure-coded pool can only be "
+                    "rbd_store_data_pool and must allow overwrites (allow_ec_overwrites), and a "
+                    "pool with its own snapshots ('rados lssnap') cannot hold images"
                 )
                 % {"features": features, "pools": pools, "cause": exc},
             ) from exc

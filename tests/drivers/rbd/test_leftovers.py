@@ -461,3 +461,27 @@ def test_refused_deletion_leaves_no_mark(bed: Bed, monkeypatch: pytest.MonkeyPat
         assert list(image.metadata_list()) == []
         assert image.is_protected_snap("snap")
     assert read(store, uri) == DATA
+
+
+def test_damaged_images(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    """They do not hide the others."""
+    import rados
+
+    store, image_id, damaged = bed.store(), new_id(), [new_id(), new_name("damaged")]
+    uri = add(store, DATA, image_id)
+    headers = []
+    for name in damaged:
+        bed.create(name)
+        with bed.image(name) as image:
+            headers.append(f"rbd_header.{image.id()}")
+        with rados.WriteOpCtx() as operation:
+            bed.pool.set_omap(operation, ("size",), (b"?",))
+            bed.pool.operate_write_op(operation, headers[-1])
+    found = {image.image_id: (image.state, image.uri) for image in store.images()}
+    assert found == {image_id: ("complete", uri), **dict.fromkeys(damaged, ("foreign", None))}
+    assert list(store.leftovers(-60)) == []
+    assert all(name in caplog.text for name in damaged)
+    for header in headers:
+        with rados.WriteOpCtx() as operation:
+            bed.pool.set_omap(operation, ("size",), (bytes(8),))
+            bed.pool.operate_write_op(operation, header)

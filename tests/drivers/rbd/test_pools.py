@@ -372,6 +372,13 @@ def test_location_of_another_cluster(bed: Bed, caplog: pytest.LogCaptureFixture)
     assert bed.ceph.fsid in said
 
 
+def test_pool_that_cannot_hold_names(bed: Bed) -> None:
+    """An erasure-coded pool is good for data alone."""
+    store = bed.store(rbd_store_pool=bed.ceph.data_pool)
+    with pytest.raises(exceptions.BadStoreConfiguration, match="rbd_store_data_pool"):
+        add(store, DATA)
+
+
 def test_features_that_do_not_fit_together(bed: Bed) -> None:
     """Object maps want RBD's lock; the mistake is in Ceph's configuration."""
     conf = bed.ceph.client_conf("features.conf", rbd_default_features="9")

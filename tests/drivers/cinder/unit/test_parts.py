@@ -371,6 +371,27 @@ def test_owner_of_a_link_on_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [command[:2] for command in run] == [("chown", "-h")] * 2
 
 
+def test_share_that_lets_nobody_change_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that this process may use anyway can be used."""
+
+    def refuse(_host: host.Host, *_command: str) -> None:
+        raise errors.CinderError("chown: Operation not permitted")
+
+    monkeypatch.setattr(host.Host, "execute", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    (tmp_path / "volume").write_bytes(b"x")
+    with make_host(tmp_path).owning(str(tmp_path / "volume"), follow=False):
+        pass
+    monkeypatch.setattr(os, "access", lambda *_arguments, **_options: False)
+    with (
+        pytest.raises(errors.CinderError, match="not permitted"),
+        make_host(tmp_path).owning(str(tmp_path / "volume"), follow=False),
+    ):
+        pytest.fail("it may not be used")
+
+
 def test_process_that_has_chosen_keeps_its_choice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
