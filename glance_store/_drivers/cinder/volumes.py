@@ -41,6 +41,8 @@ _GOING = ("deleting", "managing", "error_managing")
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 5.0
 _DELETE_TRIES = 6
+# Seconds that a replica of Cinder's database may not know a new volume.
+_LAG = 5.0
 # Seconds until a volume that is detaching, or refused without a reason, counts as in use.
 _DETACHING_LASTS = 10.0
 
@@ -173,8 +175,14 @@ class Volumes:
         """
         seconds = self._api.settings.state_timeout
         status = None
+        lags_until = time.monotonic() + _LAG
         for _poll in pauses(seconds):
-            volume = self.get(volume_id)
+            try:
+                volume = self.get(volume_id)
+            except errors.VolumeNotFound:
+                if time.monotonic() > lags_until:
+                    raise
+                continue
             status = volume.status
             if status == wanted and reached(volume):
                 return volume

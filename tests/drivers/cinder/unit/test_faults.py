@@ -141,6 +141,32 @@ def test_volumes_that_may_not_be_listed(status: int, caplog: pytest.LogCaptureFi
     assert caplog.text.count("Invalid filters name") == 1
 
 
+@pytest.mark.parametrize("lag", [0.3, 60.0])
+def test_new_volume_that_a_replica_does_not_know(
+    lag: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was created: Cinder has said so."""
+    monkeypatch.setattr(volumes, "_LAG", 1.0)
+    began = time.monotonic()
+
+    def answer(_method: str, _path: str) -> Answer:
+        if time.monotonic() < began + lag:
+            missing = {"itemNotFound": {"message": "no volume", "code": 404}}
+            return 404, "application/json", json.dumps(missing).encode()
+        record = {"volume": {"id": VOLUME, "status": "available"}}
+        return 200, "application/json", json.dumps(record).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        own = volumes.Volumes(store._api(context))
+        if lag > 1:
+            with pytest.raises(exceptions.NotFound):
+                own.wait(VOLUME, "available", ("creating",))
+            assert time.monotonic() - began < 10
+        else:
+            assert own.wait(VOLUME, "available", ("creating",)).id == VOLUME
+
+
 class Growing(writer.CinderWriter):
     """A writer whose volume cannot grow."""
 
