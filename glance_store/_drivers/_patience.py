@@ -1,35 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""urllib3 connections that apply the read timeout while sending and skip interim responses."""
+"""urllib3 connections that apply the read timeout while sending and read malformed heads."""
 
 from __future__ import annotations
 
 import errno
-import http.client
 import os
+import socket
 import ssl
 from typing import Any
 
 import requests.adapters
 import urllib3.connection
 
-_MOST_INTERIM = 100
+from glance_store._drivers._head import Response
+
 # Idle connections to keep per server: enough for the threads of a busy service.
 _POOL_SIZE = 64
-
-
-class _Response(http.client.HTTPResponse):
-    """A response that skips interim responses (1xx); the base class skips only 100.
-
-    An interim response taken for the final one would leave the real one to the next request.
-    """
-
-    def _read_status(self) -> tuple[str, int, str]:
-        for _number in range(_MOST_INTERIM):
-            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-            if not 100 < found[1] < 200:
-                return found
-            http.client.parse_headers(self.fp)
-        raise http.client.HTTPException("too many interim answers")
+# Probe idle connections, as keystoneauth does: a firewall that has forgotten one drops its packets,
+# and the next request on it would wait for the read timeout.
+_KEEP_ALIVE = (
+    *urllib3.connection.HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+        if hasattr(socket, name)
+    ),
+)
 
 
 class _SendTimeoutConnection(urllib3.connection.HTTPConnection):
@@ -39,7 +36,7 @@ class _SendTimeoutConnection(urllib3.connection.HTTPConnection):
     data for some seconds would lose the upload.
     """
 
-    response_class = _Response
+    response_class = Response
     send_timeout: float  # seconds of silence
 
     def connect(self) -> None:
@@ -84,11 +81,11 @@ class PatientAdapter(requests.adapters.HTTPAdapter):
         super().__init__(pool_connections=4, pool_maxsize=_POOL_SIZE)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, socket_options=_KEEP_ALIVE, **kwargs)
         self._use_timeout(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
+        manager = super().proxy_manager_for(*args, socket_options=_KEEP_ALIVE, **kwargs)
         self._use_timeout(manager)
         return manager
 

@@ -87,3 +87,21 @@ def test_answer_that_comes_early(kind: type[ssl.SSLError]) -> None:
 
     with pytest.raises(BrokenPipeError):
         patient(Pool, 30.0).ConnectionCls("127.0.0.1").send(b"data")
+
+
+def test_idle_connections_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall that has forgotten one would let the next request wait for its time to read."""
+    connected: list[socket.socket] = []
+    connect = urllib3.connection.HTTPConnection.connect
+
+    def note(connection: urllib3.connection.HTTPConnection) -> None:
+        connect(connection)
+        connected.append(connection.sock)
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "connect", note)
+    with served(b"", 1) as address, connections() as session:
+        assert session.get(f"{address}here").text == "here"
+        (sock,) = connected
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

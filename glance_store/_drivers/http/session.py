@@ -7,7 +7,6 @@ import contextvars
 import dataclasses
 import functools
 import http.client
-import io
 import logging
 import os
 import ssl
@@ -24,7 +23,8 @@ import urllib3
 import urllib3.exceptions
 import urllib3.util
 
-from glance_store._drivers.http.headers import chunk_size, read_head
+from glance_store._drivers._head import Response
+from glance_store._drivers.http.headers import chunk_size
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.targets import Hosts, TargetFilter
 
@@ -203,18 +203,12 @@ def _pool_of(pool: Any) -> Any:
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
-class _Response(http.client.HTTPResponse):
+class _Response(Response):
     """A response with a complete head and a body whose framing is understood."""
 
     def begin(self) -> None:
-        stream = self.fp
-        head = read_head(stream)
-        self.fp = io.BufferedReader(io.BytesIO(head.text))
-        try:
-            super().begin()
-        finally:
-            self.fp = stream
-        if head.damaged:
+        super().begin()
+        if self.damaged:
             self._tolerate_damage()
         codings = ",".join(self.headers.get_all("Transfer-Encoding", [])).lower().split(",")
         codings = [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]

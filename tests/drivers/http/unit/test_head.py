@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glance_store._drivers.http.headers import read_head
+from glance_store._drivers._head import read_head
 
 STATUS = b"HTTP/1.1 200 OK\r\n"
 
