@@ -97,7 +97,15 @@ def ensure(
             container=container,
         )
     action = _("Creating the container %s") % container
-    made = client.request("PUT", container, action=action, patience=patience, headers=headers)
+    made = client.request(
+        "PUT", container, action=action, patience=patience, headers=headers, allow=(404,)
+    )
+    if made.status_code == 404:
+        # Do not report this as a missing image: the caller is storing it.
+        raise errors.SwiftError(
+            _("%(action)s: Swift does not know the account, or the URL of the storage is wrong"),
+            action=action,
+        )
     # 202: another request created it first.
     return made.status_code == 201
 
@@ -172,6 +180,11 @@ def pages(client: Client, container: str, prefix: str, patience: Patience) -> It
         page = _parsed(response.content, action)
         if not page:
             return
+        if page[-1].name == marker:
+            raise errors.SwiftError(
+                _("%(action)s: the same page comes again and again: look for a caching proxy"),
+                action=action,
+            )
         yield page
         marker = page[-1].name
 
@@ -184,7 +197,7 @@ def _parsed(text: bytes, action: str) -> list[Entry]:
                 Entry(
                     str(entry["name"]),
                     int(entry["bytes"]),
-                    str(entry.get("hash", "")).lower(),
+                    str(entry.get("hash") or "").lower(),
                     _seconds(entry.get("last_modified")),
                 )
                 for entry in entries

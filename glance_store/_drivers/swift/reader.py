@@ -203,6 +203,10 @@ class SwiftReader(ObjectReader):
                     action=action,
                 )
             status, headers = response.status_code, response.headers
+            if status == 200 and piece.etag and not etag and "content-length" not in headers:
+                raise NoResult(
+                    _("%(action)s: the answer is not Swift's: look for a proxy"), action=action
+                )
             part = part_of(status, headers, begin, length, piece.size, action, piece.coding)
         except exceptions.GlanceStoreException:
             body.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from glance_store import exceptions
 from glance_store._drivers._objects.body import RequestBody
 from glance_store._drivers._objects.claim import Claim, Expected, Found, damaged
-from glance_store._drivers._objects.errors import ERRORS, DamagedInTransit
+from glance_store._drivers._objects.errors import ERRORS, DamagedInTransit, NoResult
 from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.swift import containers, deleter, errors, large
 from glance_store.i18n import _
@@ -33,6 +33,8 @@ _PER_SEGMENT = 0.5
 _LISTING = 20.0
 # The data does not match its ETag.
 _DAMAGED = 422
+# What Swift answers to a PUT; the second is that of some gateways.
+_CREATED = (201, 202)
 
 
 class Upload(Claim):
@@ -305,6 +307,7 @@ class Upload(Claim):
                     body=lambda: manifest or b"",
                     retry=False,
                     extra_timeout=extra_timeout,
+                    check=lambda response: check_stored(response, None, action),
                 )
             except errors.SwiftError as exc:
                 if not large.lacks_segments(getattr(exc, "said", "")):
@@ -351,11 +354,20 @@ class Upload(Claim):
 
 
 def check_stored(response: requests.Response, md5: str | None, action: str) -> None:
-    """Raise DamagedInTransit if the response to a PUT shows other data than was sent."""
+    """Raise an error if the response to a PUT does not show that the data sent was stored.
+
+    NoResult: it is not from Swift; DamagedInTransit: other data was stored.
+    """
     if response.status_code == _DAMAGED:
         raise DamagedInTransit(
             _("%(action)s: Swift reports that the data was damaged in transit"), action=action
         )
     stored = bare_etag(response.headers.get("etag")).lower()
+    if not stored and response.status_code not in _CREATED:
+        raise NoResult(
+            _("%(action)s: the answer %(status)d without an ETag is not Swift's: look for a proxy"),
+            action=action,
+            status=response.status_code,
+        )
     if stored and md5 is not None and stored != md5:
         raise damaged(action, stored, md5)

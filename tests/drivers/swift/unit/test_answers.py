@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers that are not those of Swift, or that somebody has changed on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glance_store import exceptions
+from glance_store.testing import image
+from tests.drivers.swift.conftest import locate, read
+from tests.drivers.swift.loopback import INFO, Answer, LittleSwift, Seen, Stored, store_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from glance_store._drivers.swift import BaseStore
+    from tests.drivers.swift.loopback import Act, Rule
+
+MIB = 1024 * 1024
+URI = "swift+config://ref1/images/image"
+NAME = "images/image"
+SEGMENTS = {"large_object_size": 1, "large_object_chunk_size": 1}
+SMALL, PARTS, STREAM = 1000, 2_500_000, 9 * MIB
+PAGE = b"<html>Please log in</html>"
+KINDS = pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
+
+
+def add(store: BaseStore, data: bytes) -> str:
+    return str(store.add("image", io.BytesIO(data), len(data), "sha256")[0])
+
+
+def with_page(which: Callable[[Seen], bool], **more: Any) -> Rule:
+    """Return a rule that gives the page of a proxy to some requests."""
+
+    def rule(seen: Seen, act: Act) -> Answer:
+        if not which(seen):
+            return act()
+        assert seen.body is not None
+        return Answer(200, PAGE, {"Content-Type": "text/html"}, **more)
+
+    return rule
+
+
+# -- an answer without what it must contain
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "static"),
+    [(SMALL, {}, True), (STREAM, {}, True), (PARTS, SEGMENTS, True), (PARTS, SEGMENTS, False)],
+    ids=["whole", "streamed", "static", "dynamic"],
+)
+def test_page_instead_of_a_stored_image(server, pauses, size, options, static):
+    """Nothing was stored, although the status says so."""
+    server.info = INFO if static else {}
+    server.rule = with_page(lambda seen: seen.method == "PUT" and seen.name == NAME)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not Swift's"):
+        add(store_at(server, **options), image(size))
+    assert server.names() == []
+    server.rule = None
+    data = image(size)
+    store = store_at(server, **options)
+    assert read(store, add(store, data)) == data
+
+
+def test_page_instead_of_a_stored_segment(server, pauses):
+    server.rule = with_page(lambda seen: seen.method == "PUT" and seen.path.endswith("-00002"))
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not Swift's"):
+        add(store_at(server, **SEGMENTS), image(PARTS))
+    assert server.names() == []
+
+
+def test_page_instead_of_a_deletion(server, pauses):
+    server.objects[NAME] = Stored(b"data", {})
+    store = store_at(server)
+    server.rule = with_page(lambda seen: seen.method == "DELETE")
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not Swift's"):
+        store.delete(locate(store, URI))
+    server.rule = None
+    store.delete(locate(store, URI))
+    assert server.names() == []
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_page_instead_of_an_image(server, pauses, offset):
+    """Nor does it say how long it is: it may not pass for the beginning of the image."""
+    data = image(PARTS)
+    server.objects[NAME] = Stored(data, {})
+    left = [1]
+
+    def first(seen: Seen) -> bool:
+        found = seen.method == "GET" and seen.name == NAME and left[0] > 0
+        left[0] -= found
+        return found
+
+    server.rule = with_page(first, length=None)
+    # Without a length, the end of the connection is that of the page.
+    assert read(closing(store_at(server), server), URI, offset=offset) == data[offset:]
+
+
+def closing(store: BaseStore, server: LittleSwift) -> BaseStore:
+    """Have the server say that it closes the connection after an answer without a length."""
+    rule = server.rule
+    assert rule is not None
+
+    def ending(seen: Seen, act: Act) -> Answer:
+        answer = rule(seen, act)
+        if answer.length is None:
+            answer.headers["Connection"] = "close"
+        return answer
+
+    server.rule = ending
+    return store
+
+
+# -- header lines that are not valid HTTP
+
+
+def spoil(seen: Seen, act: Act) -> Answer:
+    """Put what a proxy adds before all other header lines."""
+    answer = act()
+    answer.headers = {"X-Cache ": "hit", **answer.headers}
+    return answer
+
+
+@KINDS
+def test_malformed_header_line_before_the_others(server, static):
+    """The lines after it count: they say that there are segments."""
+    server.info = INFO if static else {}
+    server.rule = spoil
+    store = store_at(server, **SEGMENTS)
+    data = image(PARTS)
+    uri = add(store, data)
+    assert len(server.names()) == 4
+    assert store.get_size(locate(store, uri)) == len(data)
+    assert read(store, uri) == data
+    store.delete(locate(store, uri))
+    assert server.names() == []
+
+
+# -- listings
+
+
+def same_page(seen: Seen, act: Act) -> Answer:
+    seen.query.pop("marker", None)
+    return act()
+
+
+@pytest.mark.parametrize("call", ["images", "leftovers"])
+def test_listing_that_is_always_the_same_page(server, call):
+    """A cache that leaves the query out of its key gives it again and again."""
+    server.objects[NAME] = Stored(b"data", {})
+    server.rule = same_page
+    store = store_at(server)
+    with pytest.raises(exceptions.BackendException, match="again and again"):
+        list(store.images() if call == "images" else store.leftovers(0.0))
+
+
+def test_listing_without_hashes(server):
+    """Then there is nothing to compare segments with."""
+    server.info = {}
+    store = store_at(server, **SEGMENTS)
+    data = image(PARTS)
+    uri = add(store, data)
+
+    def bare(seen: Seen, act: Act) -> Answer:
+        answer = act()
+        if seen.method == "GET" and seen.name == "images":
+            entries = json.loads(answer.body)
+            answer.body = json.dumps([{**each, "hash": None} for each in entries]).encode()
+        elif seen.method == "HEAD" and seen.name == NAME:
+            # As of more segments than fit a page.
+            answer.length = "0"
+        return answer
+
+    server.rule = bare
+    assert read(store, uri) == data
+
+
+# -- the account
+
+
+@pytest.mark.parametrize("size", [SMALL, STREAM], ids=["whole", "streamed"])
+def test_account_that_is_not_there(server, size):
+    """It is not the image that is missing."""
+
+    def rule(seen: Seen, act: Act) -> Answer:
+        if not seen.path.startswith("/v1"):
+            return act()
+        assert seen.body is not None
+        return Answer(404)
+
+    server.rule = rule
+    with pytest.raises(exceptions.BackendException, match="does not know the account") as failed:
+        add(store_at(server), image(size))
+    assert not isinstance(failed.value, exceptions.NotFound)
