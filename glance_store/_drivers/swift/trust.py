@@ -135,6 +135,9 @@ class Trust:
                 return
             except exceptions.GlanceStoreException as exc:
                 error = exc
+                if isinstance(exc, errors.SwiftUnavailable):
+                    # No token helps, and the caller is waiting.
+                    break
         LOG.warning(
             "The trust %s for a transfer of an image could not be removed from the identity "
             "service (%s); it ends by itself, or remove it with 'openstack trust delete'",
@@ -148,12 +151,13 @@ _ACTION = "Managing the trust for a long transfer"
 
 def _end(trust: dict[str, Any]) -> tuple[str, str]:
     """Return what tells a trust from others; times of the service have no fractions of seconds."""
-    return trust["trustee_user_id"], trust["expires_at"][:_TO_THE_SECOND]
+    # Some trusts, such as those of Heat, have no end.
+    return trust["trustee_user_id"], (trust["expires_at"] or "")[:_TO_THE_SECOND]
 
 
 def _moment(text: str) -> datetime.datetime:
     """Return a time in the identity service's notation as a datetime."""
-    moment = datetime.datetime.strptime(text.partition(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")
+    moment = datetime.datetime.strptime(text[:_TO_THE_SECOND], "%Y-%m-%dT%H:%M:%S")
     return moment.replace(tzinfo=datetime.timezone.utc)
 
 
@@ -187,7 +191,8 @@ class UserAccount:
             if make is None:
                 return
             try:
-                self._trust = make()
+                # Responses of the identity service are used unchecked.
+                self._trust = ask(make, _ACTION, Patience(0))
             except exceptions.GlanceStoreException as exc:
                 LOG.warning(
                     "This upload can fail once the token of its user expires, because no trust "

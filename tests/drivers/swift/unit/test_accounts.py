@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from tests.drivers.swift.loopback import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.drivers.swift.loopback import Act
 
 MIB = 1024 * 1024
@@ -202,3 +205,69 @@ def test_token_without_a_project(server, caplog):
     assert "not for a project" in caplog.text
     assert trusts(server) == []
     assert b"".join(store.get(locate(store, uri), context=context)[0]) == data
+
+
+def with_trusts(server: LittleSwift, answer: Callable[[Seen], Answer | None]) -> None:
+    """Have the identity service give other answers about trusts and the user's token."""
+
+    def rule(seen: Seen, act: Act) -> Answer:
+        asked = "OS-TRUST" in seen.path or (seen.method, seen.path) == ("GET", "/v3/auth/tokens")
+        found = answer(seen) if asked else None
+        if found is None:
+            return act()
+        assert seen.body is not None
+        return found
+
+    server.rule = rule
+
+
+def upload(server: LittleSwift) -> None:
+    data = image(9 * MIB)
+    store = store_at(server, multi_tenant=True)
+    context = context_at(server)
+    store.add("image", io.BytesIO(data), len(data), "sha256", context=context)
+    assert server.data("images_image/image") == data
+
+
+def test_user_with_a_trust_that_has_no_end(server, caplog):
+    """Heat makes such trusts; a token that may make none of its own can still store images."""
+    listed = b'{"trusts": [{"id": "heat", "trustee_user_id": "heat", "expires_at": null}]}'
+    with_trusts(
+        server,
+        lambda seen: (
+            {"POST": Answer(403), "GET": Answer(200, listed)}.get(seen.method)
+            if "OS-TRUST" in seen.path
+            else None
+        ),
+    )
+    upload(server)
+    assert "no trust can be made" in caplog.text
+    assert "answered 403" in caplog.text
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": {}, "trust": {}}'])
+@pytest.mark.parametrize("path", ["/auth/tokens", "/OS-TRUST/trusts"])
+def test_answer_about_trusts_that_makes_no_sense(server, caplog, path, body):
+    """The image is stored without a trust."""
+    with_trusts(server, lambda seen: Answer(201, body) if seen.path.endswith(path) else None)
+    upload(server)
+    assert "no trust can be made" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["Z", ".000000Z", "+00:00", ""])
+def test_end_of_a_token_in_other_forms(server, caplog, ending):
+    described = server._token()
+    described["token"]["expires_at"] = f"2100-01-01T00:00:00{ending}"
+    answer = Answer(200, json.dumps(described).encode())
+    with_trusts(server, lambda seen: answer if seen.path == "/v3/auth/tokens" else None)
+    upload(server)
+    assert "no trust can be made" not in caplog.text
+    assert trusts(server) == ["POST", "DELETE"]
+
+
+def test_trust_that_cannot_be_removed_is_not_waited_for_twice(server, pauses, caplog):
+    """The identity service is away: the other token does not help."""
+    with_trusts(server, lambda seen: Answer(503) if seen.method == "DELETE" else None)
+    upload(server)
+    assert "could not be removed" in caplog.text
+    assert len(trusts(server)) == 1 + 1 + len(pauses)
