@@ -111,8 +111,8 @@ class BaseStore(driver.Store):
                     "keystoneauth1, for example with pip install 'glance_store[swift]'"
                 )
             )
-        authorities = self.store_conf.swift_store_cacert
-        if authorities and not os.path.exists(authorities):
+        authorities = self._settings.verify
+        if isinstance(authorities, str) and not os.path.exists(authorities):
             raise self._misconfigured(
                 _("swift_store_cacert names %s, which does not exist") % authorities
             )
@@ -345,10 +345,29 @@ class BaseStore(driver.Store):
             found.obj = None
         if (found.container, found.obj) != (store_location.container, store_location.obj):
             raise exceptions.Invalid(
-                _("The image id %(image)r cannot be part of a location in Swift"),
+                _("The image id %(image)r, or the address, cannot be part of a location in Swift"),
                 image=store_location.obj,
             )
         return uri
+
+    def _check_locations(self, store_location: StoreLocation, address: str) -> None:
+        """Raise BadStoreConfiguration if images could be stored but not found by location."""
+        store_location.obj = "image"
+        try:
+            self._checked_uri(store_location)
+        except exceptions.GlanceStoreException:
+            usable = False
+        else:
+            usable = True
+        store_location.obj = ""
+        if not usable:
+            raise self._misconfigured(
+                _(
+                    "no location can name the container %(container)s of swift_store_container "
+                    "at %(address)s"
+                )
+                % {"container": store_location.container, "address": address}
+            )
 
     def _plan(self, upload: Upload, size: int, segment: int) -> Plan:
         cluster = large.cluster_info(upload.client, upload.patience)

@@ -16,6 +16,7 @@ from glance_store import exceptions
 from glance_store._drivers._objects.claim import condition
 from glance_store._drivers._patience import PatientAdapter
 from glance_store._drivers.swift import errors
+from glance_store._drivers.swift.catalogue import ClusterAddress
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
@@ -112,8 +113,15 @@ class Connections:
 
     def to(self, url: str, account: Account, settings: Settings) -> Any:
         """Return swiftclient's HTTPConnection to the server of a URL."""
-        parts = urllib.parse.urlsplit(url)
-        key = (os.getpid(), settings, parts.scheme, parts.netloc)
+        address = ClusterAddress.of(url)
+        if address is None:
+            raise errors.SwiftError(
+                _(
+                    "The address of Swift is not a valid http or https URL: check the service "
+                    "catalogue, or swift_store_endpoint"
+                )
+            )
+        key = (os.getpid(), settings, address.scheme, address.host, address.port)
         connection = self._connections.get(key)
         if connection is None:
             _parsed, connection = account.connection.http_connection(url)

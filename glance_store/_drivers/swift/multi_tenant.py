@@ -14,6 +14,7 @@ from glance_store._drivers.swift.client import Account
 from glance_store._drivers.swift.location import StoreLocation
 from glance_store._drivers.swift.trust import Trust, UserAccount
 from glance_store.i18n import _
+from glance_store.location import redact
 
 if TYPE_CHECKING:
     from glance_store.location import Location
@@ -55,7 +56,8 @@ class MultiTenantStore(BaseStore):
         if endpoint:
             # Without it, each project has its own prefix.
             store_location = self._location_at(endpoint)
-            store_location.container, store_location.obj = f"{options.swift_store_container}_", ""
+            store_location.container = f"{options.swift_store_container}_"
+            self._check_locations(store_location, f"{redact(endpoint)} of swift_store_endpoint")
             self._url_prefix = store_location.get_uri().rstrip("/")
         if options.swift_store_use_trusts and self._service() is None:
             LOG.warning(

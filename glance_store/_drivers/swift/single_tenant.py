@@ -15,6 +15,7 @@ from glance_store._drivers.swift.copies import Copy, Original
 from glance_store._drivers.swift.location import StoreLocation
 from glance_store._drivers.swift.reader import find
 from glance_store.i18n import _
+from glance_store.location import redact
 from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
@@ -57,7 +58,13 @@ class SingleTenantStore(BaseStore):
                 )
             )
         store_location = self._new_location()
-        store_location.container, store_location.obj = self.container, ""
+        store_location.container = self.container
+        self._check_locations(
+            store_location,
+            f"[{name}] of default_swift_reference"
+            if options.swift_store_config_file
+            else f"{redact(store_location.swift_url)} of swift_store_auth_address",
+        )
         prefix = self._uri(store_location)
         if options.swift_store_multiple_containers_seed:
             prefix = f"{prefix.rstrip('/')}_"

@@ -287,3 +287,51 @@ def test_authorities_that_are_not_there(kind, tmp_path):
     store = make(configure=False, swift_store_cacert=str(tmp_path / kind))
     with pytest.raises(exceptions.BadStoreConfiguration, match="swift_store_cacert"):
         store.configure()
+
+
+def test_authorities_that_are_not_asked(tmp_path):
+    """Without verification, nothing reads them."""
+    make(swift_store_cacert=str(tmp_path / "file"), swift_store_auth_insecure=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"swift_store_container": "glance?x"},
+        {"swift_store_container": "glance#1"},
+        {"swift_store_container": "glance/images"},
+        {"swift_store_container": ".."},
+        {"swift_store_auth_address": "http://127.0.0.1:port/v3"},
+        {"swift_store_auth_address": "ftp://127.0.0.1/v3"},
+        {"swift_store_auth_address": "http://"},
+        {"swift_store_multi_tenant": True, "swift_store_endpoint": "ftp://user:canary@a/v1/AUTH_x"},
+    ],
+)
+def test_names_that_no_location_can_hold(options):
+    """The store would take images that nobody finds again; the image ids are not to blame."""
+    with pytest.raises(exceptions.BadStoreConfiguration) as failed:
+        make(**options)
+    (name,) = (name for name in options if name != "swift_store_multi_tenant")
+    assert name in str(failed.value)
+    assert "canary" not in str(failed.value)
+
+
+@pytest.mark.parametrize("reference", ["a/b", "a?", "a#1", "[a"])
+def test_references_that_no_location_can_hold(reference, tmp_path):
+    file = tmp_path / "accounts"
+    file.write_text(f"[{reference}]\nuser = p:u\nkey = k\nauth_address = http://127.0.0.1:1\n")
+    options = {"swift_store_config_file": str(file), "default_swift_reference": reference}
+    with pytest.raises(exceptions.BadStoreConfiguration, match="default_swift_reference"):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:1/v1/A", "ftp://a/v1/A", "http://a:port/v1/A", "http:///v1/A", "http://[::1/v1/A"],
+)
+def test_addresses_of_swift_that_are_none(address):
+    """They come from an option or from the catalogue."""
+    sender = client.Client(client.Connections(), settings(), Account(address))
+    patience = sender.patience()
+    with pytest.raises(exceptions.BackendException, match="swift_store_endpoint"):
+        sender.request("HEAD", "container", action="Looking", patience=patience)
