@@ -141,7 +141,7 @@ def _load_file(path: str, store: str) -> Mapping[str, Reference]:
     """Return the accounts in a file, parsed again only when it has changed."""
     problem: str
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             status = os.fstat(file.fileno())
             stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
             known = _PARSED.get(path)
@@ -223,6 +223,8 @@ def _credentials(values: Mapping[str, str | None]) -> dict[str, Any]:
     if identity and secret:
         return {name: values.get(name) for name in CREDENTIAL[2:]}
     if user and key:
+        if not all(user.partition(":")):
+            raise _SectionError("user is not of the form <project>:<user>")
         return {"user": user, "key": key}
     if identity or secret:
         raise _SectionError(

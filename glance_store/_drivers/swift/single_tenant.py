@@ -53,7 +53,7 @@ class SingleTenantStore(BaseStore):
                 if options.swift_store_config_file
                 else _(
                     "there is no account for new images: set swift_store_auth_address and either "
-                    "swift_store_user and swift_store_key, or "
+                    "swift_store_user (<project>:<user>) and swift_store_key, or "
                     "swift_store_application_credential_id and _secret"
                 )
             )

@@ -191,9 +191,11 @@ def test_r108_multi_tenant_without_accounts_of_the_service(tmp_path):
         swift.Store(conf)
 
 
-@pytest.mark.parametrize("missing", ["auth_address", "user", "key"])
-def test_missing_account(missing, caplog):
-    store = make(configure=False, **{f"swift_store_{missing}": None})
+@pytest.mark.parametrize(
+    ("name", "value"), [("auth_address", None), ("user", None), ("key", None), ("user", "project")]
+)
+def test_missing_account(name, value, caplog):
+    store = make(configure=False, **{f"swift_store_{name}": value})
     store.configure()
     assert "no account for new images" in caplog.text
     with pytest.raises(exceptions.BadStoreConfiguration):

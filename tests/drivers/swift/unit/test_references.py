@@ -100,6 +100,10 @@ def test_value(load, written, key):
     assert load(f"[a]\n{ADDRESS}{USER}key = {written}\n")["a"].key == key
 
 
+def test_mark_of_an_editor_before_the_first_section(load):
+    assert list(load(f"\ufeff[a]\n{ADDRESS}{USER}key = k\n")) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("section", "reason"),
     [
@@ -112,6 +116,8 @@ def test_value(load, written, key):
         (f"{ADDRESS}{USER}key = S3CRET%x\n", "a percent sign in key must be doubled"),
         (f"{ADDRESS}{USER}key = %(S3CRET)s\n", "a percent sign in key must be doubled"),
         (f"{ADDRESS}application_credential_id = S3CRET\n", "application_credential_secret"),
+        (f"{ADDRESS}user = tenant\nkey = S3CRET\n", "<project>:<user>"),
+        (f"{ADDRESS}user = :user\nkey = S3CRET\n", "<project>:<user>"),
         (f"{USER}key = S3CRET\n", "it has no auth_address"),
         (f"auth_address = ftp://h\n{USER}key = S3CRET\n", "neither http:// nor https://"),
     ],
