@@ -188,6 +188,7 @@ class Client:
                 response = self._send(method, url, sent, body, extra_timeout, action)
                 status = response.status_code
                 if 200 <= status < 300 or status in allowed:
+                    errors.check_source(response, action)
                     if not stream:
                         self._read(response, action)
                     if check is not None:

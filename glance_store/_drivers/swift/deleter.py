@@ -17,14 +17,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glance_store import exceptions
-from glance_store._drivers._objects.errors import ERRORS, NoResult
+from glance_store._drivers._objects.errors import ERRORS
 from glance_store._drivers.swift import containers, errors, large
 from glance_store.i18n import _
 from glance_store.transfer.threads import Workers
 
 if TYPE_CHECKING:
-    import requests
-
     from glance_store._drivers.swift.client import Client
     from glance_store.transfer.retry import Patience
 
@@ -85,17 +83,7 @@ def _remove_object(
     client: Client, object_name: ObjectName, action: str, patience: Patience
 ) -> None:
     """Remove an object; one that is already gone is not an error."""
-
-    def check(response: requests.Response) -> None:
-        # Swift answers without a body; a page is from a proxy, and the object is still there.
-        if response.status_code == 200 and response.content:
-            raise NoResult(
-                _("%(action)s: the answer is not Swift's: look for a proxy"), action=action
-            )
-
-    client.request(
-        "DELETE", *object_name, action=action, patience=patience, allow=(404,), check=check
-    )
+    client.request("DELETE", *object_name, action=action, patience=patience, allow=(404,))
 
 
 def _remove_dynamic(

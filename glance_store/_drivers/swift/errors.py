@@ -12,7 +12,7 @@ import urllib3.exceptions
 
 from glance_store import exceptions
 from glance_store._drivers import _network
-from glance_store._drivers._objects.errors import NameTaken, NotSeenYet
+from glance_store._drivers._objects.errors import NameTaken, NoResult, NotSeenYet
 from glance_store.i18n import _
 from glance_store.transfer.retry import PASSING as _PASSING
 from glance_store.transfer.retry import seconds_asked
@@ -22,6 +22,9 @@ PASSING = _PASSING | {498}
 _LONGEST_REASON = 80
 # Bytes of a refusal's body to read, and characters of it to show.
 _LONGEST_BODY, _TOLD = 16 * 1024, 300
+
+# Each response of Swift has some of these headers.
+_OF_SWIFT = ("etag", "x-trans-id", "x-timestamp", "x-openstack-request-id")
 
 NETWORK = (
     urllib3.exceptions.HTTPError,
@@ -174,6 +177,24 @@ def _said(response: Any) -> str:
 
 def _printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def check_source(response: Any, action: str) -> None:
+    """Raise NoResult for the web page of a proxy, such as a login page."""
+    headers = response.headers
+    page = headers.get("content-type", "").lower().startswith("text/html")
+    # Swift calls even its empty responses text/html.
+    if (
+        page
+        and response.status_code == 200
+        and headers.get("content-length") != "0"
+        and not any(name in headers for name in _OF_SWIFT)
+    ):
+        response.close()
+        raise NoResult(
+            _("%(action)s: a web page came, not an answer of Swift: look for a proxy"),
+            action=action,
+        )
 
 
 def is_unknown_feature(error: BaseException) -> bool:

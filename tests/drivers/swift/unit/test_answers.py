@@ -12,7 +12,16 @@ import pytest
 from glance_store import exceptions
 from glance_store.testing import image
 from tests.drivers.swift.conftest import locate, read
-from tests.drivers.swift.loopback import INFO, Answer, LittleSwift, Seen, Stored, store_at
+from tests.drivers.swift.loopback import (
+    ACCOUNT,
+    INFO,
+    Answer,
+    LittleSwift,
+    Seen,
+    Stored,
+    context_at,
+    store_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +66,7 @@ def test_page_instead_of_a_stored_image(server, pauses, size, options, static):
     """Nothing was stored, although the status says so."""
     server.info = INFO if static else {}
     server.rule = with_page(lambda seen: seen.method == "PUT" and seen.name == NAME)
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not Swift's"):
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
         add(store_at(server, **options), image(size))
     assert server.names() == []
     server.rule = None
@@ -68,7 +77,7 @@ def test_page_instead_of_a_stored_image(server, pauses, size, options, static):
 
 def test_page_instead_of_a_stored_segment(server, pauses):
     server.rule = with_page(lambda seen: seen.method == "PUT" and seen.path.endswith("-00002"))
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not Swift's"):
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
         add(store_at(server, **SEGMENTS), image(PARTS))
     assert server.names() == []
 
@@ -77,7 +86,7 @@ def test_page_instead_of_a_deletion(server, pauses):
     server.objects[NAME] = Stored(b"data", {})
     store = store_at(server)
     server.rule = with_page(lambda seen: seen.method == "DELETE")
-    with pytest.raises(exceptions.RemoteServiceUnavailable, match="not Swift's"):
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
         store.delete(locate(store, URI))
     server.rule = None
     store.delete(locate(store, URI))
@@ -114,6 +123,35 @@ def closing(store: BaseStore, server: LittleSwift) -> BaseStore:
 
     server.rule = ending
     return store
+
+
+@pytest.mark.parametrize("length", ["", None], ids=["with its length", "without"])
+def test_page_instead_of_everything(server, pauses, length):
+    """It has nothing of an image, whatever is asked for."""
+    context = context_at(server)
+    data = image(SMALL)
+    server.objects[NAME] = Stored(data, {})
+    store, tenants = store_at(server), store_at(server, multi_tenant=True)
+    place = locate(store, URI)
+    theirs = locate(tenants, f"swift+http://{server.address}{ACCOUNT}/images/image")
+    server.rule = with_page(lambda seen: seen.path.startswith("/v1"), length=length)
+    closing(store, server)
+    for call in (
+        lambda: read(store, URI),
+        lambda: store.get_size(place),
+        lambda: store.delete(place),
+        lambda: add(store, data),
+        lambda: list(store.images()),
+        lambda: tenants.set_acls(theirs, public=False, context=context),
+    ):
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
+            call()
+
+
+def test_empty_success_instead_of_a_stored_image(server, pauses):
+    server.rule = lambda seen, act: Answer(200) if seen.method == "PUT" and seen.body else act()
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
+        add(store_at(server), image(SMALL))
 
 
 # -- header lines that are not valid HTTP
