@@ -16,7 +16,7 @@ from glance_store import capabilities, driver, exceptions
 from glance_store._drivers import _network
 from glance_store._drivers.vmware_datastore import datastores, holdings
 from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory, State
-from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable
+from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable, PrivilegeMissing
 from glance_store._drivers.vmware_datastore.files import File, Files
 from glance_store._drivers.vmware_datastore.location import StoreLocation
 from glance_store._drivers.vmware_datastore.options import OPTIONS
@@ -325,7 +325,7 @@ class Store(driver.Store):
         inventory = self._inventory()
         try:
             # The server would delete a directory with everything in it.
-            if inventory.is_directory(file.datacenter, file.datastore, file.path):
+            if self._is_directory(inventory, file):
                 raise exceptions.Forbidden(
                     _("%(file)s is not deleted: it is a directory"), file=file.name
                 )
@@ -333,6 +333,19 @@ class Store(driver.Store):
         except datastores.DatastoreMissing as exc:
             raise exceptions.NotFound(str(exc.msg)) from exc
         LOG.debug("Store %s: deleted %s", self.name, file.name)
+
+    def _is_directory(self, inventory: Inventory, file: File) -> bool:
+        try:
+            return inventory.is_directory(file.datacenter, file.datastore, file.path)
+        except PrivilegeMissing:
+            # 5.x did not need Datastore.Browse. The file server tells a directory from a file too.
+            files = self._get_files()
+            action = _("Looking for %s") % file.name
+            try:
+                files.settings.new_patience().call(lambda: files.size(file, action))
+            except exceptions.BadStoreUri:
+                return True
+            return False
 
     def _file(self, location: Location) -> File:
         target = cast("StoreLocation", location.store_location)

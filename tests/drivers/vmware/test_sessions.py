@@ -136,6 +136,23 @@ def test_missing_privileges(images: Images, server: VCenter) -> None:
             call()
 
 
+def test_images_are_deleted_without_the_privilege_to_browse(
+    images: Images, server: VCenter
+) -> None:
+    """Only listings need it."""
+    uri = images.add("image", b"data")
+    server.trouble("fault", operation="SearchDatastore_Task", soap="NoPermission", times=1000)
+    images.delete(uri)
+    assert server.files() == []
+    with pytest.raises(exceptions.NotFound):
+        images.delete(uri)
+    # In the place of a directory, the server has a list of its files, or redirects to one.
+    directory = uri.replace("/openstack_glance/image?", "/openstack_glance?")
+    images.store._directory = ""
+    with pytest.raises(exceptions.Forbidden, match="it is a directory"):
+        images.delete(directory)
+
+
 def test_redirects(images: Images, server: VCenter, other_server: VCenter) -> None:
     uri = images.add("image", b"data")
     (file,) = server.files()
