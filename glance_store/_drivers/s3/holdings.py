@@ -15,21 +15,32 @@ from glance_store.i18n import _
 from glance_store.inventory import COMPLETE, Leftover, StoredImage
 from glance_store.transfer.retry import Patience
 
+# By operation: the arguments of the next page, and the fields of the last one that have them.
+_NEXT = {
+    "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_multipart_uploads": {
+        "KeyMarker": "NextKeyMarker",
+        "UploadIdMarker": "NextUploadIdMarker",
+    },
+    "list_parts": {"PartNumberMarker": "NextPartNumberMarker"},
+}
+
 
 def images(
     client: Client, bucket: str, uri_of: Callable[[str], str], patience: Patience
 ) -> Iterator[StoredImage]:
     """Yield all objects of a bucket as images."""
     action = _("Listing the bucket %s") % bucket
-    for page in _pages(client, "list_objects_v2", action, patience, Bucket=bucket):
+    for page in pages(client.s3, "list_objects_v2", action, patience, Bucket=bucket):
         for entry in page.get("Contents", ()):
+            size = entry.get("Size")
             yield StoredImage(
                 image_id=entry["Key"],
                 uri=uri_of(entry["Key"]),
-                size=int(entry["Size"]),
+                size=size,
                 state=COMPLETE,
                 modified=_seconds(entry.get("LastModified")),
-                used=int(entry["Size"]),
+                used=size,
             )
 
 
@@ -38,11 +49,11 @@ def leftovers(
 ) -> Iterator[Leftover]:
     """Yield multipart uploads that have received no part for `older_than` seconds."""
     action = _("Listing the unfinished uploads of the bucket %s") % bucket
-    for page in _pages(client, "list_multipart_uploads", action, patience, Bucket=bucket):
+    for page in pages(client.s3, "list_multipart_uploads", action, patience, Bucket=bucket):
         for entry in page.get("Uploads", ()):
             upload = {"Bucket": bucket, "Key": entry["Key"], "UploadId": entry["UploadId"]}
             try:
-                size, latest = _state_of(client, upload, _seconds(entry["Initiated"]), patience)
+                size, latest = _state_of(client, upload, _seconds(entry.get("Initiated")), patience)
             except exceptions.NotFound:
                 # Finished or aborted meanwhile.
                 continue
@@ -67,9 +78,9 @@ def _state_of(
     """Return the size of an unfinished upload, and when its last part arrived."""
     size, latest = 0, begun
     action = _("Listing the parts of %s") % upload["Key"]
-    for page in _pages(client, "list_parts", action, patience, **upload):
+    for page in pages(client.s3, "list_parts", action, patience, **upload):
         for part in page.get("Parts", ()):
-            size += int(part["Size"])
+            size += int(part.get("Size", 0))
             came = _seconds(part.get("LastModified"))
             if came is not None:
                 latest = came if latest is None else max(latest, came)
@@ -94,15 +105,32 @@ def _abort(client: Client, upload: dict[str, str], latest: float, patience: Pati
         return
 
 
-def _pages(
-    client: Client, operation: str, action: str, patience: Patience, **arguments: Any
+def pages(
+    s3: Any, operation: str, action: str, patience: Patience, **arguments: Any
 ) -> Iterator[dict[str, Any]]:
-    pages = iter(client.s3.get_paginator(operation).paginate(**arguments))
+    """Yield the pages of a list; raise BackendException if the service does not say all of it.
+
+    The client library's own paginator ends after an error, as if it had reached the last page.
+    """
+    seen: list[dict[str, Any]] = []
     while True:
-        page = patience.call(lambda: guarded(lambda: next(pages, None), action, action))
-        if page is None:
-            return
+        page = patience.call(
+            lambda: guarded(lambda: getattr(s3, operation)(**arguments), action, action)
+        )
         yield page
+        if not page.get("IsTruncated"):
+            return
+        marker = {argument: page.get(name, "") for argument, name in _NEXT[operation].items()}
+        if not any(marker.values()):
+            raise exceptions.BackendException(
+                f"{action}: the service does not say where the list goes on"
+            )
+        if marker in seen:
+            raise exceptions.BackendException(
+                f"{action}: the service repeats itself, so the list never ends"
+            )
+        seen.append(marker)
+        arguments.update(marker)
 
 
 def _seconds(moment: datetime.datetime | None) -> float | None:

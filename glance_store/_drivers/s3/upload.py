@@ -22,6 +22,7 @@ from glance_store._drivers.s3.errors import (
     keep_answer,
     wants_md5,
 )
+from glance_store._drivers.s3.holdings import pages
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
@@ -394,26 +395,12 @@ class Upload(Claim):
 
     def _unfinished(self) -> Iterator[dict[str, Any]]:
         """Yield the unfinished multipart uploads of this key."""
-        arguments = {"Bucket": self._name["Bucket"], "Prefix": self._name["Key"]}
-        pages = set()
-        while True:
-            page = self._ask(
-                lambda: self._s3.list_multipart_uploads(**arguments),
-                _("Listing the uploads of %s") % self.shown,
-            )
+        action = _("Listing the uploads of %s") % self.shown
+        name = {"Bucket": self._name["Bucket"], "Prefix": self._name["Key"]}
+        for page in pages(self._s3, "list_multipart_uploads", action, self.patience, **name):
             for item in page.get("Uploads", ()):
                 if item["Key"] == self._name["Key"]:
                     yield item
-            if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
-                return
-            marker = page["NextKeyMarker"], page.get("NextUploadIdMarker", "")
-            if marker in pages:
-                raise exceptions.BackendException(
-                    f"Listing the uploads of {self.shown}: the service repeats itself, so the list "
-                    "never ends"
-                )
-            pages.add(marker)
-            arguments["KeyMarker"], arguments["UploadIdMarker"] = marker
 
 
 def _require(answer: Any, name: str, action: str, maybe_empty: bool = False) -> Any:

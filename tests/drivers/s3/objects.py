@@ -26,6 +26,7 @@ _BARE = {
     ("HEAD", False): "HeadBucket",
     ("HEAD", True): "HeadObject",
     ("GET", True): "GetObject",
+    ("GET", False): "ListObjectsV2",
     ("PUT", True): "PutObject",
     ("PUT", False): "CreateBucket",
     ("DELETE", True): "DeleteObject",
@@ -153,6 +154,9 @@ class Objects:
         headers = {**found.metadata, "ETag": found.etag}
         return Answer(200, b"", {**headers, "Content-Length": str(len(found.content))})
 
+    def _ListObjectsV2(self, call: Call) -> Answer:  # noqa: N802
+        return listing(*self.objects)
+
     def _GetObject(self, call: Call) -> Answer:  # noqa: N802
         found = self.objects.get(call.key)
         if found is None:
@@ -229,6 +233,12 @@ def document(name: str, text: str) -> Answer:
     """Return a successful answer with a document."""
     body = f'<?xml version="1.0" encoding="UTF-8"?><{name}>{text}</{name}>'.encode()
     return Answer(200, body, {"Content-Type": "application/xml"})
+
+
+def listing(*keys: str, more: str = "<IsTruncated>false</IsTruncated>") -> Answer:
+    """Return a page of a list of objects; `more` says whether there are others."""
+    entries = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    return document("ListBucketResult", more + entries)
 
 
 def refusal(status: int, code: str = "", message: str = "words", **headers: str) -> Answer:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of what a bucket holds: all of it, or an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glance_store import exceptions
+from tests.drivers.s3.objects import Call, Objects, document, listing, refusal
+from tests.drivers.s3.service import PATIENT, without_waiting
+from tests.drivers.s3.unit.test_writing import PAGE, always
+from tests.services.http_server import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.drivers.s3.conftest import Images
+
+pytest.importorskip("boto3")
+
+MORE = "<IsTruncated>true</IsTruncated>"
+
+
+def ids(images: Images) -> list[str]:
+    return [found.image_id for found in images.store.images()]
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_list_goes_on_after_trouble_that_passes(
+    objects: Objects, at: Callable[..., Images], monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    """Whichever page the trouble comes with: images that are not listed look lost."""
+    without_waiting(monkeypatch)
+    troubles = {broken: [Answer(0), refusal(503, "SlowDown")]}
+
+    def quirk(call: Call) -> Answer | None:
+        if call.operation != "ListObjectsV2":
+            return None
+        page = int(call.query.get("continuation-token", "0"))
+        if troubles.get(page):
+            return troubles[page].pop()
+        following = f"{MORE}<NextContinuationToken>{page + 1}</NextContinuationToken>"
+        return listing(f"{page}", **({"more": following} if page < 2 else {}))
+
+    objects.quirk = quirk
+    assert ids(at(s3_store_retry_timeout=PATIENT)) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        # As services answer that do not know this version of the request.
+        (f"{MORE}<NextMarker>a</NextMarker>", "does not say where the list goes on"),
+        (f"{MORE}<NextContinuationToken>1</NextContinuationToken>", "repeats itself"),
+    ],
+)
+def test_list_that_cannot_be_followed(
+    objects: Objects, at: Callable[..., Images], more: str, words: str
+) -> None:
+    objects.quirk = always("ListObjectsV2", listing("a", more=more))
+    with pytest.raises(exceptions.BackendException, match=words):
+        ids(at())
+
+
+def test_page_in_the_place_of_a_list(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.quirk = always("ListObjectsV2", Answer(200, PAGE, {"Content-Type": "text/html"}))
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="web page"):
+        ids(at())
+
+
+def test_size_that_is_not_listed(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.quirk = always(
+        "ListObjectsV2", document("ListBucketResult", "<Contents><Key>a</Key></Contents>")
+    )
+    assert [found.size for found in at().store.images()] == [None]
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_unfinished_upload_without_its_beginning(
+    objects: Objects, at: Callable[..., Images], dated: bool
+) -> None:
+    """Its age shows in its parts, or not at all; then it stays."""
+    upload = "<Upload><Key>a</Key><UploadId>1</UploadId></Upload>"
+    came = "<LastModified>2020-01-01T00:00:00Z</LastModified>" if dated else ""
+    objects.quirk = lambda call: {
+        "ListMultipartUploads": document("R", upload),
+        "ListParts": document("R", f"<Part><PartNumber>1</PartNumber>{came}</Part>"),
+    }.get(call.operation)
+    assert len(list(at().store.leftovers(60))) == dated
