@@ -2,7 +2,8 @@
 """What the store changes in botocore's requests. Import it only where botocore is installed.
 
 The hash of a body is computed once, not for each try. A request with a body does not wait for "100
-Continue". An invalid Content-Length is dropped. Redirects that lead nowhere end.
+Continue". An invalid Content-Length is dropped. A web page is not an object. Redirects that lead
+nowhere end.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from typing import Any
 import botocore.auth
 
 from glance_store._drivers._objects.body import RequestBody
+from glance_store._drivers._objects.errors import NoResult
+from glance_store.i18n import _
 
 _PLAIN = "s3v4"
 # A name of its own, so that botocore's signers stay unchanged.
 _OURS = "glance-store-s3v4"
 # The operations whose body holds image data.
 _UPLOADS = ("PutObject", "UploadPart")
+# The operations for which any page would do as a response.
+_READS = ("GetObject", "HeadObject", "ListObjectsV2")
+_ERROR = 300  # the first status of a response that botocore takes for an error
 
 
 class _HashedOnce(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
@@ -52,6 +58,21 @@ def _drop_nonsense(response_dict: dict[str, Any], **_event: Any) -> None:
         del headers["Content-Length"]
 
 
+def _refuse_pages(response_dict: dict[str, Any], **_event: Any) -> None:
+    """Raise NoResult for a web page, such as the login page of a proxy.
+
+    It would pass for an object, or for an empty list. Every object has an ETag.
+    """
+    headers = response_dict["headers"]
+    is_page = str(headers.get("Content-Type", "")).lower().startswith("text/html")
+    if not is_page or headers.get("ETag") or response_dict["status_code"] >= _ERROR:
+        return
+    close = getattr(response_dict["body"], "close", None)
+    if close is not None:
+        close()
+    raise NoResult(_("The response is a web page instead of an S3 response; look for a proxy"))
+
+
 def _end_redirects(
     response: Any, operation: Any, request_dict: dict[str, Any], **_event: Any
 ) -> None:
@@ -76,6 +97,8 @@ def adapt(client: Any, payer: str = "") -> None:
     # Not for each operation: such handlers run before the one that adds the header.
     events.register_last("before-call.s3", _without_expect)
     events.register("before-parse.s3", _drop_nonsense)
+    for operation in _READS:
+        events.register(f"before-parse.s3.{operation}", _refuse_pages)
     events.register_first("needs-retry.s3", _end_redirects)
     if payer:
         events.register(

@@ -421,3 +421,21 @@ def test_owner_pays_unless_configured(objects: Objects, at: Callable[..., Images
     images = at()
     images.delete(images.add("image", b"data"))
     assert {call.headers.get("x-amz-request-payer") for call in objects.calls} == {None}
+
+
+@pytest.mark.usefixtures("brisk")
+def test_page_of_a_proxy_is_no_image(objects: Objects, at: Callable[..., Images]) -> None:
+    """Everything is answered by the page where one logs in: nothing is read or removed."""
+    objects.put("image", DATA)
+    page = Answer(200, b"<html>please log in</html>", {"Content-Type": "text/html; charset=utf-8"})
+    objects.quirk = lambda _call: page
+    images, uri = at(), objects.uri("image")
+    calls = [images.read, images.size, images.delete, lambda _uri: images.add("new", DATA)]
+    for call in calls:
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="web page"):
+            call(uri)
+
+
+def test_image_that_is_a_web_page(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.put("image", DATA, {"Content-Type": "text/html"})
+    assert at().size(objects.uri("image")) == len(DATA)
