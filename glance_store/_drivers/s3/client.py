@@ -9,12 +9,15 @@ import functools
 import importlib
 import logging
 import os
+import ssl
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
+from glance_store._drivers import _uri
+from glance_store._drivers._network import in_words
 from glance_store._drivers._objects.claim import Feature, condition
 from glance_store._drivers.s3 import endpoint
 from glance_store._drivers.s3.redaction import REDACTION
@@ -31,6 +34,11 @@ _CHECKSUMS_OFF = "when_required"
 _POOL_SIZE = 64
 # Seconds before looking again for credentials that were not found.
 _PAUSE = 10.0
+# Seconds before reading again a file with credentials, and those for which botocore may put it off.
+_REREAD = 60.0
+_SPARE = 3600
+# botocore's names of such files.
+_FILES = ("shared-credentials-file", "config-file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +87,7 @@ class Settings:
             payer=conf.s3_store_request_payer or "",
             connect_timeout=conf.s3_store_connect_timeout,
             read_timeout=conf.s3_store_read_timeout,
-            proxies={
-                scheme: proxy if "://" in proxy else f"http://{proxy}"
-                for scheme, proxy in (conf.s3_store_proxies or {}).items()
-                if proxy
-            },
+            proxies=_proxies(conf.s3_store_proxies or {}),
             concurrency=max(conf.s3_store_thread_pools, conf.s3_store_read_concurrency),
             verifies_parts=conf.s3_store_verify_parts,
         )
@@ -125,6 +129,26 @@ class Settings:
     def signs_payload(self) -> bool:
         """Whether the signature covers the SHA-256 of the body."""
         return self.verifies_parts and not self.endpoint.secure
+
+
+def _proxies(option: dict[str, str]) -> dict[str, str]:
+    """Return the URL of the proxy for each scheme."""
+    proxies = {
+        scheme: proxy if "://" in proxy else f"http://{proxy}"
+        for scheme, proxy in option.items()
+        if proxy
+    }
+    for scheme, proxy in proxies.items():
+        # Up to the first slash, as the client library reads it; it would fail with each request.
+        if not _uri.is_host(proxy.partition("://")[2].partition("/")[0].rpartition("@")[2]):
+            raise exceptions.BadStoreConfiguration(
+                _(
+                    "The address of the proxy for %s in s3_store_proxies is not valid; in a user "
+                    "name or password, a slash is written %%2F"
+                )
+                % scheme
+            )
+    return proxies
 
 
 class Client:
@@ -250,11 +274,52 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
     if not looking:
         nowhere = botocore.credentials.CredentialResolver(providers=[])
         below.register_component("credential_provider", nowhere)
+    elif not settings.access_key:
+        found = _RereadFiles(below.get_component("credential_provider"))
+        below.register_component("credential_provider", found)
     return boto3.session.Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
         botocore_session=below,
     )
+
+
+class _RereadFiles:
+    """Finds credentials like `resolver`, and reads those in a file again from time to time.
+
+    botocore reads a file once, but something may replace its keys before they expire.
+    """
+
+    def __init__(self, resolver: Any) -> None:
+        self._resolver = resolver
+
+    def load_credentials(self) -> Any:
+        """Return the credentials, or None."""
+        from botocore.credentials import RefreshableCredentials
+
+        found = self._resolver.load_credentials()
+        if found is None or found.method not in _FILES:
+            return found
+        known, file = found, self._resolver.get_provider(found.method)
+
+        def read() -> dict[str, Any]:
+            nonlocal known
+            try:
+                known = file.load() or known
+            except Exception as exc:  # noqa: BLE001 - the file may be half written
+                LOG.warning("Cannot read the S3 credentials again: %s", type(exc).__name__)
+            REDACTION.hide(known.access_key, known.secret_key, known.token)
+            now = datetime.datetime.now(datetime.timezone.utc)
+            return {
+                "access_key": known.access_key,
+                "secret_key": known.secret_key,
+                "token": known.token,
+                "expiry_time": (now + datetime.timedelta(seconds=_REREAD + _SPARE)).isoformat(),
+            }
+
+        return RefreshableCredentials.create_from_metadata(
+            read(), read, found.method, advisory_timeout=_SPARE, mandatory_timeout=0
+        )
 
 
 def _parse_time(value: Any) -> datetime.datetime:
@@ -282,6 +347,19 @@ def _descriptions() -> Any:
     import botocore.loaders
 
     return botocore.loaders.create_loader()
+
+
+def check_authorities(settings: Settings) -> None:
+    """Raise BadStoreConfiguration if the certificates of the authorities cannot be loaded."""
+    if not settings.authorities or not settings.endpoint.secure:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(settings.authorities)
+    except OSError as exc:
+        raise exceptions.BadStoreConfiguration(
+            _("s3_store_cacert names %(file)s, which is not a file with certificates: %(cause)s")
+            % {"file": settings.authorities, "cause": in_words(exc)}
+        ) from exc
 
 
 def check_credentials(settings: Settings) -> None:

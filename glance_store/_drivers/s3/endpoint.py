@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from glance_store import exceptions
+from glance_store._drivers import _uri
 from glance_store.i18n import _
 
 # s3.eu-west-1.amazonaws.com, s3-eu-west-1..., s3.dualstack.eu-west-1..., in China ...com.cn.
@@ -17,6 +18,9 @@ _AMAZON = re.compile(
 _PORTS = {"http": "80", "https": "443"}
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _CLASSIC_REGION = "us-east-1"
+# Typing errors that leave the name of a scheme in place of the host.
+_MISTYPED = re.compile(r"https?:?/", re.IGNORECASE)
+_BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}")
 _DNS_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9][a-z0-9-]*[a-z0-9]")
 
 
@@ -54,6 +58,9 @@ def parse(option: str, region: str) -> Endpoint:
     secure = scheme == "https"
     # Credentials do not belong here; drop them, so that nothing shows them.
     host = rest.rstrip("/").rpartition("@")[2]
+    mistyped = not separator and _MISTYPED.match(option.strip())
+    if mistyped or set("?#,") & set(host) or not _uri.is_host(host.partition("/")[0]):
+        raise exceptions.BadStoreConfiguration(_("The address in s3_store_host is not valid"))
     url = f"{scheme}://{host}"
     amazon = _AMAZON.fullmatch(host.lower())
     if region or amazon is None:
@@ -74,6 +81,11 @@ def amazon_region(host: str) -> str | None:
 def location_constraint(region: str | None) -> str | None:
     """Return the LocationConstraint of a new bucket; None where none may be sent."""
     return None if region in (None, "", _CLASSIC_REGION) else region
+
+
+def is_bucket_name(bucket: str) -> bool:
+    """Tell whether a text can be the name of a bucket; a path or an ARN cannot."""
+    return _BUCKET.fullmatch(bucket) is not None and bucket not in (".", "..")
 
 
 def is_dns_name(bucket: str) -> bool:

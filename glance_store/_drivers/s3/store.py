@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,6 +16,7 @@ from glance_store._drivers.s3.client import (
     Client,
     Clients,
     Settings,
+    check_authorities,
     check_credentials,
     load_boto3,
     make_client,
@@ -114,6 +114,14 @@ class Store(driver.Store):
             raise exceptions.BadStoreConfiguration(
                 _("The option s3_store_bucket is not set: name the bucket for the images")
             )
+        if not endpoint.is_bucket_name(bucket):
+            raise exceptions.BadStoreConfiguration(
+                _(
+                    "s3_store_bucket is %s, which is not the name of a bucket: use letters, digits "
+                    "and .-_ only, and no path"
+                )
+                % bucket
+            )
         self._check_sizes()
         if options.s3_store_bucket_url_format == "virtual" and not endpoint.is_dns_name(bucket):
             raise exceptions.BadStoreConfiguration(
@@ -123,10 +131,7 @@ class Store(driver.Store):
                 )
                 % bucket
             )
-        if settings.authorities and not os.path.exists(settings.authorities):
-            raise exceptions.BadStoreConfiguration(
-                _("s3_store_cacert names the file %s, which does not exist") % settings.authorities
-            )
+        check_authorities(settings)
         check_credentials(settings)
         # Report wrong options now, not at the first image. This opens no connection.
         make_client(settings).s3.close()
@@ -232,7 +237,14 @@ class Store(driver.Store):
         client = self._client()
         if not client.settings.reaches_the_same(source.settings):
             return None
-        original = source.original(location)
+        try:
+            original = source.original(location)
+        except (exceptions.NotFound, exceptions.BackendUnavailable):
+            raise
+        except ERRORS as exc:
+            # Reading the image needs fewer requests, and may work.
+            LOG.debug("The service cannot copy the image: %s", exc)
+            return None
         if not original.size:
             # A part has at least one byte.
             return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glance_store import exceptions
+from glance_store._drivers.s3 import client
 from glance_store.capabilities import BitMasks
 from glance_store.testing.inputs import check_bytes, image
 from tests.drivers.s3.loopback import BUCKET, Recorder, close, store_at, unconfigured_store_at
@@ -149,6 +150,42 @@ def test_session_token_of_a_profile(
     images = store_at(sent.url, **FROM_ELSEWHERE)
     assert read(images) == b"data"
     assert tokens(sent) == {TOKEN}
+    close(images)
+
+
+@pytest.mark.parametrize("variable", ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"])
+def test_keys_in_a_file_are_read_again(
+    sent: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+) -> None:
+    """Something replaces them, and now and then writes only half of the file."""
+    monkeypatch.setattr(client, "_REREAD", 0)
+    path = tmp_path / "credentials"
+    monkeypatch.setenv(variable, str(path))
+
+    def write(token: str) -> None:
+        path.write_text(
+            "[default]\naws_access_key_id = access-key\n"
+            f"aws_secret_access_key = canary-secret\naws_session_token = {token}\n"
+        )
+
+    def reads_with(token: str) -> bool:
+        sent.requests.clear()
+        assert read(images) == b"data"
+        return tokens(sent) == {token}
+
+    write("one")
+    images = store_at(sent.url, **FROM_ELSEWHERE)
+    assert reads_with("one")
+    path.write_text("[default]\naws_access_key_id = access-key\n")
+    assert reads_with("one")
+    assert "Cannot read the S3 credentials again" in caplog.text
+    write("two")
+    assert reads_with("two")
+    assert "canary" not in caplog.text
     close(images)
 
 

@@ -92,6 +92,41 @@ def test_r221_bad_options(options: dict[str, Any], words: str) -> None:
     assert words in problem_of(store_with(**options))
 
 
+@pytest.mark.parametrize(
+    "bucket",
+    ["images/glance", "images/", "s3://images", "a b", "tenant:images", "im\u00e4ges", ".."],
+)
+def test_bucket_that_cannot_be_one(bucket: str) -> None:
+    """Found out now, not by the first upload, which would blame the id of the image."""
+    assert "s3_store_bucket" in problem_of(store_with(s3_store_bucket=bucket))
+
+
+def test_bucket_of_older_rules_is_one() -> None:
+    store_with(s3_store_bucket="Images_" + 70 * "x").configure(re_raise_bsc=True)
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"], ids=["folder", "empty", "text"])
+def test_authorities_that_are_none(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "authorities"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    assert "s3_store_cacert names" in problem_of(store_with(s3_store_cacert=str(path)))
+
+
+def test_authorities_without_tls_do_not_matter() -> None:
+    options = {"s3_store_cacert": "/nonexistent", "s3_store_host": "http://s3.example.org"}
+    store_with(**options).configure(re_raise_bsc=True)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://user:can/ary@proxy:3128", "proxy:port", "http://user:canary@proxy:port"]
+)
+def test_proxy_that_is_none(proxy: str) -> None:
+    assert "s3_store_proxies" in problem_of(store_with(s3_store_proxies={"https": proxy}))
+
+
 def test_default_credentials_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-access")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-secret")
@@ -107,7 +142,21 @@ def test_store_without_a_host_says_so_when_it_is_read() -> None:
         store._client()
 
 
-@pytest.mark.parametrize("option", ["http://[::1", "http://a b", "https://exa mple"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "http://[::1",
+        "http://a b",
+        "https://exa mple",
+        "https//s3.example.org",
+        "http:/s3.example.org",
+        "https://s3.example.org/?x=1",
+        "https://s3.example.org#x",
+        "https://s3.example.org:port",
+        "https://a.example.org,https://b.example.org",
+        "https://",
+    ],
+)
 def test_host_that_is_none(option: str) -> None:
     store = store_with(s3_store_host=option)
     assert "s3" in problem_of(store).lower()
