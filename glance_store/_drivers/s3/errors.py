@@ -119,6 +119,8 @@ _RULES = (
     _Rule(
         exceptions.BackendUnavailable,
         (
+            # The rest of the body was lost between a proxy and the service.
+            "IncompleteBody",
             "InternalError",
             "RequestTimeout",
             "ServiceUnavailable",

@@ -69,6 +69,7 @@ class Upload(Claim):
         self._id: str | None = None
         self._parts: dict[int, dict[str, Any]] = {}
         self._strays = False  # a multipart upload of unknown id may have been created
+        self._etag = ""  # of the object, once the service has confirmed it
 
     def _ask(self, send: Callable[[], Any], action: str, image: str | None = None) -> Any:
         return self.patience.call(lambda: guarded(send, action, image))
@@ -88,9 +89,12 @@ class Upload(Claim):
             return None
         # HTTP headers: the service or a proxy may have changed the case of their names.
         marks = {name.lower(): text for name, text in about.get("Metadata", {}).items()}
+        etag = bare_etag(about.get("ETag"))
+        # Not every service keeps metadata. The ETag that it gave this upload's object shows it too.
+        usual = self.mark if etag and etag == self._etag else ""
         return Found(
-            str(marks.get(_MARK, "")),
-            bare_etag(about.get("ETag")),
+            str(marks.get(_MARK, usual)),
+            etag,
             about.get("ContentLength"),
             about.get("VersionId"),
         )
@@ -121,7 +125,7 @@ class Upload(Claim):
             def send(condition: dict[str, str]) -> Any:
                 body.seek(0)
                 answer = self._s3.put_object(**arguments, Body=body, **more, **condition)
-                return _require(answer, "ETag", action)
+                return self._confirmed(_require(answer, "ETag", action))
 
             return self._conditionally(send, action)
 
@@ -213,7 +217,7 @@ class Upload(Claim):
                 **self._name, UploadId=self._id, MultipartUpload={"Parts": parts}, **condition
             )
             # RADOS gateway 16.2 sends the element without a value.
-            return _require(answer, "ETag", action, maybe_empty=True)
+            return self._confirmed(_require(answer, "ETag", action, maybe_empty=True))
 
         def send() -> Any:
             try:
@@ -238,6 +242,10 @@ class Upload(Claim):
             )
         if self._strays:
             self._clean(self._sweep)
+
+    def _confirmed(self, answer: Any) -> Any:
+        self._etag = bare_etag(answer["ETag"])
+        return answer
 
     def _conditionally(self, send: Callable[[dict[str, str]], Any], action: str) -> Any:
         """Create the object where there is none, if the service supports that condition."""

@@ -92,6 +92,37 @@ def test_names_of_headers_that_are_written_otherwise(
     check_bytes(objects.objects["image"].content, DATA)
 
 
+@pytest.mark.parametrize("size", [5000, PART + 5], ids=["put", "parts"])
+def test_service_without_metadata(objects: Objects, at: Callable[..., Images], size: int) -> None:
+    """It shows no mark, and no condition keeps others away: the ETag is known as well."""
+
+    def quirk(call: Call) -> Answer | None:
+        if "if-none-match" in call.headers:
+            return Answer(501)
+        if call.operation != "HeadObject" or call.key not in objects.objects:
+            return None
+        found = objects.objects[call.key]
+        length = str(len(found.content))
+        return Answer(200, headers={"ETag": found.etag, "Content-Length": length})
+
+    objects.quirk = quirk
+    images = at(**IN_PARTS)
+    for number in range(4):
+        images.add(f"image-{number}", image(size))
+
+    def overtaken(call: Call) -> Answer | None:
+        answer = quirk(call)
+        if answer is None and call.operation in ("PutObject", "CompleteMultipartUpload"):
+            answer = objects.usual(call)
+            objects.put(call.key, b"the other one")
+        return answer
+
+    objects.quirk = overtaken
+    with pytest.raises(exceptions.Duplicate):
+        images.add("other", image(size))
+    assert objects.objects["other"].content == b"the other one"
+
+
 def test_weak_tags_of_parts(objects: Objects, at: Callable[..., Images]) -> None:
     def weak(call: Call) -> Answer | None:
         if call.operation == "CompleteMultipartUpload" and b"W/" in call.body:
@@ -162,7 +193,14 @@ def test_words_for_full(
 @pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(400, "RequestLimitExceeded"), (403, "RequestThrottled"), (498, ""), (499, ""), (599, "")],
+    [
+        (400, "IncompleteBody"),
+        (400, "RequestLimitExceeded"),
+        (403, "RequestThrottled"),
+        (498, ""),
+        (499, ""),
+        (599, ""),
+    ],
 )
 def test_words_for_later(
     objects: Objects, at: Callable[..., Images], status: int, code: str
@@ -257,6 +295,20 @@ def test_head_that_is_refused(
     check_bytes(images.read(objects.uri("image")), content)
     images.delete(objects.uri("image"))
     assert not objects.objects
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_original_that_may_not_be_looked_at(
+    objects: Objects, at: Callable[..., Images], status: int
+) -> None:
+    """The caller reads and writes then."""
+    objects.put("image", DATA)
+    objects.quirk = lambda call: (
+        Answer(status) if (call.operation, call.key) == ("HeadObject", "image") else None
+    )
+    images = at()
+    place = images.at(objects.uri("image"))
+    assert images.store.copy_from(images.store, place, "copy", lambda _length: None) is None
 
 
 @pytest.mark.parametrize("length", ["", "-1", "many"])
