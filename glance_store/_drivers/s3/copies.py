@@ -99,7 +99,7 @@ class Copy(Upload):
             # Trust the response: the object is there.
             LOG.debug("%s was copied, but cannot be checked: %s", self.shown, exc)
             return
-        if found is not None and found.size not in (None, size):
+        if found is not None and found.size not in (None, 0, size):
             raise exceptions.BackendException(
                 f"The service copied {found.size} of {size} bytes to {self.shown}"
             )

@@ -203,6 +203,16 @@ def wants_md5(error: Exception) -> bool:
     return "contentmd5" in text or "xamzchecksum" in text
 
 
+def may_be_checksum(error: Exception) -> bool:
+    """Tell whether the service may have refused a checksum that it does not know.
+
+    If a proxy drops or changes its header, the signature no longer matches.
+    """
+    answer = answer_of(error)
+    unsigned = answer is not None and answer.code == "SignatureDoesNotMatch"
+    return unsigned or is_unknown_feature(error)
+
+
 def is_unknown_feature(error: Exception) -> bool:
     """Tell whether the service may have refused a header that it does not know."""
     answer = answer_of(error)

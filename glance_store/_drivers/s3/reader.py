@@ -83,7 +83,8 @@ class S3Reader(RangeReader):
             # A response to HEAD has no body, and so does not say why it is a refusal.
             if not (isinstance(exc, exceptions.Forbidden) or is_unknown_feature(exc)):
                 raise
-        if about.get("ContentLength") is None:
+        # Some servers say 0 in every response to HEAD, because it has no body.
+        if not about.get("ContentLength"):
             about = self._head_of_answer(action)
         return about
 

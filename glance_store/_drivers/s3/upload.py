@@ -20,6 +20,7 @@ from glance_store._drivers.s3.errors import (
     guarded,
     is_unknown_feature,
     keep_answer,
+    may_be_checksum,
     wants_md5,
 )
 from glance_store._drivers.s3.holdings import pages
@@ -274,7 +275,7 @@ class Upload(Claim):
             return answer
         except ERRORS as exc:
             wanted = wants_md5(exc)
-            if not wanted and not (checksum and is_unknown_feature(exc)):
+            if not wanted and not (checksum and may_be_checksum(exc)):
                 raise
         answer = put({"ContentMD5": body.content_md5()})
         if wanted:
@@ -291,7 +292,7 @@ class Upload(Claim):
         try:
             return create({"ChecksumAlgorithm": crc_name()})
         except ERRORS as exc:
-            if not is_unknown_feature(exc):
+            if not may_be_checksum(exc):
                 raise
         answer = create({})
         # Parts with a checksum that was not announced are refused.

@@ -311,7 +311,7 @@ def test_original_that_may_not_be_looked_at(
     assert images.store.copy_from(images.store, place, "copy", lambda _length: None) is None
 
 
-@pytest.mark.parametrize("length", ["", "-1", "many"])
+@pytest.mark.parametrize("length", ["", "-1", "many", "0"])
 def test_length_that_makes_no_sense(
     objects: Objects, at: Callable[..., Images], length: str
 ) -> None:
