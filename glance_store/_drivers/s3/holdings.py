@@ -12,7 +12,7 @@ from glance_store import exceptions
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import guarded
 from glance_store.i18n import _
-from glance_store.inventory import COMPLETE, Leftover, StoredImage
+from glance_store.inventory import COMPLETE, FOREIGN, Leftover, StoredImage
 from glance_store.transfer.retry import Patience
 
 # By operation: the arguments of the next page, and the fields of the last one that have them.
@@ -27,18 +27,18 @@ _NEXT = {
 
 
 def images(
-    client: Client, bucket: str, uri_of: Callable[[str], str], patience: Patience
+    client: Client, bucket: str, uri_of: Callable[[str], str | None], patience: Patience
 ) -> Iterator[StoredImage]:
-    """Yield all objects of a bucket as images."""
+    """Yield all objects of a bucket; those without a location are not images."""
     action = _("Listing the bucket %s") % bucket
     for page in pages(client.s3, "list_objects_v2", action, patience, Bucket=bucket):
         for entry in page.get("Contents", ()):
-            size = entry.get("Size")
+            size, uri = entry.get("Size"), uri_of(entry["Key"])
             yield StoredImage(
                 image_id=entry["Key"],
-                uri=uri_of(entry["Key"]),
+                uri=uri,
                 size=size,
-                state=COMPLETE,
+                state=FOREIGN if uri is None else COMPLETE,
                 modified=_seconds(entry.get("LastModified")),
                 used=size,
             )

@@ -177,8 +177,12 @@ class Store(driver.Store):
         client = self._client()
         service = client.settings.endpoint
 
-        def uri_of(key: str) -> str:
-            return self._location_of(key, service).get_uri()
+        def uri_of(key: str) -> str | None:
+            try:
+                return self._location_for(key, service).get_uri()
+            except (exceptions.Invalid, exceptions.BadStoreUri):
+                # The location of a key with a slash names another object.
+                return None
 
         return holdings.images(
             client, self.store_conf.s3_store_bucket, uri_of, client.settings.new_patience()

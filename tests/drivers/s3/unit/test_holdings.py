@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glance_store import exceptions
+from glance_store.inventory import COMPLETE, FOREIGN
 from tests.drivers.s3.objects import Call, Objects, document, listing, refusal
 from tests.drivers.s3.service import PATIENT, without_waiting
 from tests.drivers.s3.unit.test_writing import PAGE, always
@@ -68,6 +69,17 @@ def test_page_in_the_place_of_a_list(objects: Objects, at: Callable[..., Images]
     objects.quirk = always("ListObjectsV2", Answer(200, PAGE, {"Content-Type": "text/html"}))
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="web page"):
         ids(at())
+
+
+def test_objects_that_no_location_names(objects: Objects, at: Callable[..., Images]) -> None:
+    """Their locations would name the objects of other buckets: they are not copied or removed."""
+    for key in ("image", "folder/image", "folder/", "a?b", "a#b"):
+        objects.put(key, b"data")
+    found = {one.image_id: one for one in at().store.images()}
+    assert len(found) == len(objects.objects)
+    image = found.pop("image")
+    assert (image.state, image.uri) == (COMPLETE, objects.uri("image"))
+    assert {(one.state, one.uri) for one in found.values()} == {(FOREIGN, None)}
 
 
 def test_size_that_is_not_listed(objects: Objects, at: Callable[..., Images]) -> None:
