@@ -135,6 +135,9 @@ _RULES = (
 # the message of AccessDenied, come before the rules.
 _FULL = ("quota", "storagefull", "storage cap exceeded", "insufficientcapacity")
 _TOO_MANY = ("throttl", "toomanyrequests", "requestlimitexceeded")
+# In the message of 400: the service is still joining the parts for an earlier request, or the rest
+# of the body was lost in transit (Backblaze).
+_PASSING_WORDS = ("progress", "body was too small")
 # Codes of a service that does not know a header; a response to HEAD has only its status.
 _UNKNOWN = ("", "400", "BadRequest", "InvalidArgument", "InvalidRequest", "NotImplemented")
 _UNKNOWN_WORDS = ("header", "not support", "unsupported", "not implement")
@@ -149,6 +152,7 @@ class Answer(NamedTuple):
     region: str | None
     date: str = ""  # the service's time
     wait: float = 0.0  # seconds that it asks to be left alone
+    media: str = ""  # what its body is
 
     @classmethod
     def of(cls, response: Any) -> Answer:
@@ -163,7 +167,17 @@ class Answer(NamedTuple):
             region=error.get("Region") or headers.get("x-amz-bucket-region"),
             date=str(headers.get("date", "")),
             wait=seconds_asked(headers.get("retry-after"), headers.get("date")),
+            media=str(headers.get("content-type", "")).lower(),
         )
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it looks like a proxy's response: S3 services answer in XML.
+
+        The response to HEAD proves nothing.
+        """
+        plain = self.media.startswith("text/") and "xml" not in self.media
+        return plain and self.code in ("", str(self.status))
 
     @property
     def reason(self) -> str:
@@ -251,7 +265,13 @@ def translate(exc: Exception, action: str, image: str | None = None) -> Exceptio
     import urllib3.exceptions
 
     if isinstance(exc, botocore.exceptions.ClientError):
-        return _of_answer(Answer.of(exc.response), action, image)
+        answer = Answer.of(exc.response)
+        if answer.status == 404 and answer.is_page and not exc.operation_name.startswith("Head"):
+            # Such as that of an ingress controller whose service is being restarted.
+            return NoResult(
+                _("%s: 404 with a page that is not from an S3 service; look for a proxy") % action
+            )
+        return _of_answer(answer, action, image)
     if isinstance(exc, botocore.exceptions.BotoCoreError):
         return _of_library(exc, action)
     if isinstance(exc, (urllib3.exceptions.HTTPError, OSError)):
@@ -286,8 +306,7 @@ def _exception_for(answer: Answer, action: str, image: str | None) -> Exception:
         return exceptions.BackendException(
             text + where + _(": set s3_store_host and s3_store_region_name to those of the bucket")
         )
-    if answer.status == 400 and "progress" in answer.message:
-        # The service is still joining the parts for an earlier request.
+    if answer.status == 400 and any(each in answer.message for each in _PASSING_WORDS):
         return exceptions.BackendUnavailable(text)
     if answer.status == 400 and answer.code in ("", "400"):
         return exceptions.BackendException(

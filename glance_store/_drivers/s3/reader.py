@@ -19,7 +19,7 @@ from glance_store._drivers._objects.ranges import (
     size_of,
 )
 from glance_store._drivers.s3.client import Client
-from glance_store._drivers.s3.errors import guarded, is_unknown_feature
+from glance_store._drivers.s3.errors import answer_of, guarded, is_unknown_feature
 from glance_store.i18n import _
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.retry import Patience
@@ -79,6 +79,10 @@ class S3Reader(RangeReader):
         about: Any = {}
         try:
             about = guarded(lambda: self._s3.head_object(**self._name, **mode), action, self._shown)
+        except exceptions.NotFound as exc:
+            answer = answer_of(exc)
+            if answer is None or not answer.is_page:
+                raise
         except ERRORS as exc:
             # A response to HEAD has no body, and so does not say why it is a refusal.
             if not (isinstance(exc, exceptions.Forbidden) or is_unknown_feature(exc)):

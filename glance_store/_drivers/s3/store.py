@@ -338,7 +338,7 @@ class Store(driver.Store):
                     raise
 
         try:
-            patience.call(lambda: guarded(lambda: client.s3.head_object(**name), action, shown))
+            self.open_reader(location).close()
         except (exceptions.NotFound, exceptions.BackendUnavailable):
             raise
         except ERRORS as exc:

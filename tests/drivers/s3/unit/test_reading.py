@@ -436,6 +436,27 @@ def test_page_of_a_proxy_is_no_image(objects: Objects, at: Callable[..., Images]
             call(uri)
 
 
+@pytest.mark.parametrize("media", ["text/html", "text/plain; charset=utf-8"])
+def test_404_of_a_proxy_is_not_that_of_an_image(
+    objects: Objects, at: Callable[..., Images], media: str
+) -> None:
+    """Taken for NotFound, it lets the image service forget an image that is still there."""
+    objects.put("image", DATA)
+    objects.quirk = lambda _call: Answer(404, b"<html>no backend</html>", {"Content-Type": media})
+    images, uri = at(s3_store_retry_timeout=0), objects.uri("image")
+    for call in (images.read, images.size, images.delete):
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="look for a proxy"):
+            call(uri)
+    # Some services answer HEAD that way, and have a reason for it.
+    page = Answer(404, headers={"Content-Type": media})
+    objects.quirk = lambda call: page if call.operation == "HeadObject" else None
+    images.delete(uri)
+    assert not objects.objects
+    for call in (images.read, images.size, images.delete):
+        with pytest.raises(exceptions.NotFound):
+            call(uri)
+
+
 def test_image_that_is_a_web_page(objects: Objects, at: Callable[..., Images]) -> None:
     objects.put("image", DATA, {"Content-Type": "text/html"})
     assert at().size(objects.uri("image")) == len(DATA)

@@ -35,7 +35,8 @@ def test_bucket_that_may_not_be_looked_at(objects: Objects, at: Callable[..., Im
     """It needs s3:ListBucket, which storing, reading and deleting do not."""
 
     def unlisted(call: Call) -> Answer | None:
-        hidden = call.operation == "HeadObject" and call.key not in objects.objects
+        reads = call.operation in ("HeadObject", "GetObject")
+        hidden = reads and call.key not in objects.objects
         return Answer(403) if hidden or call.operation == "HeadBucket" else None
 
     objects.quirk = unlisted
@@ -208,6 +209,14 @@ def test_words_for_later(
     objects.quirk = some("PutObject", refusal(status, code))
     at(s3_store_retry_timeout=PATIENT).add("image", DATA)
     assert len(objects.asked("PutObject")) == 2
+
+
+@pytest.mark.usefixtures("brisk")
+def test_body_that_did_not_arrive(objects: Objects, at: Callable[..., Images]) -> None:
+    message = "The request body was too small"
+    objects.quirk = some("UploadPart", *2 * [refusal(400, "InvalidRequest", message)])
+    at(**IN_PARTS, s3_store_retry_timeout=PATIENT).add("image", image(PART + 5))
+    assert "image" in objects.objects
 
 
 @pytest.mark.parametrize(
