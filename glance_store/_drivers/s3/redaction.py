@@ -23,7 +23,12 @@ _PATTERNS = (
     re.compile(rf"(?i)(?<![\w.-])({_NAMES}=)[^&\s'\",}}]+"),
     re.compile(r"(?i)(authorization['\"]?\s*[:,]\s*b?['\"]?(?:bearer|basic)\s+)[^\s'\"]+"),
     re.compile(rf"(?i)(<{_NAMES}>)[^<]*"),
+    # urllib3 on the address of a proxy with an unquoted password.
+    re.compile(r"(Failed to parse: ).*"),
 )
+
+
+_FORMATTER = logging.Formatter()
 
 
 class Redaction(logging.Filter):
@@ -58,7 +63,17 @@ class Redaction(logging.Filter):
         clean = self.scrub(text)
         if clean != text:
             record.msg, record.args = clean, ()
+        if record.exc_info:
+            self._clean_traceback(record)
         return True
+
+    def _clean_traceback(self, record: logging.LogRecord) -> None:
+        """Replace an exception with its text, if that has a secret."""
+        text = _FORMATTER.formatException(record.exc_info)  # type: ignore[arg-type]
+        clean = self.scrub(text)
+        if clean != text:
+            # A formatter would format the exception again.
+            record.exc_info, record.exc_text = None, clean
 
     def watch(self) -> None:
         """Clean what the client library and the layers below it log from now on."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -30,6 +31,7 @@ LINES = [
     "Authorization: Bearer canary\r\n",
     "Credential=canary/20260101/us-east-1/s3/aws4_request, SignedHeaders=host",
     "{'SessionToken': \"canary'canary\", 'Other': 1}",
+    "LocationParseError: Failed to parse: 'user:canary' is not a valid host or port",
     "{'TokenCode': '123', 'client_secret': 'canary', 'Password': 'canary'}",
 ]
 
@@ -78,6 +80,21 @@ def test_records_of_the_library_are_cleaned(caplog: pytest.LogCaptureFixture) ->
         for name in list(logging.root.manager.loggerDict):
             logging.getLogger(name).removeFilter(redaction)
     assert caplog.messages == ["with params: {'WebIdentityToken': '***'}", "nothing to hide: 1"]
+
+
+@pytest.mark.parametrize("secret", ["Password=canary", "nothing"])
+def test_tracebacks_are_cleaned(secret: str) -> None:
+    """The client library logs those of failed requests and of programs with credentials."""
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        record = logging.LogRecord("botocore", 10, "", 1, "failed", (), sys.exc_info())
+    assert Redaction().filter(record)
+    text = logging.Formatter().format(record)
+    assert "ValueError" in text
+    assert "canary" not in text
+    # What has no secret stays an exception.
+    assert (record.exc_info is None) == (secret != "nothing")
 
 
 def test_a_record_that_cannot_be_written_passes() -> None:
