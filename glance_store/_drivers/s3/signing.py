@@ -2,7 +2,7 @@
 """What the store changes in botocore's requests. Import it only where botocore is installed.
 
 The hash of a body is computed once, not for each try. A request with a body does not wait for "100
-Continue". An invalid Content-Length is dropped. A web page is not an object. Redirects that lead
+Continue". Numbers that are none are dropped. A web page is not an object. Redirects that lead
 nowhere end.
 """
 
@@ -21,6 +21,8 @@ _PLAIN = "s3v4"
 _OURS = "glance-store-s3v4"
 # The operations whose body holds image data.
 _UPLOADS = ("PutObject", "UploadPart")
+# The headers that botocore reads as numbers.
+_NUMBERS = ("Content-Length", "x-amz-missing-meta", "x-amz-mp-parts-count", "x-amz-tagging-count")
 # The operations for which any page would do as a response.
 _READS = ("GetObject", "HeadObject", "ListObjectsV2")
 _ERROR = 300  # the first status of a response that botocore takes for an error
@@ -52,10 +54,11 @@ def _without_expect(params: dict[str, Any], **_event: Any) -> None:
 
 
 def _drop_nonsense(response_dict: dict[str, Any], **_event: Any) -> None:
-    # botocore would fail on a length that is not a number, and take a negative one for a size.
+    # botocore would fail on a number that is none, and take a negative length for a size.
     headers = response_dict["headers"]
-    if not str(headers.get("Content-Length", "0")).isdecimal():
-        del headers["Content-Length"]
+    for name in _NUMBERS:
+        if not str(headers.get(name, "0")).isdecimal():
+            del headers[name]
 
 
 def _refuse_pages(response_dict: dict[str, Any], **_event: Any) -> None:

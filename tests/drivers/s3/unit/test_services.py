@@ -332,6 +332,14 @@ def test_length_that_makes_no_sense(
     check_bytes(images.read(objects.uri("image")), DATA)
 
 
+@pytest.mark.parametrize("name", ["missing-meta", "mp-parts-count", "tagging-count"])
+def test_other_numbers_that_are_none(
+    objects: Objects, at: Callable[..., Images], name: str
+) -> None:
+    objects.put("image", DATA, {f"x-amz-{name}": "some"})
+    check_bytes(at().read(objects.uri("image")), DATA)
+
+
 def test_range_that_is_refused(objects: Objects, at: Callable[..., Images]) -> None:
     objects.put("image", DATA)
     objects.quirk = lambda call: refusal(501, "NotImplemented") if "range" in call.headers else None
