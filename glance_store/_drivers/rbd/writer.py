@@ -7,8 +7,7 @@ import contextlib
 import errno
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from glance_store import exceptions
@@ -32,6 +31,8 @@ LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _LAYERING = 1
+# The cluster's answers to settings with which no image can be created.
+_MISTAKES = (errno.EINVAL, errno.ENOENT, errno.ENOSYS, errno.EOPNOTSUPP)
 _LONGEST_STEP = 8 * 1024**3
 # Objects to trim at a time: one call must finish within its timeout.
 _CUT_AT_ONCE = 256
@@ -119,13 +120,16 @@ class RBDWriter:
         """The location of the image."""
         return self._location.get_uri()
 
-    def _translated(self, action: str) -> AbstractContextManager[None]:
-        return errors.translated(
-            action % self._name,
-            self._lease.connection,
-            self._name,
-            exceptions.StorageWriteDenied,
-        )
+    @contextlib.contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        action %= self._name
+        denied = exceptions.StorageWriteDenied
+        try:
+            with errors.translated(action, self._lease.connection, self._name, denied):
+                yield
+        except exceptions.NotFound as exc:
+            # Image services take NotFound for a deletion of the image during its upload.
+            raise exceptions.BackendException(f"{action}: {exc.__cause__ or exc}") from exc
 
     def _check_free(self) -> None:
         """Fail before any data is sent if an image already has the name."""
@@ -194,7 +198,7 @@ class RBDWriter:
                 data_pool=self._settings.data_pool,
             )
         except Exception as exc:
-            if errors.number_of(exc) not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            if errors.number_of(exc) not in _MISTAKES:
                 raise
             data_pool = self._settings.data_pool
             pools = f"{self._lease.pool}, {data_pool}" if data_pool else self._lease.pool
@@ -202,8 +206,9 @@ class RBDWriter:
                 store_name="rbd",
                 reason=_(
                     "the Ceph cluster cannot create an image with features %(features)d in pool "
-                    "%(pools)s (%(cause)s). Check rbd_default_features in its configuration "
-                    "file, as some features require others. An erasure-coded pool can only be "
+                    "%(pools)s (%(cause)s). Check rbd_default_data_pool and "
+                    "rbd_default_features in its configuration file, as some features require "
+                    "others. An erasure-coded pool can only be "
                     "rbd_store_data_pool and must allow overwrites (allow_ec_overwrites), and a "
                     "pool with its own snapshots ('rados lssnap') cannot hold images"
                 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -387,3 +388,25 @@ def test_features_that_do_not_fit_together(bed: Bed) -> None:
     with pytest.raises(exceptions.BadStoreConfiguration, match=words):
         add(store, DATA)
     assert bed.names() == []
+
+
+def test_default_data_pool_that_is_not_there(bed: Bed) -> None:
+    """Ceph's configuration names it; it is not the image that is missing."""
+    conf = bed.ceph.client_conf("data.conf", rbd_default_data_pool="nosuch")
+    store = bed.store(rbd_store_ceph_conf=str(conf))
+    with pytest.raises(exceptions.BadStoreConfiguration, match="rbd_default_data_pool"):
+        add(store, DATA)
+    assert bed.names() == []
+
+
+def test_what_is_missing_during_an_upload_is_no_missing_image(bed: Bed) -> None:
+    import rbd
+
+    def lose() -> None:
+        raise rbd.ImageNotFound("it is gone", errno.ENOENT)
+
+    writer = bed.store().open_writer(new_id(), len(DATA))
+    with pytest.raises(exceptions.BackendException, match="it is gone"):
+        writer._run("Completing image %s", lose)
+    writer.abort()
+    assert (bed.names(), bed.trash()) == ([], [])
