@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from glance_store import exceptions
 from glance_store._drivers._objects.body import RequestBody, crc_name
 from glance_store._drivers._objects.claim import Claim, Expected, Found
-from glance_store._drivers._objects.errors import ERRORS, NameTaken, NoResult, is_refusal
+from glance_store._drivers._objects.errors import (
+    ERRORS,
+    NameTaken,
+    NoResult,
+    NotSeenYet,
+    is_refusal,
+)
 from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.s3.clock import ServiceClock, clock_of
 from glance_store._drivers.s3.errors import (
@@ -319,7 +325,16 @@ class Upload(Claim):
             # The upload was refused, whatever happened to the bucket.
             keep_answer(exc, answer)
             raise
-        return send()
+        try:
+            return send()
+        except exceptions.BackendException as exc:
+            answer = answer_of(exc)
+            if answer is None or answer.code != "NoSuchBucket":
+                raise
+            # Not all servers know a new bucket yet.
+            unseen = NotSeenYet(str(exc))
+        keep_answer(unseen, answer)
+        raise unseen
 
     # -- removing
 

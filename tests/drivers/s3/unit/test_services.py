@@ -73,6 +73,17 @@ def test_bucket_that_another_process_creates(
     assert ("image" in objects.objects) is there
 
 
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("size", [5000, PART + 5], ids=["put", "parts"])
+def test_new_bucket_that_is_not_seen_yet(
+    objects: Objects, at: Callable[..., Images], size: int
+) -> None:
+    first = "PutObject" if size < PART else "CreateMultipartUpload"
+    objects.quirk = some(first, *4 * [refusal(404, "NoSuchBucket")])
+    at(**IN_PARTS, s3_store_retry_timeout=PATIENT).add("image", image(size))
+    assert "image" in objects.objects
+
+
 # -- marks and tags
 
 
