@@ -64,7 +64,7 @@ def remove(client: Client, container: str, obj: str) -> None:
         return
     manifest_prefix = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
     if manifest_prefix:
-        size = head.headers.get("content-length", "")
+        size = head.headers.get(large.SIZE) or head.headers.get("content-length", "")
         _remove_dynamic(
             client, image, manifest_prefix, int(size) if size.isdecimal() else 0, patience
         )

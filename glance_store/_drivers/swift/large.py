@@ -20,6 +20,9 @@ LOG = logging.getLogger(__name__)
 
 # The header with the mark of the upload that stored an image.
 MARK = "X-Object-Meta-Glance-Upload"
+# The header with the bytes of a dynamic large object: Swift adds them up from a listing, which can
+# lag.
+SIZE = "X-Object-Meta-Glance-Size"
 # Seconds to keep a cluster's response, and seconds before asking again one that gave none.
 _KEPT, _PAUSE = 3600.0, 60.0
 # An underscore replaces these characters in the names of segments.

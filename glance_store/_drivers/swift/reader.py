@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import logging
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from glance_store import exceptions
@@ -33,6 +33,7 @@ from glance_store._drivers._objects.ranges import (
     size_of,
 )
 from glance_store._drivers.swift import containers, errors
+from glance_store._drivers.swift.large import SIZE
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
             for page in containers.pages(client, where, prefix, patience)
             for entry in page
         ]
-        return Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
+        found = Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
+        _check_all_listed(headers, found.size, action)
+        return found
     static = headers.get("x-static-large-object", "").lower() == "true"
     # The ETag of a large object stands for all segments together.
     whole = Piece(
@@ -122,13 +125,34 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
     return Pieces([whole], in_segments=static or bool(manifest_prefix))
 
 
+def _check_all_listed(headers: Mapping[str, str], size: int | None, action: str) -> None:
+    """Raise SwiftUnavailable if Swift does not count all bytes of a dynamic large object."""
+    stored = headers.get(SIZE, "")
+    if size is not None and stored.isdecimal() and int(stored) != size:
+        raise errors.SwiftUnavailable(
+            _("%(action)s: Swift finds %(found)d of its %(size)d bytes: its listing lags behind"),
+            action=action,
+            found=size,
+            size=int(stored),
+        )
+
+
 def _head(
     client: Client, container: str, obj: str, action: str, patience: Patience
 ) -> requests.Response:
     """Return a response about an object, with its size if Swift reports one."""
     refused: exceptions.GlanceStoreException | None = None
     try:
-        head = client.request("HEAD", container, obj, action=action, patience=patience)
+        head = client.request(
+            "HEAD",
+            container,
+            obj,
+            action=action,
+            patience=patience,
+            check=lambda found: _check_all_listed(
+                found.headers, size_of(found.status_code, found.headers) or None, action
+            ),
+        )
         if size_of(head.status_code, head.headers) is not None:
             return head
     except errors.SwiftError as exc:

@@ -290,7 +290,8 @@ class Upload(Claim):
             # No ETag: radosgw compares it with that of the whole image, and what Swift reports
             # comes from a listing and proves nothing.
             manifest_prefix = urllib.parse.quote(f"{self.container}/{self.names.prefix}")
-            headers, query, expected = {"X-Object-Manifest": manifest_prefix}, None, Expected(size)
+            headers = {"X-Object-Manifest": manifest_prefix, large.SIZE: str(size)}
+            query, expected = None, Expected(size)
         else:
             headers, query = {}, {"multipart-manifest": "put"}
             expected = Expected(size, large.etag_of(segments))

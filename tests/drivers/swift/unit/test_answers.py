@@ -197,6 +197,35 @@ def test_listing_that_is_always_the_same_page(server, call):
         list(store.images() if call == "images" else store.leftovers(0.0))
 
 
+@pytest.mark.parametrize("times", [1, 10**6], ids=["for a moment", "for long"])
+def test_listing_that_lacks_a_segment_of_an_image(server, pauses, times):
+    """Swift then serves the others as if they were all."""
+    server.info = {}
+    store = store_at(server, **SEGMENTS)
+    data = image(PARTS)
+    uri = add(store, data)
+    (late,) = (name for name in server.names() if name.endswith("-00002"))
+    left = [times]
+
+    def rule(seen: Seen, act: Act) -> Answer:
+        server.hidden = {late} if left[0] else set()
+        left[0] -= 1 if left[0] else 0
+        return act()
+
+    server.rule = rule
+    if times == 1:
+        assert read(store, uri) == data
+        left[0] = times
+        assert store.get_size(locate(store, uri)) == len(data)
+        left[0] = times
+        store.delete(locate(store, uri))
+        assert server.names() == []
+        return
+    for call in (lambda: read(store, uri), lambda: store.get_size(locate(store, uri))):
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="listing lags behind"):
+            call()
+
+
 def test_listing_without_hashes(server):
     """Then there is nothing to compare segments with."""
     server.info = {}
@@ -216,6 +245,30 @@ def test_listing_without_hashes(server):
 
     server.rule = bare
     assert read(store, uri) == data
+
+
+# -- metadata
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(SMALL, {}), (PARTS, SEGMENTS), (STREAM, {})],
+    ids=["whole", "segments", "streamed"],
+)
+def test_server_that_keeps_no_metadata(server, size, options):
+    """The mark of an upload is metadata, but the ETag shows as well whose object it is."""
+
+    def bare(seen: Seen, act: Act) -> Answer:
+        answer = act()
+        answer.headers = {k: v for k, v in answer.headers.items() if "object-meta" not in k.lower()}
+        return answer
+
+    server.rule = bare
+    store = store_at(server, **options)
+    data = image(size)
+    assert read(store, add(store, data)) == data
+    with pytest.raises(exceptions.Duplicate):
+        add(store, data)
 
 
 # -- the account
