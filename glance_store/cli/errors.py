@@ -42,6 +42,8 @@ class TerminatedError(BaseException):
 # The first match decides.
 _EXIT_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
     (exceptions.NotFound, NOT_FOUND),
+    # Some outages are also a BadStoreUri or a BadStoreConfiguration.
+    (exceptions.RemoteServiceUnavailable, FAILED),
     (
         (
             UsageError,

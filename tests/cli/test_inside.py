@@ -19,6 +19,8 @@ from oslo_config import cfg
 
 from glance_store import exceptions
 from glance_store._drivers.filesystem import Store
+from glance_store._drivers.filesystem.store import NotThere
+from glance_store._drivers.http.errors import ServerInTrouble
 from glance_store.cli import commands, errors, files, output
 from glance_store.cli import config as config_module
 from glance_store.cli.main import main
@@ -113,6 +115,11 @@ def test_what_nobody_expected_is_still_one_line():
     assert text.startswith("ZeroDivisionError: division by zero")
     assert "--debug" in text
     assert errors.exit_code(ZeroDivisionError()) == 1
+
+
+@pytest.mark.parametrize("kind", [NotThere, ServerInTrouble])
+def test_an_outage_is_not_a_mistake_of_the_operator(kind):
+    assert errors.exit_code(kind("503")) == errors.FAILED
 
 
 def test_a_line_is_safe_for_a_terminal():
