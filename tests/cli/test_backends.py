@@ -195,7 +195,8 @@ def test_leftovers(backend, store, monkeypatch):
             return not left and time.monotonic() - quiet_since > max(backend.quiet, 0) + 1
 
         until(collected, lambda: f"all is collected: {backend.listing()}", LASTS, pause=0.2)
-        assert found or KILLS < 10
+        # The kernel removes a file that has no name yet.
+        assert found or KILLS < 10 or backend.name == "last"
         codes = [upload.end() for upload in living]
     finally:
         for upload in living:
