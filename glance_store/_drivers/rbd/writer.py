@@ -99,6 +99,7 @@ class RBDWriter:
         self._name = str(location.image)
         self._hidden = new_name(self._name)
         self._growing = threading.Lock()
+        self._not_grown: Exception | None = None
         self._allocated = size
         self._step = 2 * settings.chunk_size
         self._lost = False
@@ -238,8 +239,16 @@ class RBDWriter:
         with self._growing:
             if end <= self._allocated:
                 return
+            if self._not_grown is not None:
+                raise self._not_grown
             size, step = grown(self._allocated, self._step, end)
-            self._image.native.resize(size)
+            try:
+                self._image.native.resize(size)
+            except Exception as exc:
+                # Asked again after a timeout, librbd 16.2 enlarges the image but not its object
+                # map; a write beyond that ends the process.
+                self._not_grown = exc
+                raise
             # Other threads must not rely on the new size before the image has grown.
             self._allocated, self._step = size, step
 
