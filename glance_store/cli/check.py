@@ -128,7 +128,8 @@ class _Survey:
                 yield _failed(record, self._only or "", exc)
             else:
                 self.present.append(record)
-                yield from _size_of(record, found.store, found.value)
+                # 0 also stands for a size that the server does not tell.
+                yield from _size_of(record, found.store, found.value or None)
 
     def _unknown(self, unknown: Iterable[_Copy], listed: set[str]) -> Iterator[Finding]:
         """Yield images whose locations no record names; `listed`: ids that were found."""
@@ -153,7 +154,7 @@ class _Survey:
 
 
 def _size_of(record: Expected, store: str, size: int | None) -> Iterator[Finding]:
-    if size and record.size is not None and size != record.size:
+    if size is not None and record.size is not None and size != record.size:
         text = f"{size} bytes instead of {record.size}"
         yield Finding("size", store, record.id, record.location, text)
 

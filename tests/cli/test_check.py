@@ -88,6 +88,12 @@ def test_five_kinds_of_damage(command, stocked, tmp_path):
     assert after == before
 
 
+def test_an_image_that_has_become_empty(command, stocked, tmp_path):
+    """As a crash of a machine leaves them: seen without reading anything."""
+    (tmp_path / "fast" / "image-1").write_bytes(b"")
+    assert found(expect(command, stocked)) == {("size", "image-1")}
+
+
 def test_without_records(command, stocked, tmp_path):
     """Nothing can be missing then; what is not complete is seen all the same."""
     assert command("check").code == 0
