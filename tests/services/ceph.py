@@ -8,6 +8,7 @@ headers are in `images`. There is no manager: capacities read 0, `ceph osd df` w
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import importlib
 import json
@@ -144,18 +145,14 @@ class Ceph(Service):
         :param pool: of the images
         :param parts: an image whose name has one of these is meant
         """
-        import rbd
-
-        for _attempt in range(10):
-            # Another process of the tests may do the same, and take this client for a dead one.
-            with contextlib.suppress(rbd.ConnectionShutdown):
-                for addr in self._clients_of(pool, parts):
-                    self.command("osd blocklist", blocklistop="add", addr=addr)
-                return
-        raise RuntimeError("this client is shut out again and again")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool_of_one:
+            # On this thread librados may draw the address that a process forked from it has.
+            found = pool_of_one.submit(self._clients_of, pool, parts).result()
+        for addr in found:
+            self.command("osd blocklist", blocklistop="add", addr=addr)
 
     def _clients_of(self, pool: str, parts: Collection[str]) -> set[str]:
-        """Return the addresses of the clients that have images open, without this one."""
+        """Return the addresses of the clients that have images open."""
         import rados
         import rbd
 
@@ -164,7 +161,6 @@ class Ceph(Service):
             rados.Rados(conffile=str(self.conf), rados_id="admin") as cluster,
             cluster.open_ioctx(pool) as ioctx,
         ):
-            own = cluster.get_addrs()
             for name in rbd.RBD().list(ioctx):
                 if any(part in name for part in parts):
                     with (
@@ -172,7 +168,7 @@ class Ceph(Service):
                         rbd.Image(ioctx, name, read_only=True) as image,
                     ):
                         found.update(one["addr"] for one in image.watchers_list())
-        return {addr for addr in found if addr not in own}
+        return found
 
     def admin(self, steps: Sequence[Mapping[str, object]]) -> list[Any]:
         """Run steps of `ceph_admin` and return a result for each."""

@@ -90,7 +90,7 @@ class Connection:
         )
         self._files.update(_stamps(native.conf_get("keyring")))
         # Nothing to shut down before the client is connected.
-        native.connect()
+        _on_new_thread(native.connect)
         self.native = bindings.OBJECTS.opened(native)
         # May come from the configuration file.
         self._timeout = float(native.conf_get("rados_osd_op_timeout") or 0)
@@ -228,6 +228,27 @@ class Connection:
             for opened in list(self._opened):
                 opened.close_quietly()
             time.sleep(_POLL)
+
+
+def _on_new_thread(work: Callable[[], object]) -> None:
+    """Run work that draws random numbers on a new thread, and raise what it raises.
+
+    The number in a client's address comes from a series that each thread begins, and that forked
+    processes continue: they would all have one address, and Ceph shuts out all of them with one.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread
+            failures.append(exc)
+
+    thread = threading.Thread(target=run, name="glance_store-rbd-connect", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures.pop()
 
 
 def _start_to_end(work: Callable[[], object]) -> bool:

@@ -76,6 +76,24 @@ def test_fork_in_the_middle_of_transfers(bed: Bed) -> None:
     assert first + b"".join(half) == DATA
 
 
+def test_forked_processes_have_addresses_of_their_own(bed: Bed) -> None:
+    """Else Ceph, told that one of them is dead, would shut out all of them."""
+
+    def address() -> str:
+        with bed.store().get_connection() as connection:
+            return str(connection.get_addrs())
+
+    addresses = [address()]
+    for _number in range(2):
+        reading, writing = os.pipe()
+        in_a_child(lambda pipe=writing: os.write(pipe, address().encode()))
+        addresses.append(os.read(reading, 100).decode())
+        os.close(reading)
+        os.close(writing)
+    addresses.append(address())
+    assert len(set(addresses)) == 4
+
+
 FORKS = """
 store = bed.store()
 uri = add(store, b"data" * 1000)
