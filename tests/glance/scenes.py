@@ -18,7 +18,7 @@ from .images import MIB
 from .server import Surroundings
 from .stores.cinder import CinderStore, Volumes
 from .stores.file import FileStore
-from .stores.rbd import CephPool, RbdStore, add_pool
+from .stores.rbd import CephPool, RbdStore
 from .stores.s3 import S3Store, s3_client
 from .stores.swift import SwiftAccount, swift_store_by_options, swift_store_by_reference
 from .stores.vmware import VMwareStore
@@ -123,7 +123,7 @@ def _rbd(request: pytest.FixtureRequest) -> Iterator[Kind]:
     """A store on a replicated pool, and one whose data is in an erasure-coded pool."""
     ceph = request.getfixturevalue("ceph")
     coded = f"coded-{process_name()}"
-    add_pool(ceph, coded)
+    ceph.add_pool(coded)
     with (
         contextlib.closing(CephPool(ceph.conf, ceph.user, ceph.pool)) as pool,
         contextlib.closing(CephPool(ceph.conf, coded, coded)) as headers,

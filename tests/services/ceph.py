@@ -119,6 +119,31 @@ class Ceph(Service):
         self.osd.start()
         self._make_pools()
 
+    def join(self, process: str) -> None:
+        """Give the process a pool of its own, and a user who may use it."""
+        self.pool = self.user = f"images-{process}"
+        self.add_pool(self.pool)
+
+    def add_pool(self, name: str) -> None:
+        """Make a pool for the headers of images, and a user of the same name who may use it.
+
+        The data of the images may go to the erasure-coded pool.
+        """
+        pools = ", ".join(f"profile rbd pool={pool}" for pool in (name, self.data_pool))
+        user = {"entity": f"client.{name}", "caps": ["mon", "profile rbd", "osd", pools]}
+        answers = self.admin(
+            [
+                _step("osd pool create", pool=name, pool_type="replicated"),
+                _step("osd pool application enable", pool=name, app="rbd"),
+                _step("auth get-or-create", **user),
+                {"writable": name},
+                {"rbd_init": name},
+            ]
+        )
+        created = answers[2][0]
+        keyring = f"[{created['entity']}]\n\tkey = {created['key']}\n"
+        ceph_conf.write_secret(self.keyring_of(name), keyring)
+
     def heal(self) -> None:
         """Undo what tests did to the daemons, and wait until the cluster takes writes again."""
         self.mon.thaw()

@@ -32,7 +32,7 @@ class Radosgw(Service):
     ending: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGKILL,)
 
     # S3 buckets and Swift containers share one namespace.
-    bucket = "images-s3"
+    bucket: str = "images-s3"
     container = "images-swift"
 
     def __init__(self) -> None:
@@ -48,6 +48,10 @@ class Radosgw(Service):
 
     def install(self) -> None:
         debian_packages("radosgw", probe=("radosgw", "radosgw-admin"))
+
+    def join(self, process: str) -> None:
+        """Give the process a bucket of its own."""
+        self.bucket = f"{self.bucket}-{process}"
 
     def start(self, folder: Path, lab: Lab) -> None:
         ceph, self.keystone = lab.get(Ceph), lab.get(Keystone)

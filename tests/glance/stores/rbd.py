@@ -7,7 +7,6 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from glance_store._drivers.rbd.leftovers import UPLOAD_PREFIX
-from tests.services import ceph_conf
 
 from ..images import MIB
 from .base import StoreUnderTest
@@ -19,24 +18,6 @@ if TYPE_CHECKING:
     from tests.services.ceph import Ceph
 
 SNAPSHOT = "snap"
-
-
-def add_pool(ceph: Ceph, name: str) -> None:
-    """Make a pool for the headers of images, and a user of the same name who may use it.
-
-    The data of the images may go to the erasure-coded pool.
-    """
-    pools = ", ".join(f"profile rbd pool={pool}" for pool in (name, ceph.data_pool))
-    user = {"entity": f"client.{name}", "caps": ["mon", "profile rbd", "osd", pools]}
-    commands: list[dict[str, object]] = [
-        {"prefix": "osd pool create", "pool": name, "pool_type": "replicated"},
-        {"prefix": "osd pool application enable", "pool": name, "app": "rbd"},
-        {"prefix": "auth get-or-create", **user},
-    ]
-    steps: list[dict[str, object]] = [{"command": command} for command in commands]
-    created = ceph.admin([*steps, {"writable": name}, {"rbd_init": name}])[2][0]
-    keyring = f"[{created['entity']}]\n\tkey = {created['key']}\n"
-    ceph_conf.write_secret(ceph.keyring_of(name), keyring)
 
 
 class CephPool:
