@@ -33,6 +33,8 @@ MIB = 1024 * 1024
 URI = "swift+config://ref1/images/image"
 NAME = "images/image"
 SEGMENTS = {"large_object_size": 1, "large_object_chunk_size": 1}
+# Seconds, where asking again does not help.
+SHORT = {"retry_timeout": 0.3}
 SMALL, PARTS, STREAM = 1000, 2_500_000, 9 * MIB
 PAGE = b"<html>Please log in</html>"
 KINDS = pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
@@ -67,7 +69,7 @@ def test_page_instead_of_a_stored_image(server, pauses, size, options, static):
     server.info = INFO if static else {}
     server.rule = with_page(lambda seen: seen.method == "PUT" and seen.name == NAME)
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
-        add(store_at(server, **options), image(size))
+        add(store_at(server, **SHORT, **options), image(size))
     assert server.names() == []
     server.rule = None
     data = image(size)
@@ -78,13 +80,13 @@ def test_page_instead_of_a_stored_image(server, pauses, size, options, static):
 def test_page_instead_of_a_stored_segment(server, pauses):
     server.rule = with_page(lambda seen: seen.method == "PUT" and seen.path.endswith("-00002"))
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
-        add(store_at(server, **SEGMENTS), image(PARTS))
+        add(store_at(server, **SHORT, **SEGMENTS), image(PARTS))
     assert server.names() == []
 
 
 def test_page_instead_of_a_deletion(server, pauses):
     server.objects[NAME] = Stored(b"data", {})
-    store = store_at(server)
+    store = store_at(server, **SHORT)
     server.rule = with_page(lambda seen: seen.method == "DELETE")
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
         store.delete(locate(store, URI))
@@ -131,7 +133,7 @@ def test_page_instead_of_everything(server, pauses, length):
     context = context_at(server)
     data = image(SMALL)
     server.objects[NAME] = Stored(data, {})
-    store, tenants = store_at(server), store_at(server, multi_tenant=True)
+    store, tenants = store_at(server, **SHORT), store_at(server, **SHORT, multi_tenant=True)
     place = locate(store, URI)
     theirs = locate(tenants, f"swift+http://{server.address}{ACCOUNT}/images/image")
     server.rule = with_page(lambda seen: seen.path.startswith("/v1"), length=length)
@@ -151,7 +153,7 @@ def test_page_instead_of_everything(server, pauses, length):
 def test_empty_success_instead_of_a_stored_image(server, pauses):
     server.rule = lambda seen, act: Answer(200) if seen.method == "PUT" and seen.body else act()
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
-        add(store_at(server), image(SMALL))
+        add(store_at(server, **SHORT), image(SMALL))
 
 
 # -- header lines that are not valid HTTP
@@ -201,7 +203,7 @@ def test_listing_that_is_always_the_same_page(server, call):
 def test_listing_that_lacks_a_segment_of_an_image(server, pauses, times):
     """Swift then serves the others as if they were all."""
     server.info = {}
-    store = store_at(server, **SEGMENTS)
+    store = store_at(server, **(SHORT if times > 1 else {}), **SEGMENTS)
     data = image(PARTS)
     uri = add(store, data)
     (late,) = (name for name in server.names() if name.endswith("-00002"))
