@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import ssl
 from typing import Any
@@ -57,6 +58,12 @@ def in_words(root: BaseException) -> str | None:
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     return None
+
+
+def check_authorities(path: str, directories: bool = True) -> None:
+    """Load CA certificates from a file or directory; OSError if there are none to load."""
+    kind = "capath" if directories and os.path.isdir(path) else "cafile"
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
 
 
 def break_off(response: Any) -> None:

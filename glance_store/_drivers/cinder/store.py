@@ -8,6 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers._network import check_authorities, in_words
 from glance_store._drivers.cinder import errors, holdings, host, volumes
 from glance_store._drivers.cinder.client import ATTACHMENTS, Api, Clients, library
 from glance_store._drivers.cinder.location import StoreLocation
@@ -73,6 +74,7 @@ class Store(driver.Store):
         self._url_prefix = self._prefix
         self._require_library()
         self._own_host = self._prepare_host()
+        self._check_authorities()
         if self._clients.has_credentials and self.store_conf.cinder_volume_type:
             self._own_clients = self._new_clients(hurried=True)
             try:
@@ -90,6 +92,23 @@ class Store(driver.Store):
                 store_name=self.name,
                 reason=_("cinderclient is missing: pip install 'glance_store[cinder]'"),
             )
+
+    def _check_authorities(self) -> None:
+        authorities = self._clients.settings.verify
+        if not isinstance(authorities, str):
+            return
+        try:
+            check_authorities(authorities)
+        except OSError as exc:
+            # Later this would look like an outage.
+            raise exceptions.BadStoreConfiguration(
+                store_name=self.name,
+                reason=_(
+                    "cinder_ca_certificates_file names %(path)s, which holds no certificates: "
+                    "%(cause)s"
+                )
+                % {"path": authorities, "cause": in_words(exc)},
+            ) from exc
 
     def _prepare_host(self) -> host.Host:
         return host.prepare(self.conf, self.store_conf, self.name)

@@ -9,7 +9,6 @@ import functools
 import http.client
 import logging
 import os
-import ssl
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -86,12 +85,6 @@ class Settings:
             # Raised here: later it would look like a malformed image URL.
             raise requests.exceptions.InvalidProxyURL
         return self.proxies
-
-
-def check_authorities(path: str) -> None:
-    """Load CA certificates from a file or directory; OSError if there are none to load."""
-    kind = "capath" if os.path.isdir(path) else "cafile"
-    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
 
 
 def is_proxy(address: str) -> bool:

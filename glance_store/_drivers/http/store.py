@@ -8,13 +8,14 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers._network import check_authorities
 from glance_store._drivers.http import headers as parsing
 from glance_store._drivers.http.client import Client, UnansweredError, refusal
 from glance_store._drivers.http.errors import ServerInTrouble, TransferInterrupted
 from glance_store._drivers.http.location import SCHEMES, StoreLocation
 from glance_store._drivers.http.options import OPTIONS
 from glance_store._drivers.http.reader import COMPLETE, HTTPReader
-from glance_store._drivers.http.session import Sessions, Settings, check_authorities, is_proxy
+from glance_store._drivers.http.session import Sessions, Settings, is_proxy
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience, ResumingReader
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from glance_store._drivers.rbd import bindings, errors
+from glance_store.transfer.threads import Pending
 
 LOG = logging.getLogger(__name__)
 
@@ -231,24 +232,16 @@ class Connection:
 
 
 def _on_new_thread(work: Callable[[], object]) -> None:
-    """Run work that draws random numbers on a new thread, and raise what it raises.
+    """Run work that draws random numbers on a new thread.
 
     The number in a client's address comes from a series that each thread begins, and that forked
     processes continue: they would all have one address, and Ceph shuts out all of them with one.
     """
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as exc:  # noqa: BLE001 - raised in the caller's thread
-            failures.append(exc)
-
-    thread = threading.Thread(target=run, name="glance_store-rbd-connect", daemon=True)
+    pending = Pending(work, ())
+    thread = threading.Thread(target=pending.run, name="glance_store-rbd-connect", daemon=True)
     thread.start()
     thread.join()
-    if failures:
-        raise failures.pop()
+    pending.take()
 
 
 def _start_to_end(work: Callable[[], object]) -> bool:

@@ -112,7 +112,7 @@ def pages(
 
     The client library's own paginator ends after an error, as if it had reached the last page.
     """
-    seen: list[dict[str, Any]] = []
+    seen: set[tuple[str, ...]] = set()
     while True:
         page = patience.call(
             lambda: guarded(lambda: getattr(s3, operation)(**arguments), action, action)
@@ -120,8 +120,9 @@ def pages(
         yield page
         if not page.get("IsTruncated"):
             return
-        marker = {argument: page.get(name, "") for argument, name in _NEXT[operation].items()}
-        if not any(marker.values()):
+        following = _NEXT[operation]
+        marker = tuple(page.get(name, "") for name in following.values())
+        if not any(marker):
             raise exceptions.BackendException(
                 f"{action}: the service does not say where the list goes on"
             )
@@ -129,8 +130,8 @@ def pages(
             raise exceptions.BackendException(
                 f"{action}: the service repeats itself, so the list never ends"
             )
-        seen.append(marker)
-        arguments.update(marker)
+        seen.add(marker)
+        arguments.update(zip(following, marker, strict=True))
 
 
 def _seconds(moment: datetime.datetime | None) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers._network import check_authorities, in_words
 from glance_store._drivers._objects.errors import ERRORS
 from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.s3 import endpoint, holdings
@@ -16,9 +17,6 @@ from glance_store._drivers.s3.client import (
     Client,
     Clients,
     Settings,
-    check_authorities,
-    check_credentials,
-    load_boto3,
     make_client,
 )
 from glance_store._drivers.s3.copies import Copy, Original
@@ -26,6 +24,7 @@ from glance_store._drivers.s3.errors import guarded
 from glance_store._drivers.s3.location import SCHEMES, StoreLocation
 from glance_store._drivers.s3.options import OPTIONS
 from glance_store._drivers.s3.reader import S3Reader
+from glance_store._drivers.s3.session import check_credentials, load_boto3
 from glance_store._drivers.s3.upload import Upload
 from glance_store.i18n import _
 from glance_store.inventory import Leftover, StoredImage
@@ -131,7 +130,8 @@ class Store(driver.Store):
                 )
                 % bucket
             )
-        check_authorities(settings)
+        if settings.authorities and settings.endpoint.secure:
+            _check_authorities(settings.authorities)
         check_credentials(settings)
         # Report wrong options now, not at the first image. This opens no connection.
         make_client(settings).s3.close()
@@ -351,3 +351,14 @@ class Store(driver.Store):
 
 def _store_location(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)
+
+
+def _check_authorities(path: str) -> None:
+    """Raise BadStoreConfiguration if ``s3_store_cacert`` is no file with certificates."""
+    try:
+        check_authorities(path, directories=False)
+    except OSError as exc:
+        raise exceptions.BadStoreConfiguration(
+            _("s3_store_cacert names %(file)s, which is not a file with certificates: %(cause)s")
+            % {"file": path, "cause": in_words(exc)}
+        ) from exc

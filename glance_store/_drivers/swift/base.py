@@ -10,6 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
+from glance_store._drivers._network import check_authorities, in_words
 from glance_store._drivers.swift import containers, deleter, large, references
 from glance_store._drivers.swift.auth import GivenAccount
 from glance_store._drivers.swift.client import Account, Client, Connections, Settings
@@ -112,10 +113,17 @@ class BaseStore(driver.Store):
                 )
             )
         authorities = self._settings.verify
-        if isinstance(authorities, str) and not os.path.exists(authorities):
-            raise self._misconfigured(
-                _("swift_store_cacert names %s, which does not exist") % authorities
-            )
+        if isinstance(authorities, str):
+            try:
+                check_authorities(authorities)
+            except OSError as exc:
+                raise self._misconfigured(
+                    _(
+                        "swift_store_cacert names %(path)s, which does not exist or holds no "
+                        "certificates: %(cause)s"
+                    )
+                    % {"path": authorities, "cause": in_words(exc)}
+                ) from exc
         if not self.store_conf.swift_buffer_on_upload:
             return
         folder = self.store_conf.swift_upload_buffer_dir
@@ -356,18 +364,15 @@ class BaseStore(driver.Store):
         try:
             self._checked_uri(store_location)
         except exceptions.GlanceStoreException:
-            usable = False
-        else:
-            usable = True
-        store_location.obj = ""
-        if not usable:
             raise self._misconfigured(
                 _(
                     "no location can name the container %(container)s of swift_store_container "
                     "at %(address)s"
                 )
                 % {"container": store_location.container, "address": address}
-            )
+            ) from None
+        finally:
+            store_location.obj = ""
 
     def _plan(self, upload: Upload, size: int, segment: int) -> Plan:
         cluster = large.cluster_info(upload.client, upload.patience)

@@ -7,7 +7,6 @@ import logging
 import os
 import posixpath
 import re
-import ssl
 import urllib.parse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -380,14 +379,11 @@ class Store(driver.Store):
 
 
 def _check_authorities(path: str | None) -> None:
-    """Check that ``vmware_ca_file`` holds certificates; a directory is taken as it is.
-
-    Raises BadStoreConfiguration if it does not.
-    """
-    if not path or os.path.isdir(path):
+    """Raise BadStoreConfiguration if ``vmware_ca_file`` holds no certificates."""
+    if not path:
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+        _network.check_authorities(path)
     except OSError as exc:
         raise exceptions.BadStoreConfiguration(
             _("vmware_ca_file = %(path)s cannot be used: %(problem)s")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.s3 import client
+from glance_store._drivers.s3 import session
 from glance_store.capabilities import BitMasks
 from glance_store.testing.inputs import check_bytes, image
 from tests.drivers.s3.loopback import BUCKET, Recorder, close, store_at, unconfigured_store_at
@@ -162,7 +162,7 @@ def test_keys_in_a_file_are_read_again(
     variable: str,
 ) -> None:
     """Something replaces them, and now and then writes only half of the file."""
-    monkeypatch.setattr(client, "_REREAD", 0)
+    monkeypatch.setattr(session, "_REREAD", 0)
     path = tmp_path / "credentials"
     monkeypatch.setenv(variable, str(path))
 

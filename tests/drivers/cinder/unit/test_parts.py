@@ -158,6 +158,19 @@ def test_certificates() -> None:
     assert store._clients.settings.verify is False
 
 
+@pytest.mark.parametrize("text", [None, "none"], ids=["missing", "damaged"])
+def test_certificates_that_cannot_be_used(tmp_path: Path, text: str | None) -> None:
+    """They are a mistake of the operator; later they would look like an outage."""
+    file = tmp_path / "authorities.pem"
+    if text is not None:
+        file.write_text(text)
+    conf = cfg.ConfigOpts()
+    store = cinder.Store(conf, "fast")
+    conf.set_override("cinder_ca_certificates_file", str(file), group="fast")
+    with pytest.raises(exceptions.BadStoreConfiguration, match="cinder_ca_certificates_file"):
+        store.configure(re_raise_bsc=True)
+
+
 # -- this host
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glance_store import exceptions
-from glance_store._drivers.s3 import client
+from glance_store._drivers.s3 import session
 from glance_store.testing.inputs import check_bytes, image
 from tests.drivers.s3.objects import Call, Objects, metadata, refusal
 from tests.drivers.s3.service import PATIENT
@@ -361,7 +361,7 @@ def test_time_that_nobody_understands(objects: Objects, at: Callable[..., Images
     objects.put("image", DATA, {"Last-Modified": "yesterday, about noon"})
     check_bytes(at().read(objects.uri("image")), DATA)
     # Never old enough to be removed for its age.
-    assert client._parse_time("yesterday") > client._parse_time("2999-01-01T00:00:00Z")
+    assert session._parse_time("yesterday") > session._parse_time("2999-01-01T00:00:00Z")
 
 
 # -- deleting

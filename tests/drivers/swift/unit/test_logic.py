@@ -291,6 +291,14 @@ def test_authorities_that_are_not_there(kind, tmp_path):
         store.configure()
 
 
+def test_authorities_without_certificates(tmp_path):
+    file = tmp_path / "authorities.pem"
+    file.write_text("none")
+    store = make(configure=False, swift_store_cacert=str(file))
+    with pytest.raises(exceptions.BadStoreConfiguration, match="no certificates"):
+        store.configure()
+
+
 def test_authorities_that_are_not_asked(tmp_path):
     """Without verification, nothing reads them."""
     make(swift_store_cacert=str(tmp_path / "file"), swift_store_auth_insecure=True)

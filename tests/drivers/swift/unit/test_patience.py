@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import io
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from glance_store import exceptions
 from glance_store.testing import image
@@ -162,7 +164,7 @@ def test_address_of_a_proxy_that_is_none(server, pauses, monkeypatch, address, t
 def test_authorities_that_go_away(server, pauses, tmp_path, tenants):
     """They were there when the store was configured."""
     file = tmp_path / "authorities.pem"
-    file.write_text("none")
+    shutil.copyfile(requests.certs.where(), file)
     options = {
         "auth_address": f"https://{server.address}/v3",
         "endpoint": f"https://{server.address}{ACCOUNT}",
