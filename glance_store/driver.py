@@ -189,7 +189,8 @@ class Store(capabilities.StoreCapability):
 
     def _is_set(self, name: str) -> bool:
         """Tell whether the operator has set an option."""
-        if self.backend_group and self.conf[self.backend_group][name] is not None:
+        # Not self.conf: until `store_conf` is made, options that are not set have their defaults.
+        if self.backend_group and self.store_conf.backend_conf[name] is not None:
             return True
         found = self.conf.get_location(
             name, SHARED_CONF_GROUP if self.backend_group else DEFAULT_GROUP

@@ -158,6 +158,15 @@ def test_certificates() -> None:
     assert store._clients.settings.verify is False
 
 
+def test_what_is_set_is_known_from_the_start() -> None:
+    """Before anything else has looked at the options, a default did not differ from a value."""
+    conf = cfg.ConfigOpts()
+    assert cinder.Store(conf, "fast")._clients.settings.retries is None
+    other = cinder.Store(conf, "slow")
+    conf.set_override("cinder_http_retries", 3, group="slow")
+    assert other._clients.settings.retries == 3
+
+
 @pytest.mark.parametrize("text", [None, "none"], ids=["missing", "damaged"])
 def test_certificates_that_cannot_be_used(tmp_path: Path, text: str | None) -> None:
     """They are a mistake of the operator; later they would look like an outage."""
