@@ -4,6 +4,8 @@
 # project.
 
 cache=.cache
+# The tests start hundreds of processes: none should compile again what another one has compiled.
+unset PYTHONDONTWRITEBYTECODE
 # What the tests need, and those of them that need no server.
 test_extras=(test docs s3 swift cinder vmware prometheus osprofiler healthcheck completion)
 unit_tests=(tests/engine tests/facade tests/drivers/*/unit tests/drivers/test_*.py -m "not services")

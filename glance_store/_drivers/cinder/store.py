@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers._network import check_authorities, in_words
 from glance_store._drivers.cinder import errors, holdings, host, volumes
+from glance_store._drivers.cinder.attachment import Attachment
 from glance_store._drivers.cinder.client import ATTACHMENTS, Api, Clients, library
 from glance_store._drivers.cinder.location import StoreLocation
-from glance_store._drivers.cinder.operation import Operation
 from glance_store._drivers.cinder.options import OPTIONS
 from glance_store._drivers.cinder.reader import CinderReader, EmptyReader
 from glance_store._drivers.cinder.writer import CinderWriter
@@ -159,14 +158,24 @@ class Store(driver.Store):
     def _api(self, context: Any, version: str = _ANY_VERSION) -> Api:
         return Api(self.get_cinderclient(context, version=version), self._clients.settings)
 
-    def _operation(self, context: Any) -> Operation:
-        return Operation(
-            api=self._api(context, ATTACHMENTS),
-            host=self._host,
-            attempts=self.store_conf.cinder_attachment_retry_attempts,
-            prefix=self._prefix,
-            name=self.name,
+    def attach(self, api: Api, volume: Any, *, writable: bool, fresh: bool) -> Attachment:
+        """Attach a volume to this host.
+
+        :param api: Cinder's API, of the same request
+        :param volume: the volume, as cinderclient represents it
+        :param writable: to write the image, otherwise to read it
+        :param fresh: nobody else can know of the volume yet
+        :raises CinderError: the volume cannot be attached
+        """
+        attempts = self.store_conf.cinder_attachment_retry_attempts
+        return Attachment(
+            api, self._host, volume, writable=writable, attempts=attempts, fresh=fresh
         )
+
+    def uri(self, volume_id: str) -> str:
+        """Return the location of the image on a volume."""
+        separator = "" if self._prefix.endswith("/") else "/"
+        return f"{self._prefix}{separator}{volume_id}"
 
     def check_health(self) -> str:
         """Check that Cinder answers.
@@ -194,10 +203,7 @@ class Store(driver.Store):
 
     def images(self) -> Iterator[StoredImage]:
         """Yield the volumes that hold images in the project of the store's user."""
-        prefix = f"{self._prefix}/" if self.backend_group else self._prefix
-        return holdings.images(
-            self._own_api(), self.backend_group or "", lambda volume: f"{prefix}{volume}"
-        )
+        return holdings.images(self._own_api(), self.backend_group or "", self.uri)
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
         """Yield volumes of interrupted uploads, and attachments left by killed processes.
@@ -222,22 +228,8 @@ class Store(driver.Store):
         :raises StorageFull: there is no space, or the quota is used up
         :raises CinderError: Cinder or this host failed
         """
-        metadata = {
-            volumes.IMAGE_ID: str(image_id),
-            volumes.IMAGE_OWNER: str(getattr(context, "project_id", None) or ""),
-            volumes.STORE: self.backend_group or "",
-            volumes.STATE: volumes.UPLOADING,
-            volumes.UPLOAD: str(uuid.uuid4()),
-        }
-        return CinderWriter(
-            self._operation(context),
-            str(image_id),
-            size,
-            self.store_conf.cinder_volume_type or None,
-            metadata,
-            self.WRITE_CHUNKSIZE,
-            self.store_conf.cinder_do_extend_attached,
-        )
+        api = self._api(context, ATTACHMENTS)
+        return CinderWriter(self, api, str(image_id), size, getattr(context, "project_id", None))
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image by attaching its volume.
@@ -262,12 +254,12 @@ class Store(driver.Store):
         :raises NotFound: there is no such volume, or it holds only part of an image
         :raises CinderError: the volume cannot be attached
         """
-        operation = self._operation(context)
-        volume = operation.volumes.image(_volume_id(location))
+        api = self._api(context, ATTACHMENTS)
+        volume = volumes.Volumes(api).image(_volume_id(location))
         size = volumes.image_bytes(volume)
         if not clip(size, offset, length):
             return EmptyReader(size)
-        return CinderReader(operation.attach(volume, writable=False, fresh=False), size)
+        return CinderReader(self.attach(api, volume, writable=False, fresh=False), size)
 
     def get_size(self, location: Location, context: Any = None) -> int:
         """Return the size of an image, without attaching its volume.

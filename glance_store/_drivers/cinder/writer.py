@@ -6,14 +6,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+import uuid
+from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors, volumes
 from glance_store._drivers.cinder.attachment import Attachment
-from glance_store._drivers.cinder.operation import Operation
 from glance_store._drivers.cinder.volumes import GiB
 from glance_store.i18n import _
+
+if TYPE_CHECKING:
+    from glance_store._drivers.cinder.client import Api
+    from glance_store._drivers.cinder.store import Store
 
 LOG = logging.getLogger(__name__)
 
@@ -44,34 +48,38 @@ def grown(current: int, needed: int) -> int:
 class CinderWriter:
     """A `StoreWriter` to a new volume.
 
-    `kind` is the volume type, None for Cinder's default. `extend_attached` allows extending the
-    volume without detaching it.
+    `api` has the credentials of the request, and `project` owns the image if it has one.
     """
 
     @errors.never_missing()
     def __init__(
         self,
-        operation: Operation,
+        store: Store,
+        api: Api,
         image_id: str,
         size: int,
-        kind: str | None,
-        metadata: dict[str, str],
-        block_size: int,
-        extend_attached: bool,
+        project: str | None,
     ) -> None:
         self.metadata: dict[str, Any] = {}
-        self.block_size = block_size
-        self._operation = operation
-        self._volumes = operation.volumes
+        self.block_size = store.WRITE_CHUNKSIZE
+        self._store = store
+        self._api = api
+        self._volumes = volumes.Volumes(api)
         self._image_id = image_id
-        self._marks = metadata
-        self._extend_attached = extend_attached
+        self._marks = {
+            volumes.IMAGE_ID: image_id,
+            volumes.IMAGE_OWNER: str(project or ""),
+            volumes.STORE: store.backend_group or "",
+            volumes.STATE: volumes.UPLOADING,
+            volumes.UPLOAD: str(uuid.uuid4()),
+        }
+        self._extend_attached = store.store_conf.cinder_do_extend_attached
         self._room = threading.Condition()
         self._writing = 0  # running write() calls
         self._extending = False
         self._attachment: Attachment | None = None
         self._volume: Any = None
-        kind = self._volumes.type_name(kind)
+        kind = self._volumes.type_name(store.store_conf.cinder_volume_type or None)
         self._check_new(kind)
         try:
             self._volume = self._create(gigabytes(size), kind)
@@ -100,7 +108,7 @@ class CinderWriter:
         except errors.VolumeNotFound as exc:
             # Only what the request names can be missing.
             raise errors.CinderMisconfigured(
-                store_name=self._operation.name,
+                store_name=self._store.name,
                 reason=_("Cinder has no volume type %(kind)s (cinder_volume_type): %(cause)s")
                 % {"kind": kind, "cause": exc.msg},
             ) from exc
@@ -120,7 +128,7 @@ class CinderWriter:
     @property
     def uri(self) -> str:
         """The location of the image."""
-        return self._operation.uri(self._volume.id)
+        return self._store.uri(self._volume.id)
 
     @property
     def _attached(self) -> Attachment:
@@ -131,7 +139,7 @@ class CinderWriter:
         return self._attachment
 
     def _attach(self) -> None:
-        self._attachment = self._operation.attach(self._volume, writable=True, fresh=True)
+        self._attachment = self._store.attach(self._api, self._volume, writable=True, fresh=True)
         # Cinder may create more than requested, and a format may use part of it.
         device = self._attachment.device
         self._capacity = device.size()
