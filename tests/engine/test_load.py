@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from glance_store.transfer import load
+from glance_store.transfer import lanes, load
 from glance_store.transfer import upload as upload_module
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.upload import upload
@@ -132,7 +132,7 @@ def test_a_failing_upload_beside_another_is_aborted(one_spare: None, failing_wri
 def test_an_upload_interrupted_at_any_line_is_not_at_work_for_ever(blocks: int) -> None:
     number = 0
     while True:
-        with Interrupts([upload_module], number) as interrupts:
+        with Interrupts([upload_module, lanes], number) as interrupts:
             try:
                 upload(Source(pattern(blocks * BLOCK)), MemoryWriter(), Digests("sha512"))
             except KeyboardInterrupt:
