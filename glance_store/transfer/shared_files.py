@@ -15,7 +15,10 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from glance_store.transfer.digest import crc32c
 
 MIB = 1024 * 1024
 # A chunk is fetched by one process; a part has one checksum. In bytes.
@@ -26,7 +29,8 @@ MAGIC = b"glance_store shared reads 1\0"
 # Magic, key of the image, size of the image.
 _HEADER = struct.Struct("<28s32sQ")
 _RECORD = struct.Struct(f"<I{CHUNK // _PART}I")
-_MISSING, _DATA, _ZEROS = 0, 0x61746164, 0x6F72657A
+# What a record says of its chunk: of data, which checksum the parts have.
+_CRC32, _CRC32C, _ZEROS = 0x61746164, 0x63746164, 0x6F72657A
 # `struct flock` with 64-bit offsets: type, whence, start, length, pid.
 _LOCK = struct.Struct("hhqqi4x")
 
@@ -51,6 +55,11 @@ def guarded() -> Iterator[None]:
 def length_of(number: int, size: int) -> int:
     """Return the length of a chunk of an image of `size` bytes."""
     return min(CHUNK, size - number * CHUNK)
+
+
+def _checksum(state: int) -> Callable[[Any], int] | None:
+    """Return the checksum of a chunk with data; None if this process cannot use the chunk."""
+    return zlib.crc32 if state == _CRC32 else crc32c() if state == _CRC32C else None
 
 
 class ChunkLock:
@@ -138,9 +147,10 @@ class ImageFile:
         return _RECORD.unpack(record)
 
     def has(self, number: int) -> bool:
-        """Tell whether a chunk is there."""
+        """Tell whether a chunk is there, for this process: others may have another checksum."""
         with self.opened() as descriptor:
-            return self._record(descriptor, number)[0] in (_DATA, _ZEROS)
+            state = self._record(descriptor, number)[0]
+        return state == _ZEROS or _checksum(state) is not None
 
     def lock(self, number: int) -> ChunkLock | None:
         """Lock a chunk to fetch it; None if another download is fetching it."""
@@ -167,12 +177,14 @@ class ImageFile:
     def write(self, number: int, parts: Sequence[bytes]) -> None:
         """Write a chunk, given in parts of any length."""
         sums, position = [], self._data + number * CHUNK
+        fast = crc32c()
+        checksum, state = (zlib.crc32, _CRC32) if fast is None else (fast, _CRC32C)
         with self.opened() as descriptor:
             for block in _in_blocks(parts):
-                sums.append(zlib.crc32(block))
+                sums.append(checksum(block))
                 write_all(descriptor, block, position)
                 position += len(block)
-            self._note(descriptor, number, _DATA, sums)
+            self._note(descriptor, number, state, sums)
 
     def write_zeros(self, number: int) -> None:
         """Record that a chunk is all zeros, which takes no space."""
@@ -196,7 +208,8 @@ class ImageFile:
             state, *sums = self._record(descriptor, number)
             if state == _ZEROS:
                 return bytes(length)
-            if state != _DATA:
+            checksum = _checksum(state)
+            if checksum is None:
                 return None
             # Read whole parts, because each checksum covers one.
             first = offset - offset % _PART
@@ -207,7 +220,7 @@ class ImageFile:
         view = memoryview(data)
         part = (first - number * CHUNK) // _PART
         for position in range(0, len(view), _PART):
-            if zlib.crc32(view[position : position + _PART]) != sums[part + position // _PART]:
+            if checksum(view[position : position + _PART]) != sums[part + position // _PART]:
                 raise DamagedError(f"checksum mismatch at byte {first + position} of the image")
         if len(data) == length:
             return data

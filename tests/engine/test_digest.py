@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from glance_store import exceptions
-from glance_store.transfer.digest import Digests, get_hasher
+from glance_store.transfer.digest import Digests, crc32c, get_hasher
 from glance_store.transfer.upload import upload
 
 from .memory import BLOCK, MemoryWriter, Verifier, pattern
@@ -131,3 +131,12 @@ def test_get_hasher() -> None:
     assert get_hasher("sha256").name == "sha256"
     with pytest.raises(ValueError, match="nonesuch"):
         get_hasher("nonesuch")
+
+
+def test_the_fast_checksum_is_a_crc_32c() -> None:
+    """The check value of the algorithm, of any buffer."""
+    pytest.importorskip("awscrt.checksums", reason="awscrt is not installed")
+    fast = crc32c()
+    assert fast is not None
+    for data in (b"123456789", bytearray(b"123456789"), memoryview(b"0123456789")[1:]):
+        assert fast(data) == 0xE3069283

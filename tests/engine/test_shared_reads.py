@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,30 @@ def test_ranges(shared: SharedReads, offset: int, length: int | None) -> None:
     assert backend.sent <= SIZE
     assert read(shared, backend) == DATA
     assert backend.sent == SIZE
+
+
+@pytest.mark.parametrize("here", [None, "fast"])
+def test_chunks_whose_checksum_only_others_can_compute(
+    shared: SharedReads, monkeypatch: pytest.MonkeyPatch, here: str | None
+) -> None:
+    """One process of the host has the library for the fast checksum, the other has not."""
+
+    def fast(data: Any) -> int:
+        return zlib.crc32(data) ^ 1
+
+    has, lacks = (lambda: fast), (lambda: None)
+    first, second = Backend(), Backend()
+    monkeypatch.setattr(shared_files, "crc32c", lacks if here else has)
+    assert read(shared, first) == DATA
+    monkeypatch.setattr(shared_files, "crc32c", has if here else lacks)
+    assert read(shared, second) == DATA
+    # The slow one is known to all.
+    assert second.sent == (0 if here else SIZE)
+    third = Backend()
+    monkeypatch.setattr(shared_files, "crc32c", has)
+    assert read(shared, third) == DATA
+    assert third.sent == 0
+    assert len(files(shared)) == 1
 
 
 def test_many_at_the_same_moment(shared: SharedReads) -> None:

@@ -6,13 +6,12 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import importlib
 import os
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 from glance_store import exceptions
+from glance_store.transfer.digest import crc32c
 from glance_store.transfer.retry import Patience
 
 # The client libraries apply their timeout to each slice, so a slice must stay small. They ask for
@@ -101,9 +100,9 @@ class RequestBody:
     @functools.cached_property
     def crc(self) -> tuple[str, str]:
         """A checksum against damage: its name in S3 (CRC32 or CRC32C) and its Base64 value."""
-        crc32c = _crc32c()
+        fast = crc32c()
         name, value = (
-            ("CRC32", zlib.crc32(self._view)) if crc32c is None else ("CRC32C", crc32c(self._view))
+            ("CRC32", zlib.crc32(self._view)) if fast is None else ("CRC32C", fast(self._view))
         )
         return name, _base64(value.to_bytes(4, "big"))
 
@@ -112,19 +111,9 @@ class RequestBody:
         self._view.release()
 
 
-@functools.lru_cache(maxsize=1)
-def _crc32c() -> Callable[[Any], int] | None:
-    """Return awscrt's CRC-32C, which is faster than CRC-32; None if it is not installed."""
-    try:
-        checksums = importlib.import_module("awscrt.checksums")
-    except ImportError:
-        return None
-    return lambda view: int(checksums.crc32c(view))
-
-
 def crc_name() -> str:
     """Return the name of the checksum that `RequestBody.crc` uses on this host."""
-    return "CRC32" if _crc32c() is None else "CRC32C"
+    return "CRC32" if crc32c() is None else "CRC32C"
 
 
 def _base64(digest: bytes) -> str:

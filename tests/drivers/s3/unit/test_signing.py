@@ -12,6 +12,7 @@ import pytest
 from glance_store import exceptions
 from glance_store._drivers._objects import body as module
 from glance_store._drivers._objects.body import RequestBody
+from glance_store.transfer import digest
 from glance_store.transfer.retry import Patience
 from tests.services.http_server import Answer
 
@@ -62,14 +63,14 @@ def test_checksum_of_a_body_is_that_of_its_bytes(
     awscrt = types.SimpleNamespace(crc32c=crc32c) if name == "CRC32C" else None
     monkeypatch.setitem(sys.modules, "awscrt", awscrt)
     monkeypatch.setitem(sys.modules, "awscrt.checksums", awscrt)
-    module._crc32c.cache_clear()
+    digest.crc32c.cache_clear()
     try:
         body = RequestBody(b"123456789", Patience(0))
         assert module.crc_name() == name
         assert body.crc == (name, CHECKED[name])
         assert body.tell() == 0
     finally:
-        module._crc32c.cache_clear()
+        digest.crc32c.cache_clear()
 
 
 def test_a_body_is_given_up_with_its_upload() -> None:
