@@ -12,7 +12,13 @@ from collections.abc import Callable
 
 from glance_store import exceptions
 from glance_store._drivers.rbd import bindings, errors
-from glance_store._drivers.rbd.connection import Connection, Lease, Settings, wait_for_ends
+from glance_store._drivers.rbd.connection import (
+    Connection,
+    Lease,
+    Settings,
+    UnknownHost,
+    wait_for_ends,
+)
 from glance_store.i18n import _
 
 # Seconds to wait at exit for connections to shut down.
@@ -107,7 +113,7 @@ class Cluster:
         try:
             return Connection(settings)
         except Exception as exc:
-            if not errors.is_native(exc):
+            if not errors.is_native(exc) and not isinstance(exc, UnknownHost):
                 raise
             slot.failure = _reason(exc, settings), errors.number_of(exc)
             slot.attempts += 1
@@ -139,7 +145,9 @@ def _reason(exc: Exception, settings: Settings) -> str:
     number = errors.number_of(exc)
     where = settings.conf_file or "ceph.conf in its default locations"
     user = settings.user or "(default)"
-    if number == errno.ETIMEDOUT:
+    if isinstance(exc, UnknownHost):
+        hint = f"a host of mon_host has no address: check DNS, or correct mon_host in {where}"
+    elif number == errno.ETIMEDOUT:
         hint = "its monitors do not answer within rados_connect_timeout"
     elif number in (errno.EACCES, errno.EPERM):
         hint = f"it refuses the Ceph user {user}: check rbd_store_user and its keyring"

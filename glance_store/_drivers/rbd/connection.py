@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections import deque
@@ -28,7 +30,25 @@ _DRAIN, _POLL = 0.5, 0.01
 # Threads that are shutting connections down.
 _ENDING: set[threading.Thread] = set()
 
+# A host in a list such as "[v2:a:3300,v1:a:6789], b", but no IPv6 address.
+_HOST = re.compile(r"(?:^|[\s,;\[])(?:v[12]:)?([\w.-]+)(?::\d+)?(?:/\d+)?(?=[\s,;\]]|$)")
+
 os.register_at_fork(after_in_child=_ENDING.clear)
+
+
+class UnknownHost(Exception):  # noqa: N818 - an answer of the name service
+    """The name service has no address for a monitor now."""
+
+
+def unknown_hosts(monitors: str) -> list[str]:
+    """Return those hosts of Ceph's option mon_host that have no address now."""
+    unknown = []
+    for host in dict.fromkeys(_HOST.findall(monitors)):
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError:
+            unknown.append(host)
+    return unknown
 
 
 def _stamps(*lists: Any) -> dict[str, tuple[int, int, int] | None]:
@@ -91,7 +111,15 @@ class Connection:
         )
         self._files.update(_stamps(native.conf_get("keyring")))
         # Nothing to shut down before the client is connected.
-        _on_new_thread(native.connect)
+        try:
+            _on_new_thread(native.connect)
+        except Exception as exc:
+            # The library says the same of a mistake in the configuration.
+            if errors.number_of(exc) == errno.EINVAL:
+                unknown = unknown_hosts(native.conf_get("mon_host") or "")
+                if unknown:
+                    raise UnknownHost(", ".join(unknown)) from exc
+            raise
         self.native = bindings.OBJECTS.opened(native)
         # May come from the configuration file.
         self._timeout = float(native.conf_get("rados_osd_op_timeout") or 0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 import sys
 import types
@@ -16,7 +17,7 @@ import glance_store
 from glance_store import capabilities, exceptions, location
 from glance_store._drivers import rbd as package
 from glance_store._drivers.rbd import errors
-from glance_store._drivers.rbd.connection import Settings
+from glance_store._drivers.rbd.connection import Settings, unknown_hosts
 from glance_store._drivers.rbd.image import is_possible_name
 from glance_store._drivers.rbd.writer import WriteSettings, default_features, grown
 
@@ -141,6 +142,31 @@ def test_cluster_that_is_down_when_the_service_starts(mocked, conf, caplog, numb
     connect.side_effect = None
     with store.get_connection():
         pass
+
+
+def test_name_of_a_monitor_that_has_no_address_when_the_service_starts(mocked, conf, caplog):
+    """The library then says EINVAL, as it does for mistakes, which make a store read-only."""
+    store = package.Store(conf, "ceph")
+    native = package.rados.Rados.return_value
+    native.conf_get.side_effect = {"mon_host": "[v2:mon.invalid:3300/0], 127.0.0.1"}.get
+    native.connect.side_effect = Error(errno.EINVAL)
+    store.configure(re_raise_bsc=True)
+    assert store.is_capable(capabilities.BitMasks.WRITE_ACCESS)
+    assert "mon.invalid: a host of mon_host has no address" in caplog.text
+    with pytest.raises(exceptions.BackendUnavailable), store.get_connection():
+        pytest.fail("there is no connection")
+    native.conf_get.side_effect = {"mon_host": "127.0.0.1"}.get
+    with pytest.raises(errors.ClusterRefused), store.get_connection():
+        pytest.fail("there is no connection")
+
+
+def test_hosts_of_monitors(monkeypatch):
+    """Addresses are not looked up."""
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, _port: asked.append(host))
+    monitors = "a:6789, b;[v2:c:3300/0,v1:c:6789/0] [v2:[2001:db8::1]:3300,v1:[fe80::12]:1] ::1"
+    assert unknown_hosts(monitors) == []
+    assert asked == ["a", "b", "c"]
 
 
 class Files:
