@@ -168,7 +168,9 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
     if status == 403:
         return CinderForbids(_("%(action)s: Cinder forbids it: %(cause)s"), **cause)
     if isinstance(exc, broken) or status in PASSING or is_refused_for_now(exc):
-        return CinderUnavailable(_("%(action)s: %(cause)s"), **cause)
+        outage = CinderUnavailable(_("%(action)s: %(cause)s"), **cause)
+        outage.retry_after = float(getattr(exc, "retry_after", 0) or 0)
+        return outage
     return CinderError(_("%(action)s: %(cause)s"), **cause)
 
 

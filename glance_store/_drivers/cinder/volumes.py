@@ -261,9 +261,18 @@ class Volumes:
         Raises VolumeNotFound, VolumeHasSnapshots, or VolumeInUse if it is attached or busy.
         """
         action = _("Deleting volume %s") % volume_id
+
+        def gone() -> bool | None:
+            try:
+                return self.get(volume_id).status == "deleting" or None
+            except errors.VolumeNotFound:
+                return True
+
         for _pause in pauses(_DETACHING_LASTS):
             try:
-                self._api.call(action, lambda client: client.volumes.delete(volume_id))
+                self._api.settle(
+                    action, lambda client: bool(client.volumes.delete(volume_id)), gone
+                )
                 return
             except errors.CinderError as exc:
                 if errors.status_of(exc.__cause__ or exc) not in (400, 409):

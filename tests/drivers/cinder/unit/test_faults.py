@@ -18,8 +18,17 @@ import pytest
 from oslo_config import cfg
 
 from glance_store import exceptions
-from glance_store._drivers.cinder import Store, client, errors, volumes, writer
+from glance_store._drivers.cinder import (
+    Store,
+    StoreLocation,
+    client,
+    errors,
+    host,
+    volumes,
+    writer,
+)
 from glance_store._drivers.cinder.device import FileDevice
+from glance_store.location import Location
 
 MIB = 1024**2
 VOLUME = "10f76c99-37c6-4308-befa-064709502cd9"
@@ -47,7 +56,7 @@ def served(answer: Callable[[str, str], Answer]) -> Iterator[str]:
             with contextlib.suppress(OSError):
                 self.wfile.write(body)
 
-        do_POST = do_DELETE = do_GET  # noqa: N815
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -165,6 +174,31 @@ def test_new_volume_that_a_replica_does_not_know(
             assert time.monotonic() - began < 10
         else:
             assert own.wait(VOLUME, "available", ("creating",)).id == VOLUME
+
+
+MISSING: Answer = (404, "application/json", b'{"itemNotFound": {"message": "none", "code": 404}}')
+
+
+@pytest.mark.parametrize("afterwards", ["gone", "deleting", "available"])
+def test_deletion_whose_answer_is_lost(afterwards: str) -> None:
+    """It has worked: `NotFound` would say that there was no image. Else it is asked for again."""
+    asked: list[str] = []
+
+    def answer(method: str, _path: str) -> Answer:
+        if method == "DELETE":
+            asked.append(method)
+            if len(asked) == 1:
+                return 504, "text/html", b"<html>no answer in time</html>"
+            return 202, "application/json", b""
+        if afterwards == "gone":
+            return MISSING
+        record = {"volume": {"id": VOLUME, "status": afterwards, "attachments": []}}
+        return 200, "application/json", json.dumps(record).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        volumes.Volumes(store._api(context)).delete(VOLUME)
+    assert len(asked) == (2 if afterwards == "available" else 1)
 
 
 class Growing(writer.CinderWriter):

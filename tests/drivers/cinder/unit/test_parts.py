@@ -596,16 +596,20 @@ def test_time_that_is_asked_for(
 
 
 @pytest.mark.parametrize("answer", ["503", "a page of a proxy"])
-def test_request_whose_answer_is_lost(answer: str) -> None:
+def test_request_whose_answer_is_lost(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is sent again when nothing of it is found, and taken for done when something is."""
     from cinderclient import exceptions as of_client
 
     sent: list[int] = []
+    waited: list[float] = []
+    monkeypatch.setattr(Patience, "wait", lambda _self, seconds: waited.append(seconds))
 
     def request(_client: object) -> str:
         sent.append(1)
+        client._note_answer(None)
         if len(sent) < 3:
             if answer == "503":
+                client._note_answer(types.SimpleNamespace(headers={"Retry-After": "7"}))
                 raise of_client.ClientException(503, "out of order")
             raise TypeError("'NoneType' object is not subscriptable")
         return "made"
@@ -613,6 +617,7 @@ def test_request_whose_answer_is_lost(answer: str) -> None:
     api = client.Api(None, client.Settings(True, None, 5, 5))
     assert api.settle("Making it", request, lambda: None) == "made"
     assert len(sent) == 3
+    assert (min(waited) >= 7) == (answer == "503")
     sent.clear()
     assert api.settle("Making it", request, lambda: "found") == "found"
     assert len(sent) == 1
