@@ -76,10 +76,11 @@ class Attachment:
                 self._connect()
             except BaseException as exc:
                 self._give_back()
-                if _is_conflict(exc) and self._wait():
-                    # Another host won after both had reserved the volume.
-                    continue
-                raise
+                if not _is_conflict(exc):
+                    raise
+                # Another host won after both had reserved the volume.
+                self._wait_or_raise(exc)
+                continue
             return
 
     @property
@@ -134,16 +135,20 @@ class Attachment:
             except errors.CinderError as exc:
                 if not _is_busy(exc):
                     raise
-                if not self._wait():
-                    raise errors.CinderError(
-                        _(
-                            "Volume %(volume)s stayed busy for as long as "
-                            "cinder_attachment_retry_attempts allows (with a multiattach volume "
-                            "type, several readers can attach at once): %(cause)s"
-                        ),
-                        volume=self.volume.id,
-                        cause=exc.msg,
-                    ) from exc
+                self._wait_or_raise(exc)
+
+    def _wait_or_raise(self, exc: BaseException) -> None:
+        if not self._wait():
+            # An outage, for image services: 503, not 500.
+            raise errors.CinderTimeout(
+                _(
+                    "Volume %(volume)s stayed busy for as long as "
+                    "cinder_attachment_retry_attempts allows (with a multiattach volume "
+                    "type, several readers can attach at once): %(cause)s"
+                ),
+                volume=self.volume.id,
+                cause=getattr(exc, "msg", exc),
+            ) from exc
 
     def _left_reservation(self) -> str | None:
         """Return the reservation of a request whose answer was lost, if it must be ours."""

@@ -237,3 +237,31 @@ def test_extension_that_fails_while_others_write(tmp_path: Path) -> None:
     assert sorted(failed) == [0, 1, 2, 3]
     growing.write(0, memoryview(b"there is room for this"))
     assert os.path.getsize(path) == 22
+
+
+BUSY = f"Volume {VOLUME} status must be available or downloading to reserve, but is in-use."
+
+
+@pytest.mark.parametrize(("status", "words"), [(400, BUSY), (409, "conflict")])
+def test_volume_that_stays_busy(status: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That passes: image services answer a download with 503 and not with 500."""
+    monkeypatch.setattr(host.Host, "properties", lambda _self: {})
+
+    def answer(method: str, path: str) -> Answer:
+        record: dict[str, Any] = {"volume": {"id": VOLUME, "status": "in-use", "metadata": {}}}
+        record["volume"] |= {"size": 1, "multiattach": False}
+        # Reserving is refused, or works and connecting is refused, as another host was faster.
+        if method == ("POST" if status == 400 else "PUT"):
+            error = {"badRequest": {"message": words, "code": status}}
+            return status, "application/json", json.dumps(error).encode()
+        if method == "POST":
+            record = {"attachment": {"id": VOLUME}}
+        return 200, "application/json", json.dumps(record).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        store.conf.set_override("cinder_attachment_retry_attempts", 1, group="volumes")
+        uri = Location("cinder", StoreLocation, store.conf, uri=f"cinder://{VOLUME}")
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="stayed busy") as caught:
+            store.get(uri, context=context)
+    assert words in str(caught.value)
