@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from glance_store.transfer.owners import make_shared, open_shared
 from glance_store.transfer.shared_files import (
     MAGIC,
     DamagedError,
@@ -61,11 +62,10 @@ class Folder:
         """
         key = hashlib.sha256(f"{len(uri)} {uri} {version} {size}".encode()).digest()
         path = os.path.join(self.path, f"{_name_prefix(uri)}-{key.hex()[:32]}{_SUFFIX}")
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         for _try in range(10):
             with guarded():
-                os.makedirs(self.path, mode=0o700, exist_ok=True)
-                file = ImageFile(os.open(path, flags, 0o600), path, size)
+                make_shared(self.path, 0o700)
+                file = ImageFile(open_shared(path, 0o600), path, size)
             try:
                 with file.opened() as descriptor:
                     fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -176,8 +176,7 @@ class Folder:
     def _index(self) -> Iterator[_Index]:
         """Lock the index of the directory within the block."""
         path = os.path.join(self.path, _INDEX_NAME)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_shared(path, 0o600)
         try:
             self._wait_for(descriptor)
             yield _Index(descriptor, self.limit)

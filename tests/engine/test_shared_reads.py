@@ -485,6 +485,18 @@ def test_image_data_are_for_the_service_alone(shared: SharedReads) -> None:
         shared.folder.open("place", "1", SIZE)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_makes_belongs_to_the_service(tmp_path: Path) -> None:
+    """An operator's command that runs as root takes the shared reads from nobody."""
+    os.chown(tmp_path, 12345, 23456)
+    shared = SharedReads(Folder(str(tmp_path / "images" / "shared"), 100 * MIB), MIB)
+    for _time in range(2):
+        assert read(shared, Backend()) == DATA
+    made = list(tmp_path.rglob("*"))
+    assert len(made) == 4
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 23456)}
+
+
 def reading_process(shared: SharedReads, folder: Path, number: int) -> int:
     """Start a process that reads the image again and again, and says when it was right."""
     pid = os.fork()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
+from glance_store.transfer.owners import make_shared, open_shared
 
 _POLL = 0.02
 _LONGEST_POLL = 0.5
@@ -44,8 +45,8 @@ def holds_a_lock() -> bool:
 @contextlib.contextmanager
 def locked(path: str, seconds: float) -> Iterator[None]:
     """Hold a lock among all threads and processes of this host; raise CinderTimeout if late."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    make_shared(os.path.dirname(path), 0o755)
+    file = open_shared(path, 0o644)
     try:
         _acquire(file, path, seconds)
         _held.count = getattr(_held, "count", 0) + 1
@@ -95,9 +96,9 @@ class Users:
 
     def add(self, attachment_id: str) -> None:
         """Register an attachment of this process. Raises OSError."""
-        os.makedirs(self._folder, mode=0o755, exist_ok=True)
+        make_shared(self._folder, 0o755)
         path = self._path(attachment_id)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = open_shared(path, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except BaseException:

@@ -104,6 +104,19 @@ def test_what_cannot_be_noted_is_an_error(tmp_path: Path) -> None:
         Users(str(tmp_path / "file")).add("own")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_makes_belongs_to_the_service(tmp_path: Path) -> None:
+    """An operator's command that runs as root keeps no volume from the service."""
+    os.chown(tmp_path, 12345, 23456)
+    with locked(str(tmp_path / "lock"), 1):
+        users = Users(str(tmp_path / "attachments" / "volume"))
+        users.add("one")
+    made = list(tmp_path.rglob("*"))
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 23456)}
+    assert len(made) == 4
+    assert users.remove("one") == 0
+
+
 def test_thread_that_holds_a_lock(tmp_path: Path) -> None:
     seen = []
     with locked(str(tmp_path / "one"), 1):
