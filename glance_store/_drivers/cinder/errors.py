@@ -106,6 +106,13 @@ def _is_of_keystone(exc: BaseException) -> bool:
     return isinstance(exc, auth.HttpError)
 
 
+def _is_of_catalog(exc: BaseException) -> bool:
+    """Tell whether the service catalogue does not name Cinder."""
+    from keystoneauth1 import exceptions as auth
+
+    return isinstance(exc, auth.CatalogException)
+
+
 def is_transient(exc: BaseException) -> bool:
     """Tell whether retrying the same request may help.
 
@@ -147,6 +154,11 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
             kind=type(exc).__name__,
         )
     cause = {"action": action, "cause": text_of(exc)}
+    if _is_of_catalog(exc):
+        return CinderMisconfigured(
+            _("%(action)s: %(cause)s; correct cinder_catalog_info or cinder_os_region_name"),
+            **cause,
+        )
     broken, silent = _connection_errors()
     if isinstance(exc, silent):
         return CinderTimeout(

@@ -497,6 +497,17 @@ def test_answers(status: int, expected: type[Exception]) -> None:
     assert "words of Cinder" in str(found)
 
 
+def test_catalogue_without_cinder() -> None:
+    """With credentials of the store as with those of a request: an option is wrong."""
+    from keystoneauth1 import exceptions as of_keystone
+
+    error = of_keystone.EndpointNotFound("publicURL endpoint for volumev3 service not found")
+    found = errors.translate(error, "Doing it", 5)
+    assert isinstance(found, exceptions.BadStoreConfiguration)
+    assert isinstance(found, exceptions.BackendException)
+    assert "volumev3 service not found; correct cinder_catalog_info" in str(found)
+
+
 def test_quota_that_is_said_in_words() -> None:
     from cinderclient import exceptions as of_client
 
