@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _INDEX_NAME = "index"
 _PATIENCE = 2.0
 _PAUSE = 0.005
 _SUFFIX = ".image"
+_NAME = re.compile(rf"[0-9a-f]{{32}}-[0-9a-f]{{32}}{re.escape(_SUFFIX)}")
 
 
 class Usage(NamedTuple):
@@ -140,6 +142,8 @@ class Folder:
         except FileNotFoundError:
             return True
         try:
+            if not _is_ours(os.pread(descriptor, len(MAGIC), 0)):
+                return False
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Removed while locked: a process that has just opened it notices once it gets the lock.
             self.drop(path)
@@ -152,7 +156,7 @@ class Folder:
     def _files(self) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self.path) as entries:
-                return [entry for entry in entries if entry.name.endswith(_SUFFIX)]
+                return [entry for entry in entries if _NAME.fullmatch(entry.name)]
         except FileNotFoundError:
             return []
 
@@ -205,12 +209,22 @@ class _Index:
         # Assume it is full: the first reserve() then looks at the files.
         self.used, self.downloads, self.saved = limit, 0, 0
         data = os.pread(descriptor, _INDEX.size, 0)
+        if not _is_ours(data[: len(MAGIC)]):
+            raise SharingError(f"its file {_INDEX_NAME} belongs to somebody else")
         if len(data) == _INDEX.size and data.startswith(MAGIC):
             _magic, self.used, self.downloads, self.saved = _INDEX.unpack(data)
 
     def save(self) -> None:
         record = _INDEX.pack(MAGIC, self.used, self.downloads, self.saved)
         write_all(self._descriptor, record, 0)
+
+
+def _is_ours(beginning: bytes) -> bool:
+    """Tell whether a file that begins with these bytes was made here; others must not be touched.
+
+    A crash of the machine may leave zeros, or nothing.
+    """
+    return MAGIC.startswith(beginning) or not any(beginning)
 
 
 def _name_prefix(uri: str) -> str:

@@ -355,13 +355,34 @@ def test_an_image_that_is_being_read_stays(tmp_path: Path) -> None:
 
 def test_an_index_that_cannot_be_read(shared: SharedReads) -> None:
     read(shared, Backend())
-    (Path(shared.folder.path) / "index").write_bytes(b"nonsense")
+    (Path(shared.folder.path) / "index").write_bytes(bytes(20))
     shared.folder.limit = 5 * CHUNK
     other = Backend(pattern(2 * CHUNK))
     found = shared.download(other.open(), "other", other.open, 0, None, MIB)
     assert found is not None
     assert b"".join(found) == other.data
     assert shared.folder.usage().used <= 5 * CHUNK
+
+
+def test_files_of_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A directory that is not for this alone: nothing of others is removed or overwritten."""
+    blank, index = tmp_path / "blank.image", tmp_path / "index"
+    named = tmp_path / f"{'0' * 32}-{'f' * 32}.image"
+    for path in (blank, named):
+        path.write_bytes(bytes(4 * MIB) if path == blank else pattern(4 * MIB))
+        os.utime(path, (1, 1))
+    shared = SharedReads(Folder(str(tmp_path), 4 * CHUNK), MIB)
+    first, second = Backend(pattern(2 * CHUNK)), Backend(pattern(2 * CHUNK))
+    for number, backend in enumerate((first, second)):
+        found = shared.download(backend.open(), f"place {number}", backend.open, 0, None, MIB)
+        assert found is not None
+        assert b"".join(found) == backend.data
+    assert blank.stat().st_size == named.stat().st_size == 4 * MIB
+    index.write_bytes(b"<html>an index of something else, and longer than that of images</html>")
+    before = index.read_bytes()
+    assert read(shared, Backend()) == DATA
+    assert index.read_bytes() == before
+    assert "its file index belongs to somebody else" in caplog.text
 
 
 # -- ends
