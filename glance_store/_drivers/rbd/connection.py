@@ -109,7 +109,7 @@ class Connection:
         native = rados.Rados(
             conffile=settings.conf_file, rados_id=settings.user or None, conf=settings.options()
         )
-        self._files.update(_stamps(native.conf_get("keyring")))
+        self._files.update(_stamps(native.conf_get("keyring"), native.conf_get("keyfile")))
         # Nothing to shut down before the client is connected.
         try:
             _on_new_thread(native.connect)
@@ -135,7 +135,7 @@ class Connection:
         return self._retired
 
     def is_outdated(self) -> bool:
-        """Tell whether the configuration file or the keyring has changed since.
+        """Tell whether the configuration file or the key has changed since.
 
         A client whose key was replaced waits forever once it has to show it again. A file that is
         missing for a moment has not changed.

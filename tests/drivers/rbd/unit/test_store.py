@@ -170,17 +170,18 @@ def test_hosts_of_monitors(monkeypatch):
 
 
 class Files:
-    """A configuration file and a keyring, and the connections that were made with them."""
+    """Ceph's configuration file, keyring and keyfile, and the connections made with them."""
 
     def __init__(self, folder):
-        self.paths = [folder / "ceph.conf", folder / "keyring"]
+        self.paths = [folder / "ceph.conf", folder / "keyring", folder / "key"]
         for path in self.paths:
             path.write_text("old")
         self.made = []
         package.rados.Rados.side_effect = self._connect
 
     def _connect(self, **_options):
-        answers = {"keyring": f"{self.paths[1]},/nowhere/keyring", "rados_osd_op_timeout": "0"}
+        answers = {"keyring": f"{self.paths[1]},/nowhere/keyring", "keyfile": str(self.paths[2])}
+        answers["rados_osd_op_timeout"] = "0"
         native = mock.MagicMock()
         native.conf_get.side_effect = answers.get
         native.get_fsid.return_value = f"cluster-{len(self.made)}"
@@ -193,7 +194,7 @@ def files(mocked, tmp_path):
     return Files(tmp_path)
 
 
-@pytest.mark.parametrize("changed", [0, 1])
+@pytest.mark.parametrize("changed", [0, 1, 2])
 @pytest.mark.parametrize("by_variable", [False, True])
 def test_file_that_changes_under_a_running_process(files, monkeypatch, changed, by_variable):
     """The next operation connects anew: the old key, for one, is of no use any more."""
