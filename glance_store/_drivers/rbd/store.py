@@ -24,6 +24,7 @@ from glance_store._drivers.rbd.writer import RBDWriter, WriteSettings
 from glance_store.i18n import _
 from glance_store.inventory import Capacity, Leftover, StoredImage
 from glance_store.location import Location
+from glance_store.transfer.threads import Calls
 
 __all__ = ["Store", "StoreLocation"]
 
@@ -36,6 +37,8 @@ _MIB = 1024 * 1024
 # libraries.
 _LARGEST_BLOCK = 4 * _MIB
 _LARGEST_CHUNK = 32  # MiB, the largest object RBD allows
+# Seconds that the start of a service waits for a cluster.
+_START_TIMEOUT = 5.0
 
 
 class Store(driver.Store):
@@ -104,11 +107,22 @@ class Store(driver.Store):
                 )
         if self.backend_group is not None:
             self._url_prefix = "rbd://"
+            calls = Calls(_START_TIMEOUT, 1, "glance_store-rbd-start")
             try:
-                with self.get_connection() as connection:
-                    self._learn_fsid(connection)
+                calls.call(self._connect_early)
             except errors.ClusterUnreachable as exc:
                 LOG.warning("%s. The store tries again when it is used", exc.msg)
+            except exceptions.TimeoutError:
+                LOG.warning(
+                    "Store %s: the Ceph cluster cannot be used: it has not answered within %g "
+                    "seconds. The store tries again when it is used",
+                    self.name,
+                    _START_TIMEOUT,
+                )
+
+    def _connect_early(self) -> None:
+        with self.get_connection() as connection:
+            self._learn_fsid(connection)
 
     def _check_bindings(self) -> None:
         missing = [

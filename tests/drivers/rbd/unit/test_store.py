@@ -7,6 +7,7 @@ import errno
 import socket
 import subprocess
 import sys
+import threading
 import types
 from unittest import mock
 
@@ -20,6 +21,7 @@ from glance_store._drivers.rbd import errors
 from glance_store._drivers.rbd.connection import Settings, unknown_hosts
 from glance_store._drivers.rbd.image import is_possible_name
 from glance_store._drivers.rbd.writer import WriteSettings, default_features, grown
+from tests.waiting import until
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -142,6 +144,24 @@ def test_cluster_that_is_down_when_the_service_starts(mocked, conf, caplog, numb
     connect.side_effect = None
     with store.get_connection():
         pass
+
+
+def test_cluster_that_is_silent_when_the_service_starts(mocked, conf, caplog, monkeypatch):
+    """By default librados waits for five minutes, and other stores of the service with it."""
+    monkeypatch.setattr(package.store, "_START_TIMEOUT", 0.1)
+    answered = threading.Event()
+    native = package.rados.Rados.return_value
+    native.connect.side_effect = lambda: answered.wait(30)
+    native.get_fsid.return_value = "cluster"
+    store = package.Store(conf, "ceph")
+    store.configure(re_raise_bsc=True)
+    assert store.is_capable(capabilities.BitMasks.WRITE_ACCESS)
+    assert (store.configuration_error, store.url_prefix) == (None, "rbd://")
+    assert "has not answered within 0.1 seconds" in caplog.text
+    answered.set()
+    until(lambda: store.url_prefix == "rbd://cluster/images/", "the late answer counts")
+    with store.get_connection():
+        assert native.connect.call_count == 1
 
 
 def test_name_of_a_monitor_that_has_no_address_when_the_service_starts(mocked, conf, caplog):
