@@ -219,10 +219,10 @@ class Attachment:
     def _connect(self) -> None:
         properties = self._host.properties()
         action = _("Attaching volume %s") % self.volume.id
-        updated = self._api.call(
-            action, lambda client: client.attachments.update(self._id, properties)
+        info = self._api.call(
+            action,
+            lambda client: dict(client.attachments.update(self._id, properties).connection_info),
         )
-        info = dict(updated.connection_info)
         if self._writable and (info.get("encrypted") or (info.get("data") or {}).get("encrypted")):
             raise errors.CinderError(
                 _(

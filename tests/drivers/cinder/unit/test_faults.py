@@ -265,3 +265,30 @@ def test_volume_that_stays_busy(status: int, words: str, monkeypatch: pytest.Mon
         with pytest.raises(exceptions.RemoteServiceUnavailable, match="stayed busy") as caught:
             store.get(uri, context=context)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("record", [{"id": VOLUME}, {"id": VOLUME, "connection_info": None}])
+def test_attachment_without_a_connection(
+    record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an answer makes no sense; the attachment is deleted."""
+    monkeypatch.setattr(host.Host, "properties", lambda _self: {})
+    monkeypatch.setattr(errors.CinderGarbled, "patience", 0.0)
+    there: list[str] = []
+
+    def answer(method: str, path: str) -> Answer:
+        found: dict[str, Any] = {"volume": {"id": VOLUME, "status": "available", "metadata": {}}}
+        found["volume"] |= {"size": 1, "multiattach": False}
+        if "/attachments" in path:
+            found = {"attachment": record}
+            there.extend([path] if method == "POST" else [])
+        if method == "DELETE":
+            there.clear()
+        return 200, "application/json", json.dumps(found).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        uri = Location("cinder", StoreLocation, store.conf, uri=f"cinder://{VOLUME}")
+        with pytest.raises(errors.CinderGarbled):
+            store.get(uri, context=context)
+    assert there == []
