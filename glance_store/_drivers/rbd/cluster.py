@@ -146,7 +146,7 @@ def _reason(exc: Exception, settings: Settings) -> str:
     where = settings.conf_file or "ceph.conf in its default locations"
     user = settings.user or "(default)"
     if isinstance(exc, UnknownHost):
-        hint = f"a host of mon_host has no address: check DNS, or correct mon_host in {where}"
+        hint = f"check DNS, or correct mon_host in {where}"
     elif number == errno.ETIMEDOUT:
         hint = "its monitors do not answer within rados_connect_timeout"
     elif number in (errno.EACCES, errno.EPERM):

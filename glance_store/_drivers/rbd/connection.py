@@ -51,6 +51,13 @@ def unknown_hosts(monitors: str) -> list[str]:
     return unknown
 
 
+def _not_found(number: int | None, monitors: str) -> str:
+    """Return which monitors the name service does not find, if that explains an error."""
+    if number == errno.ENOENT and not monitors:
+        return "the DNS records (SRV) of the monitors"
+    return ", ".join(unknown_hosts(monitors)) if number == errno.EINVAL else ""
+
+
 def _stamps(*lists: Any) -> dict[str, tuple[int, int, int] | None]:
     """Return what shows that a file was changed, for the paths in Ceph's lists; None: no file."""
     found: dict[str, tuple[int, int, int] | None] = {}
@@ -115,10 +122,8 @@ class Connection:
             _on_new_thread(native.connect)
         except Exception as exc:
             # The library says the same of a mistake in the configuration.
-            if errors.number_of(exc) == errno.EINVAL:
-                unknown = unknown_hosts(native.conf_get("mon_host") or "")
-                if unknown:
-                    raise UnknownHost(", ".join(unknown)) from exc
+            if unknown := _not_found(errors.number_of(exc), native.conf_get("mon_host") or ""):
+                raise UnknownHost(f"DNS does not find {unknown}") from exc
             raise
         self.native = bindings.OBJECTS.opened(native)
         # May come from the configuration file.

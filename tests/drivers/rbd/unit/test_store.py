@@ -164,15 +164,24 @@ def test_cluster_that_is_silent_when_the_service_starts(mocked, conf, caplog, mo
         assert native.connect.call_count == 1
 
 
-def test_name_of_a_monitor_that_has_no_address_when_the_service_starts(mocked, conf, caplog):
-    """The library then says EINVAL, as it does for mistakes, which make a store read-only."""
+@pytest.mark.parametrize(
+    ("number", "monitors", "missing"),
+    [
+        (errno.EINVAL, "[v2:mon.invalid:3300/0], 127.0.0.1", "mon.invalid"),
+        (errno.ENOENT, "", "the DNS records (SRV) of the monitors"),
+    ],
+)
+def test_monitors_that_dns_does_not_find_when_the_service_starts(
+    mocked, conf, caplog, number, monitors, missing
+):
+    """The library says the same of mistakes, and these make a store read-only."""
     store = package.Store(conf, "ceph")
     native = package.rados.Rados.return_value
-    native.conf_get.side_effect = {"mon_host": "[v2:mon.invalid:3300/0], 127.0.0.1"}.get
-    native.connect.side_effect = Error(errno.EINVAL)
+    native.conf_get.side_effect = {"mon_host": monitors}.get
+    native.connect.side_effect = Error(number)
     store.configure(re_raise_bsc=True)
     assert store.is_capable(capabilities.BitMasks.WRITE_ACCESS)
-    assert "mon.invalid: a host of mon_host has no address" in caplog.text
+    assert f"DNS does not find {missing}: check DNS" in caplog.text
     with pytest.raises(exceptions.BackendUnavailable), store.get_connection():
         pytest.fail("there is no connection")
     native.conf_get.side_effect = {"mon_host": "127.0.0.1"}.get
