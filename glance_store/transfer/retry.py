@@ -49,8 +49,7 @@ class Patience:
     def __init__(self, seconds: float, in_all: bool = False, most: int | None = None) -> None:
         self.seconds = seconds
         self.most = most
-        self._in_all = in_all
-        self.spent = 0.0
+        self._shared = _Account() if in_all else None
         self._stop = threading.Event()
 
     @property
@@ -67,7 +66,7 @@ class Patience:
 
         :param more: additional seconds, such as for work in proportion to the request's size
         """
-        account = _Account() if not self._in_all else self
+        account = self._shared or _Account()
         return Tries(self, account, self.seconds + more if self.seconds else 0.0)
 
     def call(
@@ -101,13 +100,24 @@ class Patience:
 
 
 class _Account:
-    spent = 0.0  # seconds since the first failure
+    """Seconds spent on retries since the first failure; those of several threads count once."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self._counted = 0.0  # up to this moment
+        self._lock = threading.Lock()
+
+    def add(self, begun: float, ended: float) -> None:
+        """Count the time between two moments."""
+        with self._lock:
+            self.spent += max(0.0, ended - max(begun, self._counted))
+            self._counted = max(ended, self._counted)
 
 
 class Tries:
     """The attempts of one request. Created by `Patience.tries`."""
 
-    def __init__(self, patience: Patience, account: Patience | _Account, seconds: float) -> None:
+    def __init__(self, patience: Patience, account: _Account, seconds: float) -> None:
         self._patience = patience
         self._account = account
         self._seconds = seconds
@@ -127,7 +137,7 @@ class Tries:
         """
         now = time.monotonic()
         if self._begun is not None:
-            self._account.spent += now - self._begun
+            self._account.add(self._begun, now)
         own_patience = getattr(exc, "patience", None)
         most = self._seconds if own_patience is None else min(self._seconds, own_patience)
         left = most - self._account.spent
@@ -149,7 +159,7 @@ class Tries:
         self._number += 1
         self._patience.wait(pause)
         self._begun = time.monotonic()
-        self._account.spent += self._begun - now
+        self._account.add(now, self._begun)
         return not self._patience.stopped
 
 

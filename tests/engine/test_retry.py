@@ -142,6 +142,17 @@ def test_clean_up_has_its_time_in_all(clock: Clock) -> None:
     assert sum(clock.taken) == pytest.approx(1.0)
 
 
+def test_clean_up_by_several_threads_has_as_much_time(clock: Clock) -> None:
+    """Seconds count once, however many requests wait for the end of one outage."""
+    patience = Patience(1.0, in_all=True)
+    requests = [patience.tries() for _number in range(4)]
+    for moment in (1000.0, 1000.2):
+        for tries in requests:
+            clock.now = moment
+            assert tries.again(Gone())
+    assert clock.taken == [0.2] * 4 + [0.4] * 4
+
+
 def test_pauses_grow_to_a_limit(pauses: list[float]) -> None:
     inner = Flaky([Gone() for _number in range(9)])
     ResumingReader(inner, Patience(60)).read_at(0, 5)
