@@ -183,7 +183,7 @@ def moment_of(text: str | None) -> datetime.datetime | None:
     """Parse the date in an HTTP header; None if it is not a date."""
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
 

@@ -223,6 +223,8 @@ def test_a_failure_that_is_worth_less(clock: Clock) -> None:
         (" 120 ", 120),
         ("99999999999999999999", 999999999),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 99999999999999 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:28:00 +9999999999999", 0),
     ],
 )
 def test_retry_after(text: str | None, seconds: float) -> None:
