@@ -186,9 +186,9 @@ class Client:
             while True:
                 sent = {**(headers or {}), "X-Auth-Token": token}
                 response = self._send(method, url, sent, body, extra_timeout, action)
+                errors.check_source(response, action)
                 status = response.status_code
                 if 200 <= status < 300 or status in allowed:
-                    errors.check_source(response, action)
                     if not stream:
                         self._read(response, action)
                     if check is not None:

@@ -25,6 +25,8 @@ _LONGEST_BODY, _TOLD = 16 * 1024, 300
 
 # Each response of Swift has some of these headers.
 _OF_SWIFT = ("etag", "x-trans-id", "x-timestamp", "x-openstack-request-id")
+# By status: the media types of pages that proxies send instead of a response of Swift.
+_PAGES = {200: ("text/html",), 404: ("text/", "application/json")}
 
 NETWORK = (
     urllib3.exceptions.HTTPError,
@@ -180,13 +182,12 @@ def _printable(text: str) -> str:
 
 
 def check_source(response: Any, action: str) -> None:
-    """Raise NoResult for the web page of a proxy, such as a login page."""
+    """Raise NoResult for a page of a proxy, such as a login page, or its own 404."""
     headers = response.headers
-    page = headers.get("content-type", "").lower().startswith("text/html")
+    kinds = _PAGES.get(response.status_code, ())
     # Swift calls even its empty responses text/html.
     if (
-        page
-        and response.status_code == 200
+        headers.get("content-type", "").lower().startswith(kinds)
         and headers.get("content-length") != "0"
         and not any(name in headers for name in _OF_SWIFT)
     ):

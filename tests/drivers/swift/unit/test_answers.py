@@ -95,6 +95,48 @@ def test_page_instead_of_a_deletion(server, pauses):
     assert server.names() == []
 
 
+@pytest.mark.parametrize(
+    ("media", "page"),
+    [
+        ("text/html", b"<html><body>404 Not Found</body></html>"),
+        ("text/plain; charset=utf-8", b"default backend - 404"),
+        ("application/json", b'{"message": "no Route matched with those values"}'),
+    ],
+)
+def test_proxy_that_does_not_find_swift(server, pauses, media, page):
+    """As an ingress whose service is restarting: the image is not lost, and not deleted."""
+    server.objects[NAME] = Stored(b"data", {})
+    store = store_at(server, **SHORT)
+    place = locate(store, URI)
+
+    def hide(*methods: str) -> None:
+        named = {"Content-Type": media}
+        server.rule = lambda seen, act: (
+            Answer(404, page, named) if seen.name and seen.method in methods else act()
+        )
+
+    hide("HEAD", "GET", "DELETE")
+    for call in (store.get, store.get_size, store.delete):
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
+            call(place)
+    hide("DELETE")
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
+        store.delete(place)
+    server.rule = None
+    assert read(store, URI) == b"data"
+
+
+@pytest.mark.parametrize("media", ["text/html; charset=UTF-8", "application/json"])
+def test_image_that_swift_does_not_find(server, media):
+    named = {"Content-Type": media, "X-Trans-Id": "tx1"}
+    server.rule = lambda seen, act: (
+        Answer(404, b"<html>Not Found</html>", named) if seen.method == "HEAD" else act()
+    )
+    store = store_at(server)
+    with pytest.raises(exceptions.NotFound):
+        store.delete(locate(store, URI))
+
+
 @pytest.mark.parametrize("offset", [0, 1000])
 def test_page_instead_of_an_image(server, pauses, offset):
     """Nor does it say how long it is: it may not pass for the beginning of the image."""
