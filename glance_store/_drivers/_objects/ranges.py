@@ -70,8 +70,9 @@ def size_of(status: int, headers: Mapping[str, Any]) -> int | None:
         found = _CONTENT_RANGE.fullmatch(ranged)
         return int(found[3]) if found is not None and found[3] != "*" else None
     if status == _UNSATISFIABLE:
+        # Without a first byte it is empty, even if the response does not say so.
         found = _NOTHING_THERE.fullmatch(ranged)
-        return int(found[1]) if found is not None else None
+        return int(found[1]) if found is not None else 0
     length = str(headers.get("content-length", ""))
     return int(length) if length.isdecimal() else None
 

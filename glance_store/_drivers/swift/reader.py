@@ -47,6 +47,8 @@ LOG = logging.getLogger(__name__)
 
 # Bytes between the start of a segment and the end of a range, if ranges are as long as segments.
 _BEHIND = 1024 * 1024
+# The ETag of an object without bytes.
+_EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 
 
 class Piece(NamedTuple):
@@ -137,6 +139,13 @@ def _check_all_listed(headers: Mapping[str, str], size: int | None, action: str)
         )
 
 
+def _has_size(head: requests.Response) -> bool:
+    """Tell whether a response to HEAD has the size; some proxies say 0, as it has no body."""
+    size = size_of(head.status_code, head.headers)
+    etag = bare_etag(head.headers.get("etag")).lower()
+    return bool(size) or (size == 0 and (etag == _EMPTY or "x-object-manifest" in head.headers))
+
+
 def _head(
     client: Client, container: str, obj: str, action: str, patience: Patience
 ) -> requests.Response:
@@ -153,7 +162,7 @@ def _head(
                 found.headers, size_of(found.status_code, found.headers) or None, action
             ),
         )
-        if size_of(head.status_code, head.headers) is not None:
+        if _has_size(head):
             return head
     except errors.SwiftError as exc:
         if not errors.is_unknown_feature(exc):

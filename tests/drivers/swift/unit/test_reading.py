@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 SIZE = 5 * MIB
 DATA = image(SIZE)
-URI = "swift+config://ref1/images/image"
+NAME = "images/image"
+URI = f"swift+config://ref1/{NAME}"
+SEGMENTS = {"large_object_size": 1, "large_object_chunk_size": 1}
 
 
 @pytest.fixture
@@ -125,6 +129,37 @@ def test_size_that_is_not_said(stored):
     stored.rule = lambda seen, act: bare if seen.name == "images/image" else act()
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="how large"):
         store.get_size(locate(store, URI))
+
+
+def saying_zero(seen: Seen, act: Act) -> Answer:
+    """Answer as a proxy that counts the bytes after the head, and finds none."""
+    answer = act()
+    return dataclasses.replace(answer, length="0") if seen.method == "HEAD" else answer
+
+
+def test_size_of_each_image_is_said_to_be_nothing(stored):
+    stored.rule = saying_zero
+    store = store_at(stored)
+    assert store.get_size(locate(store, URI)) == SIZE
+    assert read(store, URI) == DATA
+
+
+@pytest.mark.parametrize("named", [{"Content-Range": "bytes */0"}, {}])
+def test_image_without_a_first_byte(stored, named):
+    stored.objects["images/image"] = Stored(b"", {})
+    answers = {"HEAD": Answer(200, length=None), "GET": Answer(416, headers=named)}
+    stored.rule = lambda seen, act: answers[seen.method] if seen.name == NAME else act()
+    store = store_at(stored)
+    assert store.get_size(locate(store, URI)) == 0
+    assert read(store, URI) == b""
+
+
+@pytest.mark.parametrize(("size", "options"), [(1000, {}), (9 * MIB, {}), (3 * MIB, SEGMENTS)])
+def test_upload_through_a_proxy_that_says_nothing_of_sizes(server, size, options):
+    server.rule = saying_zero
+    store, data = store_at(server, **options), image(size)
+    uri = store.add("image", io.BytesIO(data), size, "sha256")[0]
+    assert read(store, uri) == data
 
 
 def in_segments(server: LittleSwift) -> None:
