@@ -125,6 +125,9 @@ class _RenewableAccount:
     def prepare(self) -> None:
         """Do nothing: the credentials are known, or the connection is the caller's."""
 
+    def forget_url(self) -> None:
+        """Do nothing: the caller has said where Swift is."""
+
     def close(self) -> None:
         """Keep the token for the next request of this account."""
 
@@ -142,7 +145,11 @@ class SessionAccount(_RenewableAccount):
         self._session = session
         self._interval = interval
         self._patience = patience
-        self._url: str | None = None
+        # With swift_store_endpoint, the catalogue need not list Swift.
+        self._fixed: str | None = connection.url.rstrip("/") if connection.url else None
+        self._url = self._fixed
+        self._stale = False  # whether the catalogue may be out of date
+        self._token = ""
         # keystoneauth locks only the fetching of a token: another thread may invalidate the token
         # before this one reads it.
         self._lock = threading.Lock()
@@ -150,19 +157,25 @@ class SessionAccount(_RenewableAccount):
     @property
     def url(self) -> str:
         """URL of the account."""
-        if self._url is None:
-            # With swift_store_endpoint, the catalogue need not list Swift.
-            url = self.connection.url
-            if not url:
-                url, _token = ask(self._found, _ACTION, self._patience())
-            if not url:
+        url = self._url
+        if url is None:
+            found, _token = ask(self._found, _ACTION, self._patience())
+            if not found:
                 raise errors.NoEndpointError
-            self._url = url.rstrip("/")
-        return self._url
+            url = self._url = str(found).rstrip("/")
+        return url
 
     def _found(self) -> Any:
         with self._lock:
+            if self._stale:
+                # The catalogue comes with a new token.
+                self._stale = False
+                self._session.auth.invalidate()
             return self.connection.get_auth()
+
+    def forget_url(self) -> None:
+        """Look for Swift in a new catalogue, as it may have moved."""
+        self._stale, self._url = True, self._fixed
 
     def token(self) -> str:
         """Return a token that does not expire soon."""
@@ -174,7 +187,11 @@ class SessionAccount(_RenewableAccount):
         # Lock for each try, so that the pauses between tries hold nobody up.
         def current() -> str:
             with self._lock:
-                return good_token(self._session, self._interval, refused)
+                token = good_token(self._session, self._interval, refused)
+                if token != self._token:
+                    # With it came another catalogue.
+                    self._token, self._url = token, self._fixed
+                return token
 
         return ask(current, _ACTION, self._patience())
 

@@ -93,6 +93,10 @@ class Account(Protocol):
         """Get ready for an upload that may outlast the token."""
         ...
 
+    def forget_url(self) -> None:
+        """Find out anew where Swift is, if it does not answer there."""
+        ...
+
     def close(self) -> None:
         """Give back what renewing tokens needed."""
         ...
@@ -202,7 +206,11 @@ class Client:
                 response.close()
                 raise error
 
-        return patience.call(attempt) if retry and not single_try else attempt()
+        try:
+            return patience.call(attempt) if retry and not single_try else attempt()
+        except exceptions.BackendUnavailable:
+            self.account.forget_url()
+            raise
 
     def _send(
         self,

@@ -225,6 +225,9 @@ class UserAccount:
         self._used_up = True
         return trust.token(int(self._interval.total_seconds()), refused)
 
+    def forget_url(self) -> None:
+        """Do nothing: the catalogue comes with each request of the user."""
+
     def close(self) -> None:
         """Remove the trust, if one was made."""
         with self._lock:

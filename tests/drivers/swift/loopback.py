@@ -428,6 +428,9 @@ class Account:
         """Note that it was asked for."""
         self.prepared += 1
 
+    def forget_url(self) -> None:
+        """Stay where it is."""
+
     def close(self) -> None:
         """Note that it was asked for."""
         self.closed += 1

@@ -24,12 +24,13 @@ from tests.drivers.swift.loopback import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.drivers.swift.loopback import Act
 
 MIB = 1024 * 1024
 DATA = b"of the image"
+PLAIN = {"Content-Type": "text/plain"}
 
 
 @pytest.fixture
@@ -117,6 +118,61 @@ def test_another_address_gets_nothing_of_the_configuration(stored):
         other.objects["images/image"] = Stored(DATA, {})
         assert read(store, uri_of(other, "project%3Auser:own@")) == DATA
         assert [found["password"] for found in users(other)] == ["own"]
+
+
+# -- a Swift that moves to another address
+
+
+@pytest.fixture
+def other(server: LittleSwift) -> Iterator[LittleSwift]:
+    """Another address of Swift, of which the identity service can tell."""
+    with LittleSwift() as running:
+        yield running
+
+
+def move(server: LittleSwift, other: LittleSwift, answer: Answer | None) -> None:
+    """Have the identity service name another address, while this one gives one answer."""
+    described = server._token()
+    described["token"]["catalog"][0]["endpoints"][0]["url"] = other.url
+    server._token = lambda: described
+    other.objects.update(server.objects)
+    if answer is not None:
+        server.rule = lambda seen, act: answer if seen.path.startswith(ACCOUNT) else act()
+
+
+@pytest.mark.parametrize("answer", [Answer(0), Answer(503), Answer(404, b"gone", PLAIN)])
+def test_swift_that_is_at_another_address(server, other, pauses, answer):
+    """No restart of the service is needed: the catalogue is read again after a failure."""
+    store = store_at(server, retry_timeout=0.3)
+    uri = store.add("image", io.BytesIO(b"data"), 4, "sha256")[0]
+    move(server, other, answer)
+    with pytest.raises(exceptions.RemoteServiceUnavailable):
+        store.get_size(locate(store, uri))
+    assert read(store, uri) == b"data"
+    assert len(server.logins) == 2
+    store.delete(locate(store, uri))
+    assert (other.names(), len(server.logins)) == ([], 2)
+
+
+def test_swift_that_moves_has_its_new_address_with_the_next_token(server, other):
+    store = store_at(server)
+    uri = store.add("image", io.BytesIO(b"data"), 4, "sha256")[0]
+    move(server, other, None)
+    refused = [Answer(401)]
+    server.rule = lambda seen, act: refused.pop() if seen.method == "HEAD" and refused else act()
+    assert store.get_size(locate(store, uri)) == 4
+    assert read(store, uri) == b"data"
+    assert other.of("GET", "/image")
+
+
+def test_swift_that_the_options_name_stays_there(server, other):
+    server.objects["images/image"] = Stored(b"data", {})
+    store = store_at(server, retry_timeout=0, swift_store_endpoint=server.url)
+    move(server, other, Answer(503))
+    for _number in range(2):
+        with pytest.raises(exceptions.RemoteServiceUnavailable):
+            store.get_size(locate(store, "swift+config://ref1/images/image"))
+    assert (other.requests, len(server.logins)) == ([], 1)
 
 
 # -- tokens of users that cannot be renewed
