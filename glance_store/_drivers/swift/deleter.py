@@ -62,7 +62,7 @@ def remove(client: Client, container: str, obj: str) -> None:
             # name.
             _sweep(client, image, large.Names(container, obj, mark).prefix, patience)
         return
-    manifest_prefix = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+    manifest_prefix = large.prefix_in(head.headers)
     if manifest_prefix:
         size = head.headers.get(large.SIZE) or head.headers.get("content-length", "")
         _remove_dynamic(

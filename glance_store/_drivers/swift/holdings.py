@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import re
 import time
-import urllib.parse
 from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
@@ -125,7 +124,7 @@ def _is_used(client: Client, container: str, group: _Group) -> bool:
         if head.status_code == 404:
             continue
         mark = head.headers.get(MARK, "")
-        manifest_prefix = urllib.parse.unquote(head.headers.get("x-object-manifest", ""))
+        manifest_prefix = large.prefix_in(head.headers)
         static = head.headers.get("x-static-large-object", "").lower() == "true"
         # Not every server shows a static manifest: the mark tells which upload wrote it.
         if (

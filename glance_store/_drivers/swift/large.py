@@ -8,11 +8,14 @@ import json
 import logging
 import re
 import time
+import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glance_store._drivers._objects.errors import ERRORS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from glance_store._drivers.swift.client import Client
     from glance_store.transfer.retry import Patience
 
@@ -163,6 +166,13 @@ class Names:
         longest = Segment(self.of(_PLAIN_NUMBERS), "0" * 32, 10**10)
         # With a comma and a space.
         return len(json.dumps(self.entry(longest))) + 2
+
+
+def prefix_in(headers: Mapping[str, str]) -> str:
+    """Return container and prefix of a dynamic large object's segments; empty for any other."""
+    # Releases before 6 sent UTF-8 without quoting it; HTTP headers are read as Latin-1.
+    text = headers.get("x-object-manifest", "").encode("latin-1", "replace")
+    return urllib.parse.unquote_to_bytes(text).decode(errors="replace")
 
 
 def lacks_segments(said: str) -> bool:

@@ -16,7 +16,6 @@ import bisect
 import hashlib
 import itertools
 import logging
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,8 +31,7 @@ from glance_store._drivers._objects.ranges import (
     part_of,
     size_of,
 )
-from glance_store._drivers.swift import containers, errors
-from glance_store._drivers.swift.large import SIZE
+from glance_store._drivers.swift import containers, errors, large
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
     size = size_of(head.status_code, headers)
     if size is None:
         raise NoResult(_("%s: Swift does not say how large it is") % action)
-    manifest_prefix = urllib.parse.unquote(headers.get("x-object-manifest", ""))
+    manifest_prefix = large.prefix_in(headers)
     if manifest_prefix and not size:
         where, _slash, prefix = manifest_prefix.partition("/")
         segments = [
@@ -129,7 +127,7 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
 
 def _check_all_listed(headers: Mapping[str, str], size: int | None, action: str) -> None:
     """Raise SwiftUnavailable if Swift does not count all bytes of a dynamic large object."""
-    stored = headers.get(SIZE, "")
+    stored = headers.get(large.SIZE, "")
     if size is not None and stored.isdecimal() and int(stored) != size:
         raise errors.SwiftUnavailable(
             _("%(action)s: Swift finds %(found)d of its %(size)d bytes: its listing lags behind"),

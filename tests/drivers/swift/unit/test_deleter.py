@@ -189,6 +189,20 @@ def test_listing_that_lags_behind(server):
     assert server.names() == []
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    ["f%C3%BCr%20alle/image-", "für alle/image-".encode().decode("latin-1")],
+    ids=["quoted", "as-it-is"],
+)
+def test_segments_in_a_container_with_odd_characters(server, manifest):
+    """Older releases put the name into the header as it is; headers are bytes."""
+    server.containers.add("für alle")
+    server.objects["für alle/image-00001"] = Stored(b"data", {})
+    server.objects["images/image"] = Stored(b"", {"x-object-manifest": manifest})
+    deleter.remove(client_of(server.url), "images", "image")
+    assert server.names() == []
+
+
 def test_manifest_that_names_no_segments(server, caplog):
     """All that begins with nothing is the whole container."""
     server.objects["images/other"] = Stored(b"data", {})
