@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from glance_store import exceptions
+from glance_store._drivers._objects.errors import NoResult
 from glance_store._drivers.s3.client import Client
 from glance_store._drivers.s3.errors import guarded
 from glance_store.i18n import _
@@ -113,10 +115,15 @@ def pages(
     The client library's own paginator ends after an error, as if it had reached the last page.
     """
     seen: set[tuple[str, ...]] = set()
+
+    def ask() -> dict[str, Any]:
+        with contextlib.suppress(ValueError):
+            page: dict[str, Any] = getattr(s3, operation)(**arguments)
+            return page
+        raise NoResult(_("%s: a number in the response is none") % action)
+
     while True:
-        page = patience.call(
-            lambda: guarded(lambda: getattr(s3, operation)(**arguments), action, action)
-        )
+        page = patience.call(lambda: guarded(ask, action, action))
         yield page
         if not page.get("IsTruncated"):
             return
