@@ -140,6 +140,8 @@ _TOO_MANY = ("throttl", "toomanyrequests", "requestlimitexceeded")
 _PASSING_WORDS = ("progress", "body was too small")
 # Codes of a service that does not know a header; a response to HEAD has only its status.
 _UNKNOWN = ("", "400", "BadRequest", "InvalidArgument", "InvalidRequest", "NotImplemented")
+# The media types of a proxy's pages.
+_PAGES = ("text/", "application/json", "application/xhtml")
 _UNKNOWN_WORDS = ("header", "not support", "unsupported", "not implement")
 
 
@@ -176,8 +178,9 @@ class Answer(NamedTuple):
 
         The response to HEAD proves nothing.
         """
-        plain = self.media.startswith("text/") and "xml" not in self.media
-        return plain and self.code in ("", str(self.status))
+        xml = "xml" in self.media and "html" not in self.media
+        page = self.media.startswith(_PAGES) and not xml
+        return page and self.code in ("", str(self.status))
 
     @property
     def reason(self) -> str:

@@ -23,8 +23,12 @@ _OURS = "glance-store-s3v4"
 _UPLOADS = ("PutObject", "UploadPart")
 # The headers that botocore reads as numbers.
 _NUMBERS = ("Content-Length", "x-amz-missing-meta", "x-amz-mp-parts-count", "x-amz-tagging-count")
-# The operations for which any page would do as a response.
-_READS = ("GetObject", "HeadObject", "ListObjectsV2")
+# The operations for which any page would do as a response: those that read, those whose success has
+# no body, and lists, which would be empty.
+_READS = ("GetObject", "HeadObject")
+_DELETES = ("DeleteObject", "AbortMultipartUpload")
+_LISTS = ("ListObjectsV2", "ListMultipartUploads", "ListParts")
+_PAGES = ("text/html", "application/json")
 _ERROR = 300  # the first status of a response that botocore takes for an error
 
 
@@ -61,16 +65,24 @@ def _drop_nonsense(response_dict: dict[str, Any], **_event: Any) -> None:
             del headers[name]
 
 
-def _refuse_pages(response_dict: dict[str, Any], **_event: Any) -> None:
-    """Raise NoResult for a web page, such as the login page of a proxy.
+def _refuse_pages(operation_model: Any, response_dict: dict[str, Any], **_event: Any) -> None:
+    """Raise NoResult for a page of a proxy, such as the one for the login.
 
-    It would pass for an object, or for an empty list. Every object has an ETag.
+    It would pass for an object, a deletion, or an empty list.
     """
-    headers = response_dict["headers"]
-    is_page = str(headers.get("Content-Type", "")).lower().startswith("text/html")
-    if not is_page or headers.get("ETag") or response_dict["status_code"] >= _ERROR:
+    if response_dict["status_code"] >= _ERROR:
         return
-    close = getattr(response_dict["body"], "close", None)
+    headers, body = response_dict["headers"], response_dict["body"]
+    media = str(headers.get("Content-Type", "")).lower()
+    # Every object has an ETag.
+    page = media.startswith(_PAGES) and not headers.get("ETag")
+    if operation_model.name in _DELETES:
+        page = page and bool(body)
+    elif operation_model.name in _LISTS:
+        page = page or not body.strip() or b"<html" in body.lower()
+    if not page:
+        return
+    close = getattr(body, "close", None)
     if close is not None:
         close()
     raise NoResult(_("The response is a web page instead of an S3 response; look for a proxy"))
@@ -100,7 +112,7 @@ def adapt(client: Any, payer: str = "") -> None:
     # Not for each operation: such handlers run before the one that adds the header.
     events.register_last("before-call.s3", _without_expect)
     events.register("before-parse.s3", _drop_nonsense)
-    for operation in _READS:
+    for operation in (*_READS, *_DELETES, *_LISTS):
         events.register(f"before-parse.s3.{operation}", _refuse_pages)
     events.register_first("needs-retry.s3", _end_redirects)
     if payer:

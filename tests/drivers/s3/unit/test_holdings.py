@@ -9,7 +9,7 @@ import pytest
 
 from glance_store import exceptions
 from glance_store.inventory import COMPLETE, FOREIGN
-from tests.drivers.s3.objects import Call, Objects, document, listing, refusal
+from tests.drivers.s3.objects import Call, Objects, Unfinished, document, listing, refusal
 from tests.drivers.s3.service import PATIENT, without_waiting
 from tests.drivers.s3.unit.test_writing import PAGE, always
 from tests.services.http_server import Answer
@@ -65,10 +65,35 @@ def test_list_that_cannot_be_followed(
         ids(at())
 
 
-def test_page_in_the_place_of_a_list(objects: Objects, at: Callable[..., Images]) -> None:
-    objects.quirk = always("ListObjectsV2", Answer(200, PAGE, {"Content-Type": "text/html"}))
+@pytest.mark.parametrize("operation", ["ListObjectsV2", "ListMultipartUploads", "ListParts"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        Answer(200, PAGE, {"Content-Type": "text/html"}),
+        Answer(200, b"<html><body/></html>", {"Content-Type": "application/xhtml+xml"}),
+        Answer(200),
+    ],
+    ids=["html", "xhtml", "nothing"],
+)
+def test_page_in_the_place_of_a_list(
+    objects: Objects, at: Callable[..., Images], operation: str, page: Answer
+) -> None:
+    """Otherwise all images would look lost, and an upload that goes on like a dead one."""
+    objects.put("image", b"data")
+    objects.uploads["1"] = Unfinished("image", {}, {1: b"data"})
+    objects.quirk = always(operation, page)
+    store = at(s3_store_retry_timeout=0).store
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="web page"):
-        ids(at())
+        list(store.images() if operation == "ListObjectsV2" else store.leftovers(60))
+
+
+@pytest.mark.parametrize("text", ["<KeyCount/>", "<Contents><Key>a</Key><Size>x</Size></Contents>"])
+def test_numbers_in_a_list_that_are_none(
+    objects: Objects, at: Callable[..., Images], text: str
+) -> None:
+    objects.quirk = always("ListObjectsV2", document("ListBucketResult", text))
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="a number"):
+        ids(at(s3_store_retry_timeout=0))
 
 
 def test_objects_that_no_location_names(objects: Objects, at: Callable[..., Images]) -> None:

@@ -436,7 +436,9 @@ def test_page_of_a_proxy_is_no_image(objects: Objects, at: Callable[..., Images]
             call(uri)
 
 
-@pytest.mark.parametrize("media", ["text/html", "text/plain; charset=utf-8"])
+@pytest.mark.parametrize(
+    "media", ["text/html", "text/plain; charset=utf-8", "application/json", "application/xhtml+xml"]
+)
 def test_404_of_a_proxy_is_not_that_of_an_image(
     objects: Objects, at: Callable[..., Images], media: str
 ) -> None:
@@ -455,6 +457,21 @@ def test_404_of_a_proxy_is_not_that_of_an_image(
     for call in (images.read, images.size, images.delete):
         with pytest.raises(exceptions.NotFound):
             call(uri)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_page_of_a_proxy_is_no_deletion(objects: Objects, at: Callable[..., Images]) -> None:
+    objects.put("image", DATA)
+    page = Answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
+    objects.quirk = lambda call: page if call.operation == "DeleteObject" else None
+    images, uri = at(), objects.uri("image")
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="web page"):
+        images.delete(uri)
+    assert images.read(uri) == DATA
+    # Swift calls even an empty response text/html.
+    empty = Answer(204, headers={"Content-Type": "text/html"})
+    objects.quirk = lambda call: empty if call.operation == "DeleteObject" else None
+    images.delete(uri)
 
 
 def test_image_that_is_a_web_page(objects: Objects, at: Callable[..., Images]) -> None:
