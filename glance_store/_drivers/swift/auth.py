@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -17,6 +18,8 @@ from glance_store._drivers.swift.client import Settings
 from glance_store._drivers.swift.references import Reference
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
+
+LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -108,13 +111,32 @@ def good_token(session: Any, interval: int, refused: str) -> str:
 
     The caller holds a lock: a session used by several threads at once can lose a token.
     """
-    plugin = session.auth
-    access = plugin.get_access(session)
-    if access.will_expire_soon(interval) or access.auth_token == refused:
-        plugin.invalidate()
-        access = plugin.get_access(session)
-    token: str = access.auth_token
+
+    def is_good(access: Any) -> bool:
+        return not access.will_expire_soon(interval) and access.auth_token != refused
+
+    token: str = _access(session, is_good, refused).auth_token
     return token
+
+
+def _access(session: Any, is_good: Callable[[Any], bool], refused: str = "") -> Any:
+    """Return the token and the catalogue of a session if they are good, otherwise new ones.
+
+    While the identity service gives none, return the old ones as long as they are valid.
+    """
+    plugin = session.auth
+    known = plugin.auth_ref
+    try:
+        access = plugin.get_access(session)
+        if not is_good(access):
+            plugin.invalidate()
+            access = plugin.get_access(session)
+    except Exception as exc:
+        if known is None or known.auth_token == refused or known.will_expire_soon(0):
+            raise
+        LOG.info("No new token (%s); the old one is still valid", type(exc).__name__)
+        plugin.auth_ref = access = known
+    return access
 
 
 class _RenewableAccount:
@@ -146,10 +168,10 @@ class SessionAccount(_RenewableAccount):
         self._interval = interval
         self._patience = patience
         # With swift_store_endpoint, the catalogue need not list Swift.
-        self._fixed: str | None = connection.url.rstrip("/") if connection.url else None
-        self._url = self._fixed
-        self._stale = False  # whether the catalogue may be out of date
-        self._token = ""
+        self._fixed = bool(connection.url)
+        self._url: str | None = connection.url.rstrip("/") if connection.url else None
+        self._stale = False  # whether Swift may have moved
+        self._token = ""  # with which the URL was looked up
         # keystoneauth locks only the fetching of a token: another thread may invalidate the token
         # before this one reads it.
         self._lock = threading.Lock()
@@ -157,25 +179,29 @@ class SessionAccount(_RenewableAccount):
     @property
     def url(self) -> str:
         """URL of the account."""
-        url = self._url
-        if url is None:
-            found, _token = ask(self._found, _ACTION, self._patience())
-            if not found:
-                raise errors.NoEndpointError
-            url = self._url = str(found).rstrip("/")
-        return url
+        if self._url is None or self._stale:
+            ask(self._find, _ACTION, self._patience())
+        return str(self._url)
 
-    def _found(self) -> Any:
+    def _find(self) -> None:
         with self._lock:
             if self._stale:
-                # The catalogue comes with a new token.
+                # A new catalogue comes with a new token.
                 self._stale = False
-                self._session.auth.invalidate()
-            return self.connection.get_auth()
+                _access(self._session, lambda _known: False)
+            elif self._url is not None:
+                return
+            self._look_up()
+
+    def _look_up(self) -> None:
+        found, self._token = self.connection.get_auth()
+        if not found:
+            raise errors.NoEndpointError
+        self._url = str(found).rstrip("/")
 
     def forget_url(self) -> None:
         """Look for Swift in a new catalogue, as it may have moved."""
-        self._stale, self._url = True, self._fixed
+        self._stale = not self._fixed
 
     def token(self) -> str:
         """Return a token that does not expire soon."""
@@ -188,9 +214,9 @@ class SessionAccount(_RenewableAccount):
         def current() -> str:
             with self._lock:
                 token = good_token(self._session, self._interval, refused)
-                if token != self._token:
+                if token != self._token and not self._fixed:
                     # With it came another catalogue.
-                    self._token, self._url = token, self._fixed
+                    self._look_up()
                 return token
 
         return ask(current, _ACTION, self._patience())

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import io
 import json
 import threading
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tests.drivers.swift.loopback import Act
 
 MIB = 1024 * 1024
+URI = "swift+config://ref1/images/image"
 DATA = b"of the image"
 PLAIN = {"Content-Type": "text/plain"}
 
@@ -120,6 +123,51 @@ def test_another_address_gets_nothing_of_the_configuration(stored):
         assert [found["password"] for found in users(other)] == ["own"]
 
 
+# -- an identity service that is out of reach
+
+
+def ending(server: LittleSwift, seconds: float) -> None:
+    """Have all tokens end soon."""
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+    described = server._token()
+    described["token"]["expires_at"] = end.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    server._token = lambda: described
+
+
+def without_identity(seen: Seen, act: Act) -> Answer:
+    return Answer(503) if seen.path.startswith("/v3") else act()
+
+
+def test_token_is_used_to_its_end_while_there_is_no_other(stored, pauses):
+    """As when the identity service restarts: it is replaced a minute or two before its end."""
+    ending(stored, 50)
+    store = store_at(stored, retry_timeout=0.3)
+    place = locate(store, URI)
+    assert read(store, URI) == DATA
+    stored.rule = without_identity
+    assert read(store, URI) == DATA
+    # Swift may have moved, but nobody knows where to.
+    down = [Answer(503)] * 2
+    stored.rule = lambda seen, act: (
+        down.pop() if seen.method == "HEAD" and down else without_identity(seen, act)
+    )
+    with contextlib.suppress(exceptions.RemoteServiceUnavailable):
+        store.get_size(place)
+    assert store.get_size(place) == len(DATA)
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "refused"])
+def test_token_that_is_no_good_is_not_used(stored, pauses, ended):
+    ending(stored, -1 if ended else 50)
+    store = store_at(stored, retry_timeout=0.3)
+    assert read(store, URI) == DATA
+    stored.rule = lambda seen, act: (
+        Answer(401) if seen.path.startswith(ACCOUNT) and not ended else without_identity(seen, act)
+    )
+    with pytest.raises(exceptions.RemoteServiceUnavailable):
+        store.get_size(locate(store, URI))
+
+
 # -- a Swift that moves to another address
 
 
@@ -171,7 +219,7 @@ def test_swift_that_the_options_name_stays_there(server, other):
     move(server, other, Answer(503))
     for _number in range(2):
         with pytest.raises(exceptions.RemoteServiceUnavailable):
-            store.get_size(locate(store, "swift+config://ref1/images/image"))
+            store.get_size(locate(store, URI))
     assert (other.requests, len(server.logins)) == ([], 1)
 
 
