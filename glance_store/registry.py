@@ -453,13 +453,8 @@ def candidates(uri: str) -> list[str]:
     return sorted(found, key=fit, reverse=True)
 
 
-# A store that raises one of these may still hold the image.
-_UNCERTAIN = (
-    exceptions.StoreDeleteNotSupported,
-    exceptions.StoreGetNotSupported,
-    exceptions.RemoteServiceUnavailable,
-    exceptions.TimeoutError,
-)
+# Only a store that has the image says this.
+_FINAL = (exceptions.InUseByStore, exceptions.HasSnapshot, exceptions.RedirectException)
 
 
 def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
@@ -467,21 +462,27 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
 
     :raises NotFound: no store has it
     :raises BadStoreUri: no store can parse it
-    :raises GlanceStoreException: a store that is read-only or cannot be reached may have it: the
-        error of the first such store
+    :raises Exception: a store that fails in any other way may have it: the error of the first such
+        store
     """
     malformed: exceptions.BadStoreUri | None = None
-    uncertain: exceptions.GlanceStoreException | None = None
+    uncertain: Exception | None = None
     missing = False
     for identifier in candidates(uri):
         try:
             return operation(identifier)
+        except _FINAL:
+            raise
         except (exceptions.NotFound, exceptions.UnknownScheme):
             missing = True
-        except _UNCERTAIN as exc:
+        except exceptions.RemoteServiceUnavailable as exc:
+            # Some are a BadStoreUri too.
             uncertain = uncertain or exc
         except exceptions.BadStoreUri as exc:
             malformed = malformed or exc
+        except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
+            # Many backends say "forbidden" of what they do not have.
+            uncertain = uncertain or exc
     if uncertain is not None:
         raise uncertain
     if malformed is not None and not missing:

@@ -18,6 +18,12 @@ UNCERTAIN = [
     exceptions.BackendUnavailable("away"),
     # Also a BadStoreUri.
     http_errors.ServerInTrouble("503"),
+    # S3 says so of an object that is not there to a key that may not list the bucket.
+    exceptions.Forbidden(),
+    exceptions.BackendException("broken"),
+    exceptions.BadStoreConfiguration(store_name="x", reason="y"),
+    OSError(5, "Input/output error"),
+    KeyError("a driver from outside"),
 ]
 NOT_HERE = [
     exceptions.NotFound(image="x"),
@@ -27,9 +33,7 @@ NOT_HERE = [
 SAID_BY_ITS_STORE = [
     exceptions.InUseByStore(),
     exceptions.HasSnapshot(),
-    exceptions.Forbidden(),
-    exceptions.BackendException("broken"),
-    OSError(5, "Input/output error"),
+    exceptions.RedirectException("http://elsewhere/x"),
 ]
 
 
