@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -198,7 +199,7 @@ def gaps(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], group: str) -> list[cfg.
     found = []
     for opt in opts:
         # A value that cannot be read is a mistake, not a gap.
-        with contextlib.suppress(cfg.Error, ValueError):
+        with contextlib.suppress(*_UNREADABLE):
             if opt.default is not None and conf[group][opt.dest] is None:
                 found.append(opt)
     return found
@@ -211,7 +212,7 @@ def mistakes(conf: cfg.ConfigOpts, opts: Iterable[cfg.Opt], groups: Sequence[str
         for group in groups:
             try:
                 given = conf.get_location(opt.dest, group)
-            except (cfg.Error, ValueError) as exc:
+            except _UNREADABLE as exc:
                 if _is_unknown(opt, group, exc):
                     # Options such as the weight exist only in the group of a store.
                     continue
@@ -229,21 +230,38 @@ def _is_unknown(opt: cfg.Opt, group: str, error: Exception) -> bool:
     return isinstance(error, cfg.NoSuchOptError) and error.opt_name == opt.dest
 
 
+# RecursionError: a value that refers to itself.
+_UNREADABLE = (cfg.Error, ValueError, RecursionError)
 _DEFAULTS = (cfg.Locations.opt_default, cfg.Locations.set_default)
 
 
 def _mistake(conf: cfg.ConfigOpts, opt: cfg.Opt, group: str, error: Exception) -> Mistake:
+    # Passwords contain it more often than a reference to another option.
+    dollar = isinstance(error, (cfg.NoSuchOptError, cfg.NoSuchGroupError, RecursionError))
+    hint = str(_("a $ that is not a reference is written $$"))
     if opt.secret:
-        return Mistake(group, opt, "***", str(_("its value cannot be understood")))
+        reason = hint if dollar else str(_("its value cannot be understood"))
+        return Mistake(group, opt, "***", reason)
     # oslo.config prefixes its reason with an internal name of the option.
     reason = str(error).rpartition(" is not valid: ")[2]
-    return Mistake(group, opt, _as_written(conf, opt, group), reason)
+    if isinstance(error, RecursionError):
+        reason = str(_("it refers to itself"))
+    return Mistake(
+        group, opt, _as_written(conf, opt, group), f"{reason}; {hint}" if dollar else reason
+    )
+
+
+class _AsWritten(cfg.ConfigOpts):
+    """A configuration that leaves references to other options as they stand in the file."""
+
+    class Template(string.Template):
+        delimiter = "\0"
 
 
 def _as_written(conf: cfg.ConfigOpts, opt: cfg.Opt, group: str) -> str | None:
     """Return the value of an option as written in the configuration; None if it is not there."""
     # Read it again, as plain text: not every error of oslo.config quotes the value.
-    text = cfg.ConfigOpts()
+    text = _AsWritten()
     text.register_opt(
         cfg.StrOpt(opt.name, dest=opt.dest, deprecated_opts=opt.deprecated_opts), group=group
     )

@@ -84,6 +84,24 @@ MISTAKES = {
         "[bad]\nhttp_proxy_information = user-and-hunter2\n",
         "[bad] http_proxy_information = *** is not valid: its value cannot be understood",
     ),
+    "a dollar sign:file": (
+        "[bad]\nfilesystem_store_datadir = /images/big$fast\n",
+        (
+            "[bad] filesystem_store_datadir = /images/big$fast is not valid: no such option fast "
+            "in group [DEFAULT]; a $ that is not a reference is written $$"
+        ),
+    ),
+    "a dollar sign in a secret:s3": (
+        "[bad]\ns3_store_secret_key = hunter2$hunter2\n",
+        "[bad] s3_store_secret_key = *** is not valid: a $ that is not a reference is written $$",
+    ),
+    "a reference to itself:file": (
+        "[bad]\nfilesystem_store_datadir = $filesystem_store_datadir/bad\n",
+        (
+            "[bad] filesystem_store_datadir = $filesystem_store_datadir/bad is not valid: it "
+            "refers to itself; a $ that is not a reference is written $$"
+        ),
+    ),
 }
 
 
