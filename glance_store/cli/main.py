@@ -309,6 +309,25 @@ def _signals() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+@contextlib.contextmanager
+def _waiting_streams() -> Iterator[None]:
+    """Let reads and writes wait: ssh, node and others share streams that do not."""
+    changed = []
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # AttributeError: a closed stream is None.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            descriptor = stream.fileno()
+            if not os.get_blocking(descriptor):
+                os.set_blocking(descriptor, True)
+                changed.append(descriptor)
+    try:
+        yield
+    finally:
+        for descriptor in changed:
+            with contextlib.suppress(OSError):
+                os.set_blocking(descriptor, False)
+
+
 def _run(words: Sequence[str], output: Output) -> int:
     parser = build_parser()
     completion.answer_shell(parser)
@@ -349,6 +368,7 @@ def _abandon_stdout() -> None:
         os.close(null)
 
 
+@_waiting_streams()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)

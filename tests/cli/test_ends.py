@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
+import select
 import subprocess
 import sys
+import termios
 
 import pytest
 
 from glance_store import exceptions
-from glance_store.cli import errors, files, output
+from glance_store.cli import commands, errors, files, output
 from glance_store.cli.main import main
 
 from .command import MIB, one_line_error
@@ -231,3 +235,42 @@ def test_nothing_stays_open(small, tmp_path):
         with contextlib.suppress(errors.UsageError), files.open_destination(path, force=False):
             pass
     assert os.listdir("/proc/self/fd") == before
+
+
+# -- streams that somebody else has made non-blocking, as ssh and node do
+
+
+def test_a_slow_reader_of_a_stream_that_does_not_block(command, disk):
+    location = command("put", disk, "--json").json["location"]
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    process = command.start("get", location, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    # Nobody reads until the pipe is full.
+    while select.select([read_end], [], [], 60)[0] and process.poll() is None:
+        queued = array.array("i", [0])
+        fcntl.ioctl(read_end, termios.FIONREAD, queued)
+        if queued[0] == fcntl.fcntl(read_end, fcntl.F_GETPIPE_SZ):
+            break
+    with open(read_end, "rb") as reader:
+        assert reader.read() == disk.read_bytes()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
+def test_streams_are_given_back_as_they_were(config, monkeypatch):
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    seen = []
+
+    def stores(*_arguments):
+        seen.append(os.get_blocking(write_end))
+        return 0
+
+    monkeypatch.setattr(commands, "stores", stores)
+    with open(write_end, "w") as stream, open(read_end):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main([f"--config-file={config}", "stores"]) == 0
+        assert seen == [True]
+        assert not os.get_blocking(write_end)
