@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TextIO
@@ -14,6 +16,8 @@ from glance_store.cli.errors import UsageError
 
 FIELDS = ("id", "location", "size", "checksum", "hash_algo", "hash_value")
 _REQUIRED = ("id", "location")
+# What psql writes at the end of a table, in the language of its user.
+_FOOTER = re.compile(r"\([0-9]+ \w+\)")
 
 
 class Expected(NamedTuple):
@@ -69,17 +73,24 @@ def _objects(first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]
 def _table(first: str, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # mysql --batch separates by tabs, psql --no-align by bars.
     separator = next((char for char in "\t|;," if char in first), ",")
-    columns = next(csv.reader([first], delimiter=separator))
-    names = [column.strip().lower() for column in columns]
-    missing = [name for name in _REQUIRED if name not in names]
-    if missing:
-        raise UsageError(
-            f"the first line must name the columns, including {' and '.join(missing)}; the "
-            f"others may be {', '.join(FIELDS[2:])}"
-        )
-    for number, values in enumerate(csv.reader(file, delimiter=separator), start=2):
-        if values:
-            yield number, dict(zip(names, values, strict=False))
+    options: dict[str, Any] = {"delimiter": separator, "strict": True}
+    if separator in "\t|":
+        # They put nothing in quotes: a quote in a name would swallow the lines that follow.
+        options["quoting"] = csv.QUOTE_NONE
+    rows = csv.reader(itertools.chain([first], file), **options)
+    try:
+        names = [column.strip().lower() for column in next(rows)]
+        missing = [name for name in _REQUIRED if name not in names]
+        if missing:
+            raise UsageError(
+                f"the first line must name the columns, including {' and '.join(missing)}; the "
+                f"others may be {', '.join(FIELDS[2:])}"
+            )
+        for values in rows:
+            if values and not _FOOTER.fullmatch(separator.join(values)):
+                yield rows.line_num, dict(zip(names, values, strict=False))
+    except csv.Error as exc:
+        raise UsageError(f"the table cannot be read up to line {rows.line_num}: {exc}") from exc
 
 
 def _record(row: Mapping[str, Any], where: str) -> Expected:

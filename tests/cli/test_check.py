@@ -140,6 +140,17 @@ def test_tables(command, stocked, separator):
     assert found(result) == {("orphan", "image-0")}
 
 
+@pytest.mark.parametrize("separator", ["\t", "|"])
+@pytest.mark.parametrize("footer", [[], ["(12 rows)"], ["(12 Zeilen)", ""]])
+def test_what_databases_print(command, stocked, separator, footer):
+    """Quotes mean nothing in it, and psql counts the lines at its end."""
+    lines = [separator.join(["id", "name", "location"])]
+    lines += [separator.join([one["id"], '"19 inches', one["location"]]) for one in stocked]
+    data = "\n".join([*lines, *footer])
+    result = command("check", "--expect=-", "--json", data=data.encode())
+    assert found(result) == set()
+
+
 def test_it_goes_on_where_it_stopped(command, stocked, tmp_path):
     """What was found good is not read again; what was not is."""
     state = tmp_path / "state"
@@ -172,6 +183,7 @@ def test_a_sample_is_always_the_same(command, stocked, tmp_path):
         ('{"id": "x"}\n', "location is missing"),
         ('{"id": "x", "location": "file:///x", "size": "many"}\n', "is not a number"),
         ("{broken\n", "is not a JSON object"),
+        ('id,location\nx,file:///x\ny,"file:///y\nz,file:///z\n', "up to line 4: unexpected end"),
     ],
 )
 def test_records_that_are_none(command, text, words):
