@@ -110,13 +110,18 @@ def content_range(headers: Headers) -> Part:
     return part
 
 
+def part_sent(headers: Headers) -> Part | None:
+    """Return the range that a response carries, whatever its status; None if it names none."""
+    try:
+        return content_range(headers)
+    except ValueError:
+        return None
+
+
 def is_whole(headers: Headers) -> bool:
     """Tell whether a 206 response carries the whole file."""
-    try:
-        part = content_range(headers)
-    except ValueError:
-        return False
-    return part.start == 0 and part.stop == part.total
+    part = part_sent(headers)
+    return part is not None and part.start == 0 and part.stop == part.total
 
 
 def unsatisfied_total(headers: Headers) -> int | None:

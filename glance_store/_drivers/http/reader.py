@@ -237,6 +237,9 @@ class HTTPReader:
             if status == _UNSATISFIABLE and "Range" in asked:
                 self._nothing_there(response, offset)
                 return None
+            if status in COMPLETE and parsing.part_sent(response.headers) is not None:
+                # Some servers send a part of the file with status 200.
+                return self._partial(answer, offset)
             if status in COMPLETE:
                 return self._complete(answer, offset, asked)
         except ValueError as exc:

@@ -154,7 +154,8 @@ def _size(client: Client, target: StoreLocation, method: str, headers: dict[str,
         if status == 416:
             return parsing.unsatisfied_total(response.headers) or 0
         if status in COMPLETE:
-            return parsing.content_length(response.headers) or 0
+            part = parsing.part_sent(response.headers)
+            return (parsing.content_length(response.headers) if part is None else part.total) or 0
         if method == "HEAD":
             return 0
         raise refusal(response, target)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import glance_store
 from glance_store import capabilities, exceptions
 from glance_store.location import get_location_from_uri
-from tests.services.http_server import Answer, File, in_turn
+from tests.services.http_server import Answer, File, Request, in_turn
 
 IMAGE = random.Random(1).randbytes(100_000)
 
@@ -171,6 +172,24 @@ def test_the_whole_file_as_a_part_of_itself(web, http):
     uri = web.serve("/image", Answer(206, IMAGE, headers))
     chunks, size = http.get(uri)
     assert (b"".join(chunks), size, http.size(uri)) == (IMAGE, len(IMAGE), len(IMAGE))
+
+
+@pytest.mark.parametrize("asked", [(0, None), (0, 7), (500, None), (500, 7)])
+def test_a_part_with_the_status_of_a_whole_file(web, http, asked):
+    whole = File(IMAGE)
+
+    def answer(request):
+        if request.method == "HEAD":
+            return Answer(403)
+        asked_for = request.headers.get("range", f"bytes=0-{len(IMAGE) // 2}")
+        sent = whole(Request("GET", "/image", {**request.headers, "range": asked_for}))
+        return dataclasses.replace(sent, status=200)
+
+    uri = web.serve("/image", answer)
+    offset, length = asked
+    stop = len(IMAGE) if length is None else offset + length
+    assert http.read(uri, offset, length) == IMAGE[offset:stop]
+    assert http.size(uri) == len(IMAGE)
 
 
 def test_a_contradiction_about_the_size_is_refused(web, http):

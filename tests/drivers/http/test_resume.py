@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -53,6 +54,16 @@ def test_the_rest_is_asked_for(web, http, ending, framing, etag, modified, condi
     assert second.headers["if-range"] == condition
     start = int(second.headers["range"].removeprefix("bytes=").removesuffix("-"))
     assert 10_000 <= start <= 45_000
+
+
+def test_the_rest_comes_with_the_status_of_a_whole_file(web, http, ending):
+    file = File(IMAGE)
+
+    def rest(request):
+        return dataclasses.replace(file(request), status=200)
+
+    uri = web.serve("/image", in_turn(cutting(file, 45_000, ending), rest))
+    assert http.read(uri) == IMAGE
 
 
 def test_a_range_is_resumed_and_ends_where_it_should(web, http, ending):
