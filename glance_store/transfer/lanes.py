@@ -11,6 +11,7 @@ from typing import NamedTuple
 from glance_store.transfer.load import LOAD
 from glance_store.transfer.memory import Share
 from glance_store.transfer.source import Buffer
+from glance_store.transfer.threads import no_thread
 
 
 class Room(NamedTuple):
@@ -63,11 +64,17 @@ class Lanes:
         """Add a lane and start its threads."""
         lane = _Lane(self._lock, handle)
         self._lanes.append(lane)
-        for _number in range(max(1, threads)):
+        for number in range(max(1, threads)):
             thread = threading.Thread(
                 target=self._work, args=(lane,), name="glance_store-upload", daemon=True
             )
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as exc:
+                if number:
+                    # Those that run do all of it.
+                    return
+                raise no_thread(exc) from exc
             self._threads.append(thread)
 
     def reserve(self, block_size: int, held: int | None = None) -> Room:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from glance_store.transfer.threads import no_thread
+
 _T = TypeVar("_T")
 
 # The send timeout applies to each slice, so a slice must not be large. Each slice costs a system
@@ -38,7 +40,10 @@ class Pipe(Generic[_T]):
         self._error: BaseException | None = None
         feed = KnownFeed(self._next, length) if length is not None else Feed(self._next)
         self._thread = threading.Thread(target=self._run, args=(feed,), name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            raise no_thread(exc) from exc
 
     def _run(self, feed: Feed) -> None:
         answer, error = list[_T](), None

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 
 from glance_store.transfer.interface import Extent, ImageReader
+from glance_store.transfer.threads import no_thread
 
 
 class _Slot:
@@ -68,11 +69,14 @@ class ReadAhead:
                 self._running += 1
             try:
                 thread.start()
-            except Exception:
+            except RuntimeError as exc:
                 # Not on an interrupt: by then the thread is running or about to.
                 with self._lock:
                     self._running -= 1
-                raise
+                if self._threads:
+                    # Those that run read all of it.
+                    break
+                raise no_thread(exc) from exc
             self._threads.append(thread)
         while (chunk := self._take()) is not None:
             yield chunk

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
 from glance_store import exceptions
+from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
 
@@ -26,6 +27,17 @@ _T = TypeVar("_T")
 
 # Seconds after which an idle thread ends.
 _IDLE = 10.0
+
+
+def no_thread(error: RuntimeError) -> exceptions.BackendUnavailable:
+    """Return the error for a thread that cannot be started: at a limit of the system, that passes.
+
+    :param error: what starting it raised
+    """
+    return exceptions.BackendUnavailable(
+        _("There is no thread for it, the limit of threads may be reached: %(reason)s"),
+        reason=error,
+    )
 
 
 class _Process:
@@ -328,13 +340,16 @@ class Calls:
         :param dispose: called with a result that nobody takes, after a timeout or an interrupt
         :returns: the result
         :raises TimeoutError: it did not return in time
-        :raises RuntimeError: there is no thread, and none can be started
+        :raises BackendUnavailable: there is no thread, and none can be started
         """
         if not self.timeout:
             return function(*arguments)
         pending = Pending(function, arguments, dispose)
         try:
-            calls = self._workers.put(pending.run)
+            try:
+                calls = self._workers.put(pending.run)
+            except RuntimeError as exc:
+                raise no_thread(exc) from exc
             if self._note is not None:
                 self._note(calls)
             if not pending.wait(self.timeout) and pending.leave():

@@ -201,7 +201,7 @@ def test_clean_up_waits_for_a_thread(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         calls.cleanup(cleaned.append, 1)
-        with pytest.raises(RuntimeError, match="can't start"):
+        with pytest.raises(exceptions.BackendUnavailable, match="can't start"):
             calls.call(int)
     assert cleaned == []
     assert "can't start new thread" in caplog.text
