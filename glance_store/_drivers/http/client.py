@@ -185,6 +185,15 @@ def refusal(
             response.headers.get("Retry-After"), response.headers.get("Date")
         )
         return trouble
+    if status == 407:
+        return exceptions.BadStoreUri(
+            _(
+                "The proxy answered '%(answer)s' for %(uri)s: http_proxy_information must have its "
+                "user and password"
+            ),
+            answer=answer,
+            uri=location.shown,
+        )
     if 300 <= status < 400:
         return exceptions.BadStoreUri(
             _(

@@ -121,6 +121,8 @@ def _translate(
 def _cause_in_words(root: BaseException) -> str:
     if isinstance(root, requests.exceptions.InvalidProxyURL):
         return str(_("its address is not valid"))
+    if isinstance(root, requests.exceptions.InvalidSchema):
+        return str(_("SOCKS needs the Python package PySocks"))
     cause = _network.in_words(root)
     if cause is None and type(root) is OSError:
         # A missing CA file (from requests), or the refusal of a proxy. Not the subclasses in

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import urllib.request
 from typing import TYPE_CHECKING, Any, cast
@@ -98,6 +99,11 @@ class Store(driver.Store):
                 problems.append(
                     f"the proxy for {scheme} in http_proxy_information is not a valid address "
                     "such as http://10.0.0.1:3128; images behind it cannot be read"
+                )
+            elif proxy.startswith("socks") and importlib.util.find_spec("socks") is None:
+                problems.append(
+                    f"the proxy for {scheme} in http_proxy_information needs the Python package "
+                    "PySocks; images behind it cannot be read"
                 )
         return problems
 

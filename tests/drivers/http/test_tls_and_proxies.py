@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import logging
 import ssl
 import warnings
 
 import pytest
+import requests
 import trustme
 
 from glance_store import exceptions
 from tests.services.http_server import Proxy, WebServer, deaf_port
+
+from .raw_server import RawServer, head
 
 IMAGE = bytes(range(256)) * 40
 
@@ -224,6 +228,26 @@ def test_a_proxy_that_is_not_there(http_store, scheme):
     assert "http_proxy_information" in str(caught.value)
     assert "refused" in str(caught.value)
     assert "S3CRET" not in str(caught.value)
+
+
+def test_a_proxy_that_wants_credentials(http_store):
+    with RawServer(head("407 Proxy Authentication Required", "Content-Length: 0")) as server:
+        http = http_store(http_proxy_information={"http": f"127.0.0.1:{server.port}"})
+        for call in (http.get, http.size):
+            with pytest.raises(exceptions.BadStoreUri, match="http_proxy_information must have"):
+                call("http://127.0.0.1:1/image")
+
+
+def test_socks_without_its_package(http_store, caplog, monkeypatch):
+    def missing(*_arguments, **_options):
+        raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
+
+    monkeypatch.setattr(requests.adapters, "SOCKSProxyManager", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    http = http_store(http_proxy_information={"http": "socks5://127.0.0.1:1"})
+    assert "needs the Python package PySocks" in caplog.text
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="PySocks"):
+        http.get("http://127.0.0.1:1/image")
 
 
 @pytest.mark.parametrize("address", ["http://", "gopher://127.0.0.1:1", "http://[::1"])
