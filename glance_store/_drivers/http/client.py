@@ -15,7 +15,12 @@ import requests.auth
 import requests.cookies
 
 from glance_store import exceptions
-from glance_store._drivers.http.errors import ServerInTrouble, broke_before_answer, guarded
+from glance_store._drivers.http.errors import (
+    RedirectsTooOften,
+    ServerInTrouble,
+    broke_before_answer,
+    guarded,
+)
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.session import Sessions, Settings
 from glance_store.i18n import _
@@ -83,7 +88,7 @@ class Client:
                     target.shown,
                 )
             current = target
-        raise exceptions.MaxRedirectsExceeded(redirects=MAX_REDIRECTS)
+        raise RedirectsTooOften(redirects=MAX_REDIRECTS)
 
     def _send(
         self,

@@ -64,6 +64,10 @@ class ServerInTrouble(TransferInterrupted, exceptions.BadStoreUri):
     """
 
 
+class RedirectsTooOften(exceptions.MaxRedirectsExceeded, exceptions.BadStoreUri):
+    """A BadStoreUri too: image services expect nothing else when they ask for a size."""
+
+
 def guarded(
     call: Callable[[], _T],
     action: str,

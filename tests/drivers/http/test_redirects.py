@@ -93,9 +93,13 @@ def test_six_redirects_are_too_many(web, http):
 
 
 def test_a_loop_ends(web, http):
+    uri = web.serve("/image", redirect("/image"))
     with pytest.raises(exceptions.MaxRedirectsExceeded):
-        http.get(web.serve("/image", redirect("/image")))
+        http.get(uri)
     assert len(web.requests) == 6
+    # An image service refuses a location whose size is a BadStoreUri, and fails on other errors.
+    with pytest.raises(exceptions.BadStoreUri, match="redirects"):
+        http.size(uri)
 
 
 @pytest.mark.parametrize("status", [301, 302])
