@@ -37,7 +37,7 @@ _ABSOLUTE = re.compile("[a-z]+://", re.IGNORECASE)
 
 
 class UnansweredError(Exception):
-    """The server closed the connection instead of responding to HEAD."""
+    """The server closed the connection or stayed silent instead of responding to HEAD."""
 
 
 class Answer(NamedTuple):
@@ -103,6 +103,10 @@ class Client:
         )
         try:
             return send()
+        except requests.ReadTimeout:
+            if method == "HEAD":
+                raise UnansweredError from None
+            raise
         except requests.ConnectionError as exc:
             if not broke_before_answer(exc):
                 raise
