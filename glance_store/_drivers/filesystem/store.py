@@ -110,7 +110,8 @@ class Store(store_driver.Store):
         except exceptions.TimeoutError as exc:
             raise NotThere(store_name=self.name, reason=str(exc)) from exc
         except OSError as exc:
-            kind = NotThere if exc.errno in syscalls.LOST else exceptions.BadStoreConfiguration
+            passing = exc.errno in syscalls.UNAVAILABLE
+            kind = NotThere if passing else exceptions.BadStoreConfiguration
             reason = f"filesystem_store_metadata_file {metadata_file}: {exc.strerror}"
             raise kind(store_name=self.name, reason=reason) from exc
         self._datadirs = self._prepared(directories, options.filesystem_store_require_mount)
@@ -184,7 +185,7 @@ class Store(store_driver.Store):
                     f"Data directory {directory.path} cannot be created or written to by this "
                     f"process: {exc.strerror or exc}"
                 )
-                passing = passing and exc.errno in syscalls.LOST
+                passing = passing and exc.errno in syscalls.UNAVAILABLE
             except exceptions.GlanceStoreException as exc:
                 # The file server does not respond, or nothing is mounted.
                 problem = str(exc)
@@ -318,8 +319,8 @@ class Store(store_driver.Store):
             self._check_not_gone(path)
             raise exceptions.NotFound(image=path) from exc
         except OSError as exc:
-            lost = exc.errno in syscalls.LOST
-            kind = exceptions.BackendUnavailable if lost else exceptions.Forbidden
+            passing = exc.errno in syscalls.UNAVAILABLE
+            kind = exceptions.BackendUnavailable if passing else exceptions.Forbidden
             raise kind(
                 _("The image file %(path)s cannot be deleted: %(reason)s"),
                 path=path,

@@ -19,8 +19,7 @@ FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # Errors that pass: of a process without free descriptors or memory, and of a network file system
-# that cannot reach its server or whose Kerberos ticket has expired. Not EIO: that may be a broken
-# disk, which does not recover.
+# that cannot reach its server or whose Kerberos ticket has expired.
 LOST = {
     *(errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED),
@@ -28,6 +27,9 @@ LOST = {
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
+# EIO may be a broken disk, or a file server that does not answer a soft mount: later it may work.
+# Calls that only help, or look at one file of many, do not count it among those that pass.
+UNAVAILABLE = LOST | {errno.EIO}
 # Errors of a file system that does not support a call, or this form of it. 524 (ENOTSUPP) is meant
 # for the kernel alone, but NFS and others let it out.
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.ENOTTY, 524}
@@ -227,7 +229,7 @@ def _writing_error(error: OSError, path: str) -> exceptions.GlanceStoreException
             path=path,
             reason=error.strerror,
         )
-    if error.errno in LOST:
+    if error.errno in UNAVAILABLE:
         return exceptions.BackendUnavailable(
             _("The image cannot be written to %(path)s: %(reason)s"),
             path=path,
@@ -249,7 +251,7 @@ def raise_reading_error(exc: OSError, path: str) -> NoReturn:
             path=path,
             reason=exc.strerror,
         ) from exc
-    if exc.errno in LOST:
+    if exc.errno in UNAVAILABLE:
         raise exceptions.BackendUnavailable(
             _("The image file %(path)s cannot be read: %(reason)s"),
             path=path,

@@ -457,7 +457,7 @@ def test_an_image_whose_directory_cannot_be_flushed_is_taken_back(
         flush(fd)
 
     monkeypatch.setattr(writer.os, "fsync", failing)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(exceptions.BackendUnavailable, match="Input/output"):
         put(store, "image", b"data")
     assert listing(images) == []
 
