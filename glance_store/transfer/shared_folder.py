@@ -71,7 +71,11 @@ class Folder:
             try:
                 with file.opened() as descriptor:
                     fcntl.flock(descriptor, fcntl.LOCK_SH)
-                    if os.fstat(descriptor).st_nlink:
+                    about = os.fstat(descriptor)
+                    if about.st_uid not in (os.geteuid(), os.stat(self.path).st_uid):
+                        # Its checksums would fit whatever that user has put there.
+                        raise SharingError("another user has made the file of the image")
+                    if about.st_nlink:
                         file.prepare(key)
                         # Files are removed by age of last use.
                         os.utime(descriptor)

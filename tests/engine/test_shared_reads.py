@@ -364,6 +364,18 @@ def test_an_index_that_cannot_be_read(shared: SharedReads) -> None:
     assert shared.folder.usage().used <= 5 * CHUNK
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_file_that_another_user_has_made(
+    shared: SharedReads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may write to the directory must not choose what others read."""
+    read(shared, Backend())
+    os.chown(files(shared)[0], 12345, -1)
+    backend = Backend()
+    assert shared.download(backend.open(), "place", backend.open, 0, None, MIB) is None
+    assert "another user has made the file of the image" in caplog.text
+
+
 def test_files_of_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A directory that is not for this alone: nothing of others is removed or overwritten."""
     blank, index = tmp_path / "blank.image", tmp_path / "index"
