@@ -104,7 +104,8 @@ class S3Reader(RangeReader):
         answer["Body"].close()
         headers = answer["ResponseMetadata"].get("HTTPHeaders") or {}
         size = size_of(answer["ResponseMetadata"]["HTTPStatusCode"], headers)
-        if size is None:
+        # An empty object has an ETag, as every object.
+        if not size and (size is None or not answer.get("ETag")):
             raise NoResult(_("%s: the service does not say how large it is") % action)
         return {**answer, "ContentLength": size}
 

@@ -29,6 +29,7 @@ _READS = ("GetObject", "HeadObject")
 _DELETES = ("DeleteObject", "AbortMultipartUpload")
 _LISTS = ("ListObjectsV2", "ListMultipartUploads", "ListParts")
 _PAGES = ("text/html", "application/json")
+_DOCUMENTS = ("application/xml", "text/xml")  # such as an error with the status of a success
 _ERROR = 300  # the first status of a response that botocore takes for an error
 
 
@@ -74,11 +75,13 @@ def _refuse_pages(operation_model: Any, response_dict: dict[str, Any], **_event:
         return
     headers, body = response_dict["headers"], response_dict["body"]
     media = str(headers.get("Content-Type", "")).lower()
-    # Every object has an ETag.
-    page = media.startswith(_PAGES) and not headers.get("ETag")
-    if operation_model.name in _DELETES:
+    page = media.startswith(_PAGES)
+    if operation_model.name in _READS:
+        # Every object has an ETag.
+        page = media.startswith((*_PAGES, *_DOCUMENTS)) and not headers.get("ETag")
+    elif operation_model.name in _DELETES:
         page = page and bool(body)
-    elif operation_model.name in _LISTS:
+    else:
         page = page or not body.strip() or b"<html" in body.lower()
     if not page:
         return

@@ -429,7 +429,7 @@ class Upload(Claim):
 
 def _require(answer: Any, name: str, action: str, maybe_empty: bool = False) -> Any:
     """Return a response that has what a success has; raise NoResult otherwise."""
-    if not answer.get(name) and not (maybe_empty and name in answer):
+    if not bare_etag(answer.get(name)) and not (maybe_empty and name in answer):
         raise NoResult(
             _("%(action)s: the response has no %(name)s; it may come from a proxy"),
             action=action,

@@ -45,6 +45,7 @@ LOG = logging.getLogger(__name__)
 
 # Bytes between the start of a segment and the end of a range, if ranges are as long as segments.
 _BEHIND = 1024 * 1024
+_SUCCESS = 200
 # The ETag of an object without bytes.
 _EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 
@@ -104,9 +105,11 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
     head = _head(client, container, obj, action, patience)
     headers = head.headers
     size = size_of(head.status_code, headers)
-    if size is None:
-        raise NoResult(_("%s: Swift does not say how large it is") % action)
     manifest_prefix = large.prefix_in(headers)
+    # An empty object has an ETag, as every object; a response 416 need not.
+    known = size or manifest_prefix or "etag" in headers or head.status_code != _SUCCESS
+    if size is None or not known:
+        raise NoResult(_("%s: Swift does not say how large it is") % action)
     if manifest_prefix and not size:
         where, _slash, prefix = manifest_prefix.partition("/")
         segments = [

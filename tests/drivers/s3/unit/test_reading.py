@@ -459,6 +459,26 @@ def test_404_of_a_proxy_is_not_that_of_an_image(
             call(uri)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200),
+        Answer(200, b"<Error><Code>SlowDown</Code></Error>", {"Content-Type": "application/xml"}),
+        Answer(200, b'{"status": "ok"}', {"Content-Type": "application/json"}),
+    ],
+    ids=["nothing", "error", "json"],
+)
+def test_success_without_an_object(
+    objects: Objects, at: Callable[..., Images], answer: Answer
+) -> None:
+    """Whoever has nothing to say to any request has no image."""
+    objects.quirk = lambda _call: answer
+    images = at(s3_store_retry_timeout=0)
+    for call in (images.read, images.size):
+        with pytest.raises(exceptions.BackendUnavailable):
+            call(objects.uri("image"))
+
+
 @pytest.mark.usefixtures("brisk")
 def test_page_of_a_proxy_is_no_deletion(objects: Objects, at: Callable[..., Images]) -> None:
     objects.put("image", DATA)

@@ -86,6 +86,13 @@ def test_page_in_the_place_of_an_object(objects: Objects, at: Callable[..., Imag
     assert nothing_left(objects)
 
 
+@pytest.mark.parametrize("etag", ['""', ""])
+def test_object_with_an_empty_etag(objects: Objects, at: Callable[..., Images], etag: str) -> None:
+    objects.quirk = always("PutObject", Answer(200, headers={"ETag": etag}))
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="has no ETag"):
+        at(s3_store_retry_timeout=0).add("image", b"data")
+
+
 @pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize(
     ("operation", "size"),

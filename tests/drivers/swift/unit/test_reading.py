@@ -144,6 +144,15 @@ def test_size_of_each_image_is_said_to_be_nothing(stored):
     assert read(store, URI) == DATA
 
 
+def test_success_without_an_object(stored):
+    """Whoever has nothing to say to any request has no image."""
+    stored.rule = lambda seen, act: Answer(200) if seen.name == NAME else act()
+    store = store_at(stored, retry_timeout=0)
+    for call in (store.get, store.get_size):
+        with pytest.raises(exceptions.RemoteServiceUnavailable, match="how large"):
+            call(locate(store, URI))
+
+
 @pytest.mark.parametrize("named", [{"Content-Range": "bytes */0"}, {}])
 def test_image_without_a_first_byte(stored, named):
     stored.objects["images/image"] = Stored(b"", {})
