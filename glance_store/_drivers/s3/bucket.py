@@ -11,7 +11,7 @@ from glance_store import exceptions
 from glance_store._drivers._objects.errors import ERRORS
 from glance_store._drivers.s3 import endpoint
 from glance_store._drivers.s3.client import Client
-from glance_store._drivers.s3.errors import guarded
+from glance_store._drivers.s3.errors import answer_of, guarded
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
@@ -32,7 +32,13 @@ class Bucket:
 
     def check(self, client: Client, patience: Patience) -> str:
         """Return in words where the bucket is; raise BadStoreConfiguration if it is missing."""
-        if self._is_there(client, patience):
+        try:
+            there = self._is_there(client, patience)
+        except exceptions.Forbidden:
+            if not self._is_key_valid(client, patience):
+                raise
+            return f"bucket {self._shown(client)}, which the key may not look at"
+        if there:
             return f"bucket {self._shown(client)}"
         if self.may_create:
             return f"bucket {self._shown(client)} will be created by the first upload"
@@ -86,6 +92,23 @@ class Bucket:
             )
         except exceptions.NotFound:
             return False
+        return True
+
+    def _is_key_valid(self, client: Client, patience: Patience) -> bool:
+        """Tell whether the key only lacks a right that storing images does not need.
+
+        A response to HEAD does not give the reason of a refusal.
+        """
+        action = _("Listing the bucket %s") % self._shown(client)
+
+        def look() -> Any:
+            return client.s3.list_objects_v2(Bucket=self.name, MaxKeys=1)
+
+        try:
+            patience.call(lambda: guarded(look, action))
+        except exceptions.Forbidden as exc:
+            answer = answer_of(exc)
+            return answer is not None and answer.code == "AccessDenied"
         return True
 
     def _create(self, client: Client) -> None:

@@ -51,6 +51,29 @@ def test_bucket_that_may_not_be_looked_at(objects: Objects, at: Callable[..., Im
     images.delete(uri)
 
 
+@pytest.mark.parametrize(
+    ("code", "healthy"),
+    [
+        ("AccessDenied", True),
+        ("InvalidAccessKeyId", False),
+        ("SignatureDoesNotMatch", False),
+        ("", False),
+    ],
+)
+def test_health_without_the_right_to_look_at_the_bucket(
+    objects: Objects, at: Callable[..., Images], code: str, healthy: bool
+) -> None:
+    """A service that stores and serves images is not taken out of use for it."""
+    answers = {"HeadBucket": Answer(403), "ListObjectsV2": refusal(403, code)}
+    objects.quirk = lambda call: answers.get(call.operation)
+    store = at().store
+    if healthy:
+        assert "the key may not look at" in store.check_health()
+        return
+    with pytest.raises(exceptions.Forbidden):
+        store.check_health()
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_bucket_that_another_process_creates(
     objects: Objects, at: Callable[..., Images], there: bool
