@@ -242,22 +242,32 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
     if isinstance(original, _MISTAKES):
         return unreachable(original, action)
     status = getattr(exc, "http_status", None)
+    response = getattr(exc, "response", None)
+    if type(exc).__name__ == "InvalidResponse" or (status == 404 and _is_page(response)):
+        return NoResult(
+            _(
+                "%(action)s: the answer is not that of the identity service: look for a proxy, or "
+                "check the address"
+            ),
+            action=action,
+        )
     # The texts of keystoneauth quote the server's response: pass on only what is known to be
     # harmless.
     if status is not None:
-        kind: type[exceptions.GlanceStoreException] = (
-            SwiftUnavailable if status in PASSING else SwiftError
-        )
-        error = kind(
-            _(
-                "%(action)s: the identity service answered %(status)s; check the address, "
-                "project, user and password of the store, or its application credential"
-            ),
-            action=action,
-            status=status,
-        )
-        response = getattr(exc, "response", None)
-        if isinstance(error, SwiftUnavailable) and response is not None:
+        answer = _("%(action)s: the identity service answered %(status)s") % {
+            "action": action,
+            "status": status,
+        }
+        if status not in PASSING:
+            return SwiftError(
+                _(
+                    "%(answer)s; check the address, project, user and password of the store, or "
+                    "its application credential"
+                ),
+                answer=answer,
+            )
+        error = SwiftUnavailable(answer)
+        if response is not None:
             error.retry_after = _seconds_asked(response)
         return error
     if type(exc).__name__ in _NO_ENDPOINT:
@@ -275,6 +285,11 @@ def identity_failure(exc: BaseException, action: str) -> exceptions.GlanceStoreE
         action=action,
         cause=type(exc).__name__,
     )
+
+
+def _is_page(response: Any) -> bool:
+    media = "" if response is None else str(response.headers.get("content-type", ""))
+    return media.lower().startswith("text/")
 
 
 # By name, because keystoneauth is imported only where it is used.

@@ -168,6 +168,35 @@ def test_token_that_is_no_good_is_not_used(stored, pauses, ended):
         store.get_size(locate(store, URI))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"}),
+        Answer(404, b"default backend - 404", PLAIN),
+        Answer(201, b"{}"),
+    ],
+    ids=["page", "404", "nothing"],
+)
+def test_proxy_that_answers_in_place_of_the_identity_service(stored, pauses, answer):
+    """Its service is restarting: that passes, whatever the status says."""
+    answers = [answer] * 2
+    stored.rule = lambda seen, act: (
+        answers.pop() if seen.path.startswith("/v3") and answers and seen.body else act()
+    )
+    assert read(store_at(stored), URI) == DATA
+    stored.rule = lambda seen, act: answer if seen.path.startswith("/v3") and seen.body else act()
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="look for a proxy"):
+        read(store_at(stored, retry_timeout=0.3), URI)
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, True), (404, True), (503, False)])
+def test_refusal_of_the_identity_service(stored, pauses, status, hint):
+    stored.rule = lambda seen, act: Answer(status) if seen.path.startswith("/v3") else act()
+    with pytest.raises(exceptions.GlanceStoreException, match=f"answered {status}") as caught:
+        read(store_at(stored, retry_timeout=0.3), URI)
+    assert ("password" in str(caught.value)) == hint
+
+
 # -- a Swift that moves to another address
 
 
