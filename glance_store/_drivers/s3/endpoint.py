@@ -20,7 +20,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _CLASSIC_REGION = "us-east-1"
 # Typing errors that leave the name of a scheme in place of the host.
 _MISTYPED = re.compile(r"https?:?/", re.IGNORECASE)
-_BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}")
+# Ceph has <tenant>:<bucket> for the buckets of other tenants.
+_BUCKET = re.compile(r"(?:[a-zA-Z0-9._-]*:)?[a-zA-Z0-9._-]{1,255}")
 _DNS_BUCKET = re.compile(r"(?=.{3,63}$)[a-z0-9][a-z0-9-]*[a-z0-9]")
 
 

@@ -69,7 +69,8 @@ Make the configuration file readable for the service only.
         help="""
 Bucket that holds the images, one object each, named by the image id.
 
-Use the bucket for nothing else. A change affects new images only, because the
+Use the bucket for nothing else. In Ceph, ``<tenant>:<bucket>`` is the bucket
+of another tenant. A change affects new images only, because the
 location of an image names its bucket.
 
 Related options: ``s3_store_create_bucket_on_put``,

@@ -2,8 +2,8 @@
 """What the store changes in botocore's requests. Import it only where botocore is installed.
 
 The hash of a body is computed once, not for each try. A request with a body does not wait for "100
-Continue". Numbers that are none are dropped. A web page is not an object. Redirects that lead
-nowhere end.
+Continue". Numbers that are none are dropped. A bucket may be that of another tenant. A web page is
+not an object. Redirects that lead nowhere end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import botocore.auth
+import botocore.handlers
 
 from glance_store._drivers._objects.body import RequestBody
 from glance_store._drivers._objects.errors import NoResult
@@ -50,6 +51,13 @@ class _HashedOnce(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
 
 def _choose_signer(signature_version: Any, **_event: Any) -> str | None:
     return _OURS if signature_version == _PLAIN else None
+
+
+def _check_bucket(params: dict[str, Any], **_event: Any) -> None:
+    bucket = str(params.get("Bucket", ""))
+    # botocore does not know <tenant>:<bucket> of Ceph.
+    params = {**params, "Bucket": bucket.partition(":")[2] or bucket}
+    botocore.handlers.validate_bucket_name(params)
 
 
 def _without_expect(params: dict[str, Any], **_event: Any) -> None:
@@ -112,6 +120,8 @@ def adapt(client: Any, payer: str = "") -> None:
     events = client.meta.events
     for operation in _UPLOADS:
         events.register(f"choose-signer.s3.{operation}", _choose_signer)
+    events.unregister("before-parameter-build.s3", botocore.handlers.validate_bucket_name)
+    events.register("before-parameter-build.s3", _check_bucket)
     # Not for each operation: such handlers run before the one that adds the header.
     events.register_last("before-call.s3", _without_expect)
     events.register("before-parse.s3", _drop_nonsense)

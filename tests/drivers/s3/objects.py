@@ -54,7 +54,8 @@ class Call:
         """Read a request."""
         url = urllib.parse.urlsplit(request.target)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
-        key = url.path.partition(f"/{BUCKET}")[2].lstrip("/")
+        # A tenant may stand before the bucket.
+        key = url.path.partition(BUCKET)[2].lstrip("/")
         if "uploads" in query:
             creates = request.method == "POST"
             operation = "CreateMultipartUpload" if creates else "ListMultipartUploads"

@@ -94,7 +94,7 @@ def test_r221_bad_options(options: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize(
     "bucket",
-    ["images/glance", "images/", "s3://images", "a b", "tenant:images", "im\u00e4ges", ".."],
+    ["images/glance", "images/", "s3://images", "a b", "a:b:images", "im\u00e4ges", ".."],
 )
 def test_bucket_that_cannot_be_one(bucket: str) -> None:
     """Found out now, not by the first upload, which would blame the id of the image."""

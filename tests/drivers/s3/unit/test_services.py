@@ -51,6 +51,21 @@ def test_bucket_that_may_not_be_looked_at(objects: Objects, at: Callable[..., Im
     images.delete(uri)
 
 
+@pytest.mark.parametrize("tenant", ["tenant", ""])
+def test_bucket_of_another_tenant(objects: Objects, at: Callable[..., Images], tenant: str) -> None:
+    """As Ceph names it; the client library itself would refuse the name."""
+    bucket = f"{tenant}:images"
+    images = at(s3_store_bucket=bucket, s3_store_bucket_url_format="auto")
+    uri = images.add("image", DATA)
+    assert uri == objects.uri("image").replace("/images/", f"/{bucket}/")
+    assert images.read(uri) == DATA
+    assert [found.uri for found in images.store.images()] == [uri]
+    images.delete(uri)
+    assert objects.objects == {}
+    targets = {request.target.partition("?")[0] for request in objects.server.requests}
+    assert targets == {f"/{tenant}%3Aimages{name}" for name in ("", "/image")}
+
+
 @pytest.mark.parametrize(
     ("code", "healthy"),
     [
