@@ -131,7 +131,12 @@ def _parsed(text: bytes) -> ClusterInfo:
             )
     except (ValueError, TypeError, AttributeError):
         LOG.debug("The cluster's response does not state its limits")
-    return ClusterInfo(static, max(2, listing), max(1, largest))
+    # Some servers say 0 or -1 where there is no limit.
+    return ClusterInfo(
+        static,
+        listing if listing > 1 else USUAL.listing,
+        largest if largest > 0 else USUAL.largest,
+    )
 
 
 class Names:

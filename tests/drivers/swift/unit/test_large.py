@@ -51,6 +51,7 @@ def nothing_known(monkeypatch):
         ({"swift": {"container_listing_limit": 7}}, large.ClusterInfo(None, 7, 5 * GIB)),
         ({"swift": {"max_file_size": 8}}, large.ClusterInfo(None, 10_000, 8)),
         ({"swift": {"max_file_size": "many"}, "slo": []}, large.USUAL),
+        ({"swift": {"container_listing_limit": 0, "max_file_size": -1}}, large.USUAL),
         ({"swift": None}, large.USUAL),
         (
             {"swift": {"container_listing_limit": 7, "max_file_size": 8}, "slo": {}},
