@@ -12,7 +12,7 @@ from typing import Any
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import NoResult
 from glance_store._drivers.s3.client import Client
-from glance_store._drivers.s3.errors import guarded
+from glance_store._drivers.s3.errors import guarded, is_unknown_feature
 from glance_store.i18n import _
 from glance_store.inventory import COMPLETE, FOREIGN, Leftover, StoredImage
 from glance_store.transfer.retry import Patience
@@ -20,6 +20,7 @@ from glance_store.transfer.retry import Patience
 # By operation: the arguments of the next page, and the fields of the last one that have them.
 _NEXT = {
     "list_objects_v2": {"ContinuationToken": "NextContinuationToken"},
+    "list_objects": {"Marker": "NextMarker"},
     "list_multipart_uploads": {
         "KeyMarker": "NextKeyMarker",
         "UploadIdMarker": "NextUploadIdMarker",
@@ -28,12 +29,16 @@ _NEXT = {
 }
 
 
+class NoNextPage(exceptions.BackendException):
+    """A list has more pages, but the service does not say how to get them."""
+
+
 def images(
     client: Client, bucket: str, uri_of: Callable[[str], str | None], patience: Patience
 ) -> Iterator[StoredImage]:
     """Yield all objects of a bucket; those without a location are not images."""
     action = _("Listing the bucket %s") % bucket
-    for page in pages(client.s3, "list_objects_v2", action, patience, Bucket=bucket):
+    for page in _object_pages(client.s3, bucket, action, patience):
         for entry in page.get("Contents", ()):
             size, uri = entry.get("Size"), uri_of(entry["Key"])
             yield StoredImage(
@@ -44,6 +49,25 @@ def images(
                 modified=_seconds(entry.get("LastModified")),
                 used=size,
             )
+
+
+def _object_pages(
+    s3: Any, bucket: str, action: str, patience: Patience
+) -> Iterator[dict[str, Any]]:
+    """Yield the pages of the list of a bucket, of the older kind if the service has only that."""
+    after: dict[str, str] = {}
+    try:
+        for page in pages(s3, "list_objects_v2", action, patience, Bucket=bucket):
+            yield page
+            for entry in page.get("Contents", ())[-1:]:
+                after = {"Marker": entry["Key"]}
+    except exceptions.BackendException as exc:
+        # An older RADOS gateway takes the request for one of the older kind.
+        if not isinstance(exc, NoNextPage) and not is_unknown_feature(exc):
+            raise
+    else:
+        return
+    yield from pages(s3, "list_objects", action, patience, Bucket=bucket, **after)
 
 
 def leftovers(
@@ -129,10 +153,11 @@ def pages(
             return
         following = _NEXT[operation]
         marker = tuple(page.get(name, "") for name in following.values())
+        if operation == "list_objects" and not any(marker):
+            # The key of the last object does as well.
+            marker = tuple(entry["Key"] for entry in page.get("Contents", ())[-1:])
         if not any(marker):
-            raise exceptions.BackendException(
-                f"{action}: the service does not say where the list goes on"
-            )
+            raise NoNextPage(f"{action}: the service does not say where the list goes on")
         if marker in seen:
             raise exceptions.BackendException(
                 f"{action}: the service repeats itself, so the list never ends"

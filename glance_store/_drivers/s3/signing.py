@@ -28,7 +28,7 @@ _NUMBERS = ("Content-Length", "x-amz-missing-meta", "x-amz-mp-parts-count", "x-a
 # no body, and lists, which would be empty.
 _READS = ("GetObject", "HeadObject")
 _DELETES = ("DeleteObject", "AbortMultipartUpload")
-_LISTS = ("ListObjectsV2", "ListMultipartUploads", "ListParts")
+_LISTS = ("ListObjectsV2", "ListObjects", "ListMultipartUploads", "ListParts")
 _PAGES = ("text/html", "application/json")
 _DOCUMENTS = ("application/xml", "text/xml")  # such as an error with the status of a success
 _ERROR = 300  # the first status of a response that botocore takes for an error
