@@ -105,23 +105,22 @@ def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | 
         _enable_observers(conf)
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
-        count = 0
+        current: set[tuple[str, str]] = set()
         bad_values: list[store_options.Mistake] = []
         without_scheme: list[str] = []
         for identifier, entry in _configured(conf):
             store = _create(conf, entry, identifier, bad_values)
             if store is None:
-                # A store from an earlier configuration must not stay in use.
-                _forget(identifier)
                 continue
             schemes = _schemes(store, identifier, without_scheme)
             location.register_scheme_backend_map(
                 {scheme: {identifier: _entry(store, entry)} for scheme in schemes}
             )
-            count += len(schemes)
+            current |= {(scheme, identifier) for scheme in schemes}
+        _forget_others(current)
         _set_aside(conf, bad_values)
         _refuse(without_scheme)
-        return count
+        return len(current)
 
 
 def _enable_observers(conf: cfg.ConfigOpts) -> None:
@@ -130,9 +129,12 @@ def _enable_observers(conf: cfg.ConfigOpts) -> None:
     loading.enable_observers(conf.glance_store[opt.name])
 
 
-def _forget(identifier: str) -> None:
-    for by_identifier in location.SCHEME_TO_CLS_BACKEND_MAP.values():
-        by_identifier.pop(identifier, None)
+def _forget_others(current: set[tuple[str, str]]) -> None:
+    """Forget stores of an earlier configuration: the image service, too, looks into the map."""
+    for scheme, by_identifier in location.SCHEME_TO_CLS_BACKEND_MAP.items():
+        for identifier in list(by_identifier):
+            if (scheme, identifier) not in current:
+                del by_identifier[identifier]
 
 
 def _set_aside(conf: cfg.ConfigOpts, bad_values: Sequence[store_options.Mistake]) -> None:

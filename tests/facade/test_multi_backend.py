@@ -73,6 +73,17 @@ def test_creation_twice_in_a_row(create_multi):
     assert glance_store.get_store_from_store_identifier("one") is not first
 
 
+def test_stores_of_an_earlier_configuration_are_forgotten(create_multi):
+    create_multi({"one": "file", "two": "file", "three": "file"})
+    create_multi({"one": "http", "three": "nowhere", "four": "file"})
+    assert {
+        scheme: list(stores) for scheme, stores in location.SCHEME_TO_CLS_BACKEND_MAP.items()
+    } == {"file": ["four"], "filesystem": ["four"], "http": ["one"], "https": ["one"]}
+    assert glance_store.get_store_from_store_identifier("one").get_schemes() == ("http", "https")
+    with pytest.raises(exceptions.UnknownScheme):
+        glance_store.get("file:///one/image", "one")
+
+
 def test_process_wide_configuration(process_conf, create_multi, tmp_path):
     assert create_multi({"one": "file"}, {"spare": "file"}, conf=process_conf) == 4
     assert glance_store.create_multi_stores() == 4
