@@ -22,9 +22,6 @@ from glance_store.cli.verification import StateFile, differences, read_digests
 from glance_store.inventory import COMPLETE, INCOMPLETE
 from glance_store.transfer.threads import Workers
 
-# The location of a record may be invalid, for example encrypted.
-_ERRORS = (*STORE_ERRORS, UsageError)
-
 
 class Finding(NamedTuple):
     """Something that is wrong with an image or a record."""
@@ -124,7 +121,8 @@ class _Survey:
                 found = self._opened.size(record.location, self._only)
             except exceptions.NotFound:
                 yield Finding("missing", self._only or "", record.id, record.location, "not found")
-            except _ERRORS as exc:
+            except STORE_ERRORS as exc:
+                # The location itself may be invalid, for example encrypted.
                 yield _failed(record, self._only or "", exc)
             else:
                 self.present.append(record)
@@ -201,7 +199,7 @@ def _digest(
     try:
         found = opened.open(record.location, store, 0, None)
         result = read_digests(found, record.hash_algo, progress)
-    except _ERRORS as exc:
+    except STORE_ERRORS as exc:
         return _failed(record, store or "", exc)
     wrong = differences(record, result)
     return Finding("damaged", found.store, record.id, record.location, wrong) if wrong else None

@@ -170,7 +170,7 @@ def _is_of(opened: Stores, record: Expected, store: str) -> bool:
     """Tell whether a record belongs to a store, as far as its location shows."""
     try:
         return opened.is_of(record.location, store)
-    except (*STORE_ERRORS, UsageError):
+    except STORE_ERRORS:
         return False
 
 

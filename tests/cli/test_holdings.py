@@ -129,6 +129,31 @@ https_ca_certificates_file = /etc/ssl/certs/ca-certificates.crt
     assert "Store web cannot" in result.err
 
 
+@pytest.mark.parametrize("word", ["ls", "du", "gc", "check"])
+def test_a_driver_from_outside_that_fails_in_its_own_way(
+    outside, monkeypatch, tmp_path, capfd, word
+):
+    """The others are looked at all the same."""
+
+    def fail(_store, *_arguments):
+        raise KeyError("shelf")
+
+    for name in ("images", "leftovers", "capacity"):
+        monkeypatch.setattr(outside.Store, name, fail)
+    config = tmp_path / "glance-api.conf"
+    config.write_text(
+        "[DEFAULT]\nenabled_backends = shelf:memory, good:file\n"
+        "[glance_store]\ndefault_backend = good\n"
+        f"[good]\nfilesystem_store_datadir = {tmp_path}/good\n"
+    )
+    (tmp_path / "good").mkdir()
+    leave(tmp_path / "good")
+    assert main([f"--config-file={config}", word]) == 1
+    printed = capfd.readouterr()
+    assert "store shelf: KeyError" in printed.err
+    assert "good" in printed.out
+
+
 def test_what_cannot_be_removed(config, tmp_path, monkeypatch, capfd):
     """The others are removed all the same."""
     (tmp_path / "fast").mkdir()
