@@ -120,11 +120,13 @@ def test_start_while_keystone_is_silent(
     """The volume type is looked for in vain once and not long; afterwards the options count."""
     monkeypatch.setattr(client, "_HURRIED", 0.3)
     asked: list[str] = []
+    waited_for: list[str] = []
     over = threading.Event()
 
     def hang(method: str, _path: str) -> Answer:
         asked.append(method)
-        over.wait(20)
+        if not over.wait(60):
+            waited_for.append(method)
         return 500, "text/plain", b""
 
     with served(hang) as url:
@@ -132,11 +134,9 @@ def test_start_while_keystone_is_silent(
         if retries is not None:
             options["cinder_http_retries"] = retries
         store = with_credentials(url, **options)
-        began = time.monotonic()
         store.configure(re_raise_bsc=True)
-        assert time.monotonic() - began < 10
         over.set()
-    assert len(asked) == 1
+    assert (len(asked), waited_for) == (1, [])
     assert store._clients.settings.request_timeout == 180
     assert store._clients.settings.retries == retries
 
@@ -174,7 +174,6 @@ def test_new_volume_that_a_replica_does_not_know(
         if lag > 1:
             with pytest.raises(exceptions.NotFound):
                 own.wait(VOLUME, "available", ("creating",))
-            assert time.monotonic() - began < 10
         else:
             assert own.wait(VOLUME, "available", ("creating",)).id == VOLUME
 

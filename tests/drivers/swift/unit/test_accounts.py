@@ -231,6 +231,17 @@ def test_swift_that_is_at_another_address(server, other, pauses, answer):
     assert (other.names(), len(server.logins)) == ([], 2)
 
 
+def test_an_outage_of_swift_is_none_of_the_identity_service(server, pauses):
+    """One login to look for a new address is enough for a while."""
+    store = store_at(server, retry_timeout=0)
+    uri = store.add("image", io.BytesIO(b"data"), 4, "sha256")[0]
+    server.rule = lambda seen, act: Answer(503) if seen.path.startswith(ACCOUNT) else act()
+    for _number in range(4):
+        with pytest.raises(exceptions.RemoteServiceUnavailable):
+            store.get_size(locate(store, uri))
+    assert len(server.logins) == 2
+
+
 def test_swift_that_moves_has_its_new_address_with_the_next_token(server, other):
     store = store_at(server)
     uri = store.add("image", io.BytesIO(b"data"), 4, "sha256")[0]
