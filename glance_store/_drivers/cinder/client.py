@@ -284,9 +284,11 @@ def _note_answer(response: Any) -> None:
 
 
 def _check_answer(response: Any) -> None:
-    """Raise ValueError for a 404 that says nothing of a volume, such as a proxy's page."""
-    kind = response.headers.get("Content-Type", "")
-    if response.status_code == 404 and kind.startswith("text/"):
+    """Raise ValueError for an answer that is not Cinder's: a proxy's page, or a redirect to it."""
+    status, kind = response.status_code, response.headers.get("Content-Type", "")
+    # An empty answer of Cinder has this type too.
+    is_page = kind.startswith("text/") and (status == 404 or (status < 300 and response.content))
+    if is_page or 300 < status < 400:
         raise ValueError(kind)
 
 

@@ -94,6 +94,20 @@ def test_404_of_a_proxy_is_no_missing_volume(monkeypatch: pytest.MonkeyPatch) ->
                 use(VOLUME)
 
 
+@pytest.mark.parametrize("status", [200, 301])
+def test_page_of_a_proxy_is_no_success(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was deleted: what is attached would stay so. Cinder's own answer has no text."""
+    monkeypatch.setattr(errors.CinderGarbled, "patience", 0.0)
+    answers: list[Answer] = [(status, "text/html", b"<html>log in, please</html>")]
+    with served(lambda _method, _path: answers[0]) as url:
+        store, context = store_of(url)
+        own = volumes.Volumes(store._api(context))
+        with pytest.raises(errors.CinderGarbled):
+            own.delete(VOLUME)
+        answers[:] = [(202, "text/html; charset=UTF-8", b"")]
+        own.delete(VOLUME)
+
+
 def with_credentials(url: str, **options: object) -> Store:
     """Return a store with credentials whose Keystone is at an address."""
     conf = cfg.ConfigOpts()
