@@ -19,7 +19,7 @@ from glance_store._drivers._objects.errors import (
     NotSeenYet,
     is_refusal,
 )
-from glance_store._drivers._objects.ranges import bare_etag
+from glance_store._drivers._objects.ranges import FIRST_BYTE, bare_etag
 from glance_store._drivers.s3.clock import ServiceClock, clock_of
 from glance_store._drivers.s3.errors import (
     answer_of,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _MARK = "glance-store-upload"
+_NOT_SUPPORTED = (405, 501)
 # Seconds that a service may take to join each part, on top of the store's patience.
 _PER_PART = 0.1
 # The checksums that a service may return for a part, and wants back at the end.
@@ -88,7 +89,7 @@ class Upload(Claim):
         action = _("Looking for %s") % self.shown
         asked = time.monotonic()
         try:
-            about = self._ask(lambda: self._s3.head_object(**self._name), action, self.shown)
+            about = self._about(action)
         except exceptions.NotFound as exc:
             answer = answer_of(exc)
             if self._clock is None and answer is not None:
@@ -105,6 +106,20 @@ class Upload(Claim):
             about.get("ContentLength"),
             about.get("VersionId"),
         )
+
+    def _about(self, action: str) -> Any:
+        """Return what the service says of the object; a GET may do where HEAD is refused."""
+        try:
+            return self._ask(lambda: self._s3.head_object(**self._name), action, self.shown)
+        except exceptions.BackendException as exc:
+            answer = answer_of(exc)
+            if answer is None or answer.status not in _NOT_SUPPORTED:
+                raise
+        about = self._ask(
+            lambda: self._s3.get_object(**self._name, **FIRST_BYTE), action, self.shown
+        )
+        about["Body"].close()
+        return {**about, "ContentLength": None}
 
     def remove(self, found: Found) -> None:
         """Remove the object."""

@@ -164,7 +164,7 @@ class Objects:
             return refusal(404, "NoSuchKey")
         if call.headers.get("if-match") not in (None, found.etag):
             return refusal(412, "PreconditionFailed")
-        file = File(found.content, etag=found.etag)
+        file = File(found.content, etag=found.etag, headers=found.metadata)
         return file(Request("GET", "", call.headers))
 
     def _DeleteObject(self, call: Call) -> Answer:  # noqa: N802

@@ -66,6 +66,29 @@ def test_bucket_of_another_tenant(objects: Objects, at: Callable[..., Images], t
     assert targets == {f"/{tenant}%3Aimages{name}" for name in ("", "/image")}
 
 
+@pytest.mark.parametrize("status", [405, 501])
+def test_upload_where_head_is_refused(
+    objects: Objects, at: Callable[..., Images], status: int
+) -> None:
+    """By a proxy, or now and then by the service, as R2 does; downloads work as well."""
+    objects.quirk = always("HeadObject", Answer(status))
+    images = at()
+    uri = images.add("image", DATA)
+    assert images.read(uri) == DATA
+    with pytest.raises(exceptions.Duplicate):
+        images.add("image", DATA)
+    lost = [Answer(0)]
+
+    def quirk(call: Call) -> Answer | None:
+        if call.operation == "PutObject" and lost:
+            objects.usual(call)
+            return lost.pop()
+        return Answer(status) if call.operation == "HeadObject" else None
+
+    objects.quirk = quirk
+    assert images.read(images.add("other", DATA)) == DATA
+
+
 @pytest.mark.parametrize(
     ("code", "healthy"),
     [
