@@ -3,37 +3,15 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
-import time
 from collections.abc import Iterator
 
 from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.attachment import Attachment
-from glance_store._drivers.cinder.locks import holds_a_lock
 from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
-from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
-
-# Seconds that the end of a download waits until its volume is detached, and the end of a process.
-_PATIENCE = 10.0
-_EXIT_PATIENCE = 60.0
-_POLL = 0.05
-_DETACHING = Calls(_PATIENCE, 32, "glance_store-cinder-release")
-# The attachments that are being released.
-_PENDING: set[Attachment] = set()
-
-os.register_at_fork(after_in_child=_PENDING.clear)
-
-
-@atexit.register
-def _at_exit() -> None:
-    deadline = time.monotonic() + _EXIT_PATIENCE
-    while _PENDING and time.monotonic() < deadline:
-        time.sleep(_POLL)
 
 
 class CinderReader:
@@ -58,20 +36,11 @@ class CinderReader:
         yield Extent(offset, length, True)
 
     def close(self) -> None:
-        """Detach the volume, in the background if that takes long: the last bytes wait for this."""
-        _PENDING.add(self._attachment)
-        # This thread may hold the lock that detaching needs.
-        wait = 0.0 if holds_a_lock() else _PATIENCE
-        _DETACHING.cleanup(self._detach, wait=wait)
-
-    def _detach(self) -> None:
+        """Detach the volume. The data is delivered, so errors are logged for the operator."""
         try:
             self._attachment.detach()
         except errors.CinderError as exc:
-            # The data is delivered, so this is for the operator.
             LOG.error("After a download: %s", exc.msg)
-        finally:
-            _PENDING.discard(self._attachment)
 
 
 class EmptyReader:

@@ -21,12 +21,9 @@ from glance_store import exceptions
 from glance_store._drivers.cinder import (
     Store,
     StoreLocation,
-    attachment,
     client,
-    connector,
     errors,
     host,
-    reader,
     volumes,
     writer,
 )
@@ -308,48 +305,3 @@ def test_attachment_without_a_connection(
         with pytest.raises(errors.CinderGarbled):
             store.get(uri, context=context)
     assert there == []
-
-
-class LocalConnector(connector.Connector):
-    """Connects a file of this host."""
-
-    path = ""
-
-    def _connect(self, writable: bool) -> FileDevice:
-        return FileDevice(self.path, writable)
-
-    def _disconnect(self) -> None:
-        pass
-
-
-def test_volume_that_takes_long_to_detach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last bytes do not wait for that, and neither does who gives up; the process does."""
-    monkeypatch.setattr(host.Host, "properties", lambda _self: {})
-    monkeypatch.setitem(attachment._CONNECTORS, "local", LocalConnector)
-    monkeypatch.setattr(reader, "_PATIENCE", 0.1)
-    LocalConnector.path = str(tmp_path / "volume")
-    (tmp_path / "volume").write_bytes(b"image")
-    over = threading.Event()
-    deleted: list[str] = []
-
-    def answer(method: str, path: str) -> Answer:
-        found: dict[str, Any] = {"volume": {"id": VOLUME, "status": "available", "size": 1}}
-        found["volume"] |= {"metadata": {"image_size": "5"}, "multiattach": False}
-        if "/attachments" in path:
-            found = {"attachment": {"id": VOLUME}}
-            found["attachment"]["connection_info"] = {"driver_volume_type": "local"}
-        if method == "DELETE":
-            over.wait(20)
-            deleted.append(path)
-        return 200, "application/json", json.dumps(found).encode()
-
-    with served(answer) as url:
-        store, context = store_of(url)
-        uri = Location("cinder", StoreLocation, store.conf, uri=f"cinder://{VOLUME}")
-        chunks, _size = store.get(uri, context=context)
-        assert b"".join(chunks) == b"image"
-        store.get(uri, context=context)[0].close()
-        assert (deleted, len(reader._PENDING)) == ([], 2)
-        threading.Timer(0.2, over.set).start()
-        reader._at_exit()
-        assert (len(deleted), reader._PENDING) == (2, set())
