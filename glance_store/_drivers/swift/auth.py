@@ -146,6 +146,7 @@ class _RenewableAccount:
     """An account that stays usable for as long as a transfer takes."""
 
     renewable = True
+    confirmed = ""
 
     def prepare(self) -> None:
         """Do nothing: the credentials are known, or the connection is the caller's."""

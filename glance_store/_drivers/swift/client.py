@@ -70,6 +70,7 @@ class Account(Protocol):
     """Where an account of Swift is, and a token that is valid for the next request."""
 
     connection: Any  # of swiftclient
+    confirmed: str  # a token that is valid, although Swift has answered 403 to it
 
     @property
     def url(self) -> str:
@@ -198,10 +199,14 @@ class Client:
                     if check is not None:
                         check(response)
                     return response
-                if status == 401 and renewable and not renewed:
+                # The RADOS gateway answers 403 for a token that was revoked.
+                invalid = status == 401 or (status == 403 and token != self.account.confirmed)
+                if invalid and renewable and not renewed:
                     response.close()
                     token, renewed = self.account.renew(token), True
                     continue
+                if status == 403 and renewed:
+                    self.account.confirmed = token
                 error = errors.refusal(response, action, obj or container, renewed)
                 response.close()
                 raise error

@@ -171,6 +171,7 @@ class UserAccount:
         self, connection: Any, interval: int, make_trust: Callable[[], Trust] | None
     ) -> None:
         self.connection = connection
+        self.confirmed = ""
         self.url: str = connection.url.rstrip("/")
         self._user_token: str = connection.token
         self._interval = datetime.timedelta(seconds=interval)

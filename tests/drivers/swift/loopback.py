@@ -408,6 +408,7 @@ class Account:
     def __init__(self, url: str, renewable: bool = True) -> None:
         self.url = url
         self.renewable = renewable
+        self.confirmed = ""
         self.connection = swiftclient.Connection(
             preauthurl=url, preauthtoken="token1", insecure=True
         )

@@ -123,6 +123,31 @@ def test_another_address_gets_nothing_of_the_configuration(stored):
         assert [found["password"] for found in users(other)] == ["own"]
 
 
+# -- tokens that are not refused as Swift does it
+
+
+def test_revoked_token_is_replaced_where_it_is_answered_by_403(stored):
+    """As by the RADOS gateway; otherwise the process uses it until its end."""
+    revoked = ["token1"]
+    stored.rule = lambda seen, act: Answer(403) if seen.token in revoked else act()
+    store = store_at(stored)
+    place = locate(store, URI)
+    assert read(store, URI) == DATA
+    assert len(stored.logins) == 2
+    revoked.append("token2")
+    store.delete(place)
+    assert len(stored.logins) == 3
+
+
+def test_account_without_rights_does_not_log_in_each_time(stored):
+    stored.rule = lambda seen, act: Answer(403) if seen.name == "images/image" else act()
+    store = store_at(stored)
+    for _number in range(3):
+        with pytest.raises(exceptions.Forbidden):
+            store.delete(locate(store, URI))
+    assert len(stored.logins) == 2
+
+
 # -- an identity service that is out of reach
 
 
