@@ -197,7 +197,8 @@ class Workers:
         :param function: the function
         :param arguments: its arguments
         :returns: the future; if cancelled before a thread takes it, the function is not called
-        :raises RuntimeError: this object is closed, or there is no thread and none can be started
+        :raises RuntimeError: this object is closed
+        :raises BackendUnavailable: there is no thread, and none can be started
         """
         future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
@@ -212,8 +213,10 @@ class Workers:
             raise RuntimeError(f"the workers {self._name} are closed")
         try:
             self.put(run)
-        except BaseException:
+        except BaseException as exc:
             future.cancel()
+            if isinstance(exc, RuntimeError):
+                raise no_thread(exc) from exc
             raise
         return future
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from glance_store import exceptions
 from glance_store.testing.concurrency import in_a_child
 from glance_store.transfer import threads
 from glance_store.transfer.threads import Workers
@@ -131,7 +132,7 @@ def test_no_thread_can_be_started(pool: Workers, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start"):
+        with pytest.raises(exceptions.BackendUnavailable, match="can't start"):
             pool.submit(int)
     first = pool.submit(going_on.wait, PATIENCE)
     with monkeypatch.context() as patched:
