@@ -145,6 +145,18 @@ def test_end_of_a_process_that_starts_no_threads(
     assert closed == ["pool", "cluster"]
 
 
+@pytest.mark.usefixtures("closed")
+def test_a_process_that_can_start_no_thread_does_not_connect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(exceptions.BackendUnavailable, match="can't start"):
+        Connection(Settings("", None, -1))
+
+
 def test_what_a_notification_returns_is_kept(
     lease: connection.Lease, closed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
