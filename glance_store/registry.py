@@ -477,14 +477,15 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
             raise
         except (exceptions.NotFound, exceptions.UnknownScheme):
             missing = True
-        except exceptions.RemoteServiceUnavailable as exc:
-            # Some are a BadStoreUri too.
-            uncertain = uncertain or exc
-        except exceptions.BadStoreUri as exc:
-            malformed = malformed or exc
         except Exception as exc:  # noqa: BLE001 - a driver from outside may fail in any way
+            # Some outages are a BadStoreUri too.
+            if isinstance(exc, exceptions.BadStoreUri) and not isinstance(exc, OUTAGES):
+                malformed = malformed or exc
+                continue
             # Many backends say "forbidden" of what they do not have.
             uncertain = uncertain or exc
+            reason = location.one_line(f"{type(exc).__name__}: {exc}")
+            LOG.info("Store %s may have an image, but failed (%s)", identifier, reason)
     if uncertain is not None:
         raise uncertain
     if malformed is not None and not missing:
