@@ -75,7 +75,10 @@ class _Survey:
         self._opened = opened
         self._only = only
         self._has_records = has_records  # without records, nothing is missing or orphaned
-        self._by_uri = {record.location: record for record in records}
+        # Several images may have one location, such as a file on a web server.
+        self._by_uri: dict[str, list[Expected]] = {}
+        for record in records:
+            self._by_uri.setdefault(record.location, []).append(record)
         self._ids = {record.id for record in records}
         self._found_at: dict[str, list[str]] = {}
         self._prefixes: list[str] = []
@@ -99,10 +102,10 @@ class _Survey:
                 elif image.state == COMPLETE and image.uri is not None:
                     self.images += 1
                     self._found_at.setdefault(image.image_id, []).append(name)
-                    record = self._by_uri.pop(image.uri, None)
-                    if record is None:
+                    named = self._by_uri.pop(image.uri, [])
+                    if not named:
                         unknown.append(_Copy(name, image.image_id, image.uri, image.size))
-                    else:
+                    for record in named:
                         self.present.append(record)
                         yield from _size_of(record, name, image.size)
         if self._has_records:
@@ -113,7 +116,7 @@ class _Survey:
 
     def _absent(self) -> Iterator[Finding]:
         """Yield records whose images are missing, also under other forms of their locations."""
-        for record in self._by_uri.values():
+        for record in itertools.chain.from_iterable(self._by_uri.values()):
             if self._only and not record.location.startswith(tuple(self._prefixes)):
                 # Belongs to another store, as far as its location shows.
                 continue
@@ -172,7 +175,7 @@ def _verify(
     wanted = [
         record
         for record in survey.present
-        if zlib.crc32(record.id.encode()) % whole < part and record.location not in done
+        if zlib.crc32(record.id.encode()) % whole < part and _mark(record) not in done
     ]
     size = sum(record.size or 0 for record in wanted)
     workers = Workers(args.parallel, "glance_store-check")
@@ -183,13 +186,18 @@ def _verify(
                 record = tasks[task]
                 finding = task.result()
                 if finding is None:
-                    done.add(record.location)
+                    done.add(_mark(record))
                 else:
                     yield finding
         finally:
             for task in tasks:
                 task.cancel()
             workers.close()
+
+
+def _mark(record: Expected) -> str:
+    # All of it: another image may have the same location, and other digests.
+    return "\n".join(map(str, record))
 
 
 def _digest(

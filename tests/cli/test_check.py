@@ -129,6 +129,17 @@ def test_a_location_that_is_none(command, stocked):
     assert found(result) == {("failed", "a"), ("failed", "b"), ("orphan", "image-0")}
 
 
+def test_several_records_of_one_location(command, stocked, tmp_path):
+    """Each of them is compared."""
+    wrong = dict(stocked[0], id="other", checksum="0" * 32)
+    state = f"--state-file={tmp_path / 'state'}"
+    for _run in range(2):
+        assert found(expect(command, [wrong, *stocked], "--data", state)) == {("damaged", "other")}
+    (tmp_path / "fast" / "image-0").unlink()
+    result = expect(command, [wrong, *stocked])
+    assert found(result) == {("missing", "other"), ("missing", "image-0")}
+
+
 @pytest.mark.parametrize("separator", [",", "\t", "|", ";"])
 def test_tables(command, stocked, separator):
     """As databases print them, and spreadsheets with a mark before the text."""
