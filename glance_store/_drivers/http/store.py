@@ -18,7 +18,7 @@ from glance_store._drivers.http.options import OPTIONS
 from glance_store._drivers.http.reader import COMPLETE, HTTPReader
 from glance_store._drivers.http.session import Sessions, Settings, is_proxy
 from glance_store.i18n import _
-from glance_store.transfer.retry import Patience, ResumingReader
+from glance_store.transfer.retry import PASSING, Patience, ResumingReader
 
 if TYPE_CHECKING:
     from glance_store.location import Location
@@ -126,10 +126,11 @@ class Store(driver.Store):
 
         def ask() -> int:
             # Some servers refuse HEAD (even with 404, when a URL is signed for GET), omit the
-            # length, or never respond to it: then ask for the first byte.
-            return _size(client, target, "HEAD", {}) or _size(
+            # length, or never respond to it: then ask for the first byte. Others refuse that, too.
+            size = _size(client, target, "HEAD", {}) or _size(
                 client, target, "GET", {"Range": "bytes=0-0"}
             )
+            return (_size(client, target, "GET", {}) if size is None else size) or 0
 
         return Patience(client.settings.retry_timeout).call(ask, _may_pass)
 
@@ -146,28 +147,30 @@ def _web_location(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)
 
 
-def _size(client: Client, target: StoreLocation, method: str, headers: dict[str, str]) -> int:
-    """Ask once for the size; 0 if the server does not send it, or not in response to HEAD."""
+def _size(
+    client: Client, target: StoreLocation, method: str, headers: dict[str, str]
+) -> int | None:
+    """Ask once for the size; 0 if the server does not send it, None if it may do so otherwise."""
     action = _("Asking for the size of %s") % target.shown
     try:
         response, _server = client.fetch(method, target, headers, action, exceptions.BadStoreUri)
     except UnansweredError:
-        return 0
+        return None
     try:
         status = response.status_code
         if status == 206:
             return parsing.content_range(response.headers).total or 0
         if status == 416:
-            return parsing.unsatisfied_total(response.headers) or 0
+            return parsing.unsatisfied_total(response.headers)
         if status in COMPLETE:
             part = parsing.part_sent(response.headers)
             return (parsing.content_length(response.headers) if part is None else part.total) or 0
-        if method == "HEAD":
-            return 0
+        if method == "HEAD" or ("Range" in headers and status not in (404, *PASSING)):
+            return None
         raise refusal(response, target)
     except ValueError as exc:
         if method == "HEAD":
-            return 0
+            return None
         problem = str(exc)
     finally:
         response.close()

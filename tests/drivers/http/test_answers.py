@@ -9,6 +9,7 @@ import pytest
 
 from glance_store import exceptions
 from tests.drivers.http.raw_server import RawServer, head
+from tests.services.http_server import Answer
 
 IMAGE = bytes(range(256)) * 4
 LENGTH = f"Content-Length: {len(IMAGE)}"
@@ -219,6 +220,16 @@ def test_the_size_where_head_is_refused(http, status, ranges):
     with RawServer(answer) as server:
         assert http.size(f"{server.url}/image") == len(IMAGE)
         assert server.methods == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 416, 501])
+def test_the_size_where_head_and_ranges_are_refused(web, http, status):
+    def answer(request):
+        plain = request.method == "GET" and "range" not in request.headers
+        return Answer(200, IMAGE) if plain else Answer(status)
+
+    assert http.size(web.serve("/image", answer)) == len(IMAGE)
+    assert [request.method for request in web.requests] == ["HEAD", "GET", "GET"]
 
 
 def test_the_size_where_head_is_not_answered(http):
