@@ -369,8 +369,13 @@ def set_acls_of(
 ) -> None:
     """Set the access control lists of an image in either mode; see `set_acls`."""
     # Image services call this whenever they save an image: where there is nothing to do, a store
-    # whose backend is out of reach must not keep them from that.
-    loc = registry.parsed(location_uri, identifier)
+    # that is misconfigured, or whose backend is out of reach, must not keep them from that.
+    try:
+        loc = registry.parsed(location_uri, identifier)
+    except exceptions.UnknownScheme:
+        if registry.failed_without_acls(identifier):
+            return
+        raise
     if not registry.has_acls(loc):
         return
     try:

@@ -397,6 +397,18 @@ def has_acls(loc: location.Location) -> bool:
     return getattr(type(info["store"]), "set_acls", None) is not Store.set_acls
 
 
+def failed_without_acls(identifier: str | None) -> bool:
+    """Tell whether a store could not be loaded, and its driver has no access control lists."""
+    entry = dict(_configured(active_conf())).get(identifier or "")
+    if entry is None or identifier not in _STATE.failures:
+        return False
+    try:
+        plugin = loading.load_driver(entry, identifier)
+    except exceptions.DriverLoadFailure:
+        return False
+    return getattr(plugin, "set_acls", None) is Store.set_acls
+
+
 def weight_of(identifier: str) -> int:
     """Return the weight of an enabled store without building anything; 0 if it is not loaded."""
     info = _enabled(identifier)

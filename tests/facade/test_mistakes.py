@@ -137,6 +137,23 @@ def test_image_service_can_read_all_options_of_a_store_that_failed(
     assert "hunter2" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("driver", "saved"), [("file", True), ("http", True), ("swift", False), ("nowhere", False)]
+)
+def test_image_of_a_store_that_failed_can_be_saved(service, driver, saved):
+    """Image services set access control lists whenever they save an image."""
+    service(f"bad:{driver}, good:file", "[bad]\nweight = high\n")
+    for uri in ("file:///images/x", "swift+http://a:b@c/d/x"):
+        if saved:
+            glance_store.set_acls_for_multi_store(uri, "bad", public=True)
+        else:
+            # Lists that are not set would let somebody in, or keep somebody out.
+            with pytest.raises(exceptions.UnknownScheme):
+                glance_store.set_acls_for_multi_store(uri, "bad", public=True)
+    with pytest.raises(exceptions.UnknownScheme):
+        glance_store.set_acls_for_multi_store("file:///images/x", "another", public=True)
+
+
 def test_value_of_the_store_hides_a_bad_one_that_is_shared(service):
     service(
         "web:http, other:http, good:file",
