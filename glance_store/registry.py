@@ -84,6 +84,7 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
         _STATE.begin(conf, multi=False)
         _enable_observers(conf)
         count = 0
+        current: set[str] = set()
         bad_values: list[store_options.Mistake] = []
         without_scheme: list[str] = []
         for entry in sorted(set(conf.glance_store.stores)):
@@ -92,7 +93,11 @@ def create_stores(conf: cfg.ConfigOpts) -> int:
                 continue
             schemes = _schemes(store, entry, without_scheme)
             location.register_scheme_map({scheme: _entry(store, entry) for scheme in schemes})
+            current.update(schemes)
             count += bool(schemes)
+        # A store from an earlier configuration must not stay in use.
+        for scheme in location.SCHEME_TO_CLS_MAP.keys() - current:
+            del location.SCHEME_TO_CLS_MAP[scheme]
         _set_aside(conf, bad_values)
         _refuse(without_scheme)
         return count

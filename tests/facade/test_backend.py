@@ -58,6 +58,14 @@ def test_creation_twice_in_a_row(create_single):
     assert glance_store.get_store_from_scheme("file") is not first
 
 
+def test_stores_of_an_earlier_configuration_are_forgotten(create_single):
+    create_single(["file", "http"])
+    create_single(["file", "nowhere"])
+    assert list(glance_store.get_known_schemes()) == ["file", "filesystem"]
+    with pytest.raises(exceptions.UnknownScheme):
+        glance_store.get_size_from_backend("http://127.0.0.1:1/image")
+
+
 def test_no_stores(create_single):
     assert create_single([]) == 0
     assert list(glance_store.get_known_schemes()) == []
