@@ -221,7 +221,7 @@ def test_a_wrong_configuration_is_one_line(tmp_path, text, says):
     ("text", "says"),
     [
         ("weight = much", "[a] weight = much is not valid: "),
-        ("filesystem_store_datadir = $x", "[a] filesystem_store_datadir is not valid: "),
+        ("filesystem_store_datadir = $x", "[a] filesystem_store_datadir = $x is not valid: "),
     ],
 )
 def test_a_bad_value_stops_its_store_alone(tmp_path, small, text, says):
