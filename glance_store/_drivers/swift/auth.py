@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 
 # Accounts to keep that only locations name, besides those of the configuration.
 _KEPT = 32
-# Seconds between two searches for a Swift that does not answer.
-_SEARCH_INTERVAL = 60.0
+# Seconds between two catalogues that are fetched because Swift does not answer.
+_PAUSE = 10.0
 
 
 def v3_address(address: str) -> str:
@@ -175,7 +175,7 @@ class SessionAccount(_RenewableAccount):
         self._fixed = bool(connection.url)
         self._url: str | None = connection.url.rstrip("/") if connection.url else None
         self._stale = False  # whether Swift may have moved
-        self._next_search = 0.0
+        self._look_again = 0.0  # on the monotonic clock
         self._token = ""  # with which the URL was looked up
         # keystoneauth locks only the fetching of a token: another thread may invalidate the token
         # before this one reads it.
@@ -207,9 +207,9 @@ class SessionAccount(_RenewableAccount):
     def forget_url(self) -> None:
         """Look for Swift in a new catalogue, as it may have moved."""
         now = time.monotonic()
-        # Not at each failure: the catalogue comes with a login.
-        if not self._fixed and now >= self._next_search:
-            self._stale, self._next_search = True, now + _SEARCH_INTERVAL
+        # In an outage, many requests fail; each catalogue takes a login.
+        if not self._fixed and now >= self._look_again:
+            self._stale, self._look_again = True, now + _PAUSE
 
     def token(self) -> str:
         """Return a token that does not expire soon."""
