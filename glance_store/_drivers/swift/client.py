@@ -213,9 +213,10 @@ class Client:
 
         try:
             return patience.call(attempt) if retry and not single_try else attempt()
-        except exceptions.BackendUnavailable as exc:
-            if not isinstance(exc, errors.TokenNotKnownError):
-                self.account.forget_url()
+        except errors.TokenRefusedError:
+            raise
+        except exceptions.BackendUnavailable:
+            self.account.forget_url()
             raise
 
     def _send(

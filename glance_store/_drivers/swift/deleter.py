@@ -53,7 +53,13 @@ def remove(client: Client, container: str, obj: str) -> None:
     image = ObjectName(container, obj)
     patience = client.patience()
     action = _("Removing image %s") % obj
-    head = client.request("HEAD", *image, action=action, patience=patience)
+    head = client.request(
+        "HEAD",
+        *image,
+        action=action,
+        patience=patience,
+        check=lambda response: errors.check_object(response, action),
+    )
     if head.headers.get("x-static-large-object", "").lower() == "true":
         understood = _remove_static(client, image, patience)
         mark = head.headers.get(large.MARK, "")

@@ -32,6 +32,8 @@ NETWORK = (
     urllib3.exceptions.HTTPError,
     http.client.HTTPException,
     OSError,
+    # The address that a response redirects to.
+    UnicodeError,
 )
 # Mistakes in the configuration, which another try cannot cure.
 _MISTAKES = (
@@ -198,6 +200,16 @@ def check_source(response: Any, action: str) -> None:
         )
 
 
+def check_object(response: Any, action: str) -> None:
+    """Raise NoResult for a success that is not Swift's: an object has an ETag, for example."""
+    if not any(name in response.headers for name in _OF_SWIFT):
+        raise NoResult(
+            _("%(action)s: the answer %(status)d is not Swift's: look for a proxy"),
+            action=action,
+            status=response.status_code,
+        )
+
+
 def is_unknown_feature(error: BaseException) -> bool:
     """Tell whether the server may have refused a header that it does not know."""
     return is_unsupported(error) or (
@@ -212,7 +224,7 @@ def is_unsupported(error: BaseException) -> bool:
 
 def unreachable(exc: BaseException, action: str) -> exceptions.GlanceStoreException:
     """Return the error for a request that got no response."""
-    if isinstance(exc, requests.exceptions.TooManyRedirects):
+    if isinstance(exc, (requests.exceptions.TooManyRedirects, UnicodeError)):
         return SwiftError(
             _(
                 "%(action)s: the server redirects to another address, which gets no token: check "

@@ -95,6 +95,24 @@ def test_page_instead_of_a_deletion(server, pauses):
     assert server.names() == []
 
 
+def test_success_that_says_nothing(server, pauses):
+    """Of a server that has nothing to say to any request: nothing is deleted."""
+    server.rule = lambda seen, act: Answer(200) if seen.name == NAME else act()
+    store = store_at(server, **SHORT)
+    with pytest.raises(exceptions.RemoteServiceUnavailable, match="proxy"):
+        store.delete(locate(store, URI))
+    assert server.of("DELETE") == []
+
+
+def test_redirect_to_an_address_that_is_none(server):
+    server.rule = lambda seen, act: (
+        Answer(302, headers={"Location": "\xff\xfe"}) if seen.name == NAME else act()
+    )
+    store = store_at(server)
+    with pytest.raises(exceptions.BackendException, match="redirects"):
+        store.delete(locate(store, URI))
+
+
 @pytest.mark.parametrize(
     ("media", "page"),
     [
