@@ -169,7 +169,7 @@ CHECKSUMS = {
 @pytest.fixture
 def crc32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without the library for CRC-32C."""
-    monkeypatch.setattr(body, "_crc32c", lambda: None)
+    monkeypatch.setattr(body, "crc32c", lambda: None)
 
 
 def crc32(data: bytes) -> bytes:
