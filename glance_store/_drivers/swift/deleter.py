@@ -77,12 +77,13 @@ def remove(client: Client, container: str, obj: str) -> None:
     _remove_object(client, image, action, patience)
 
 
-def remove_objects(client: Client, container: str, names: Sequence[str]) -> None:
-    """Remove objects, several at a time; log what is left."""
+def remove_objects(client: Client, container: str, names: Sequence[str]) -> bool:
+    """Remove objects, several at a time; log what is left. Return whether all are gone."""
     sweep = _Sweep(client)
     sweep.remove([ObjectName(container, name) for name in names])
     if sweep.left:
         LOG.error("Objects of an image are left in Swift: %s; delete them", sweep.remains())
+    return not sweep.left
 
 
 def _remove_object(

@@ -351,7 +351,12 @@ class Upload(Claim):
                 self.container,
                 exc,
             )
-        deleter.remove_objects(self.client, self.container, list(self._attempted.values()))
+        attempted = self._attempted
+        gone = deleter.remove_objects(self.client, self.container, list(attempted.values()))
+        unclear = [attempted[number] for number in attempted.keys() - self._stored.keys()]
+        if gone and unclear:
+            # A busy server may not have begun with a request that was broken off before.
+            deleter.remove_objects(self.client, self.container, unclear)
         if self._container_made:
             containers.remove_if_empty(self.client, self.container)
         self.close()
