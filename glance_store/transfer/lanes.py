@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from glance_store import exceptions
 from glance_store.transfer.load import LOAD
 from glance_store.transfer.memory import Share
 from glance_store.transfer.source import Buffer
-from glance_store.transfer.threads import no_thread
+from glance_store.transfer.threads import start
 
 
 class Room(NamedTuple):
@@ -69,12 +70,12 @@ class Lanes:
                 target=self._work, args=(lane,), name="glance_store-upload", daemon=True
             )
             try:
-                thread.start()
-            except RuntimeError as exc:
+                start(thread)
+            except exceptions.BackendUnavailable:
                 if number:
                     # Those that run do all of it.
                     return
-                raise no_thread(exc) from exc
+                raise
             self._threads.append(thread)
 
     def reserve(self, block_size: int, held: int | None = None) -> Room:

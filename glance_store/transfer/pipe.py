@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from glance_store.transfer.threads import no_thread
+from glance_store.transfer.threads import start
 
 _T = TypeVar("_T")
 
@@ -40,10 +40,7 @@ class Pipe(Generic[_T]):
         self._error: BaseException | None = None
         feed = KnownFeed(self._next, length) if length is not None else Feed(self._next)
         self._thread = threading.Thread(target=self._run, args=(feed,), name=name, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as exc:
-            raise no_thread(exc) from exc
+        start(self._thread)
 
     def _run(self, feed: Feed) -> None:
         answer, error = list[_T](), None

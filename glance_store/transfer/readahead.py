@@ -8,8 +8,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 
+from glance_store import exceptions
 from glance_store.transfer.interface import Extent, ImageReader
-from glance_store.transfer.threads import no_thread
+from glance_store.transfer.threads import start
 
 
 class _Slot:
@@ -68,15 +69,15 @@ class ReadAhead:
                     return
                 self._running += 1
             try:
-                thread.start()
-            except RuntimeError as exc:
+                start(thread)
+            except exceptions.BackendUnavailable:
                 # Not on an interrupt: by then the thread is running or about to.
                 with self._lock:
                     self._running -= 1
                 if self._threads:
                     # Those that run read all of it.
                     break
-                raise no_thread(exc) from exc
+                raise
             self._threads.append(thread)
         while (chunk := self._take()) is not None:
             yield chunk

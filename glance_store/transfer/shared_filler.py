@@ -7,12 +7,14 @@ import os
 import threading
 from typing import cast
 
+from glance_store import exceptions
 from glance_store.i18n import _
 from glance_store.transfer import sparse
 from glance_store.transfer.download import Download
 from glance_store.transfer.interface import ImageReader, InterruptibleReader
 from glance_store.transfer.shared_files import CHUNK, ChunkLock, ImageFile, SharingError
 from glance_store.transfer.shared_folder import Folder
+from glance_store.transfer.threads import start
 
 # Seconds to wait at the end of a download until its last chunk is written.
 _PATIENCE = 10.0
@@ -60,10 +62,10 @@ class Filler:
         """Start the thread."""
         thread = threading.Thread(target=self._run, name="glance_store-download", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:
+            start(thread)
+        except exceptions.BackendUnavailable as exc:
             self._end()
-            raise
+            raise SharingError(str(exc)) from exc
 
     def _run(self) -> None:
         try:

@@ -40,6 +40,18 @@ def no_thread(error: RuntimeError) -> exceptions.BackendUnavailable:
     )
 
 
+def start(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    :param thread: the thread
+    :raises BackendUnavailable: it cannot be started now
+    """
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        raise no_thread(exc) from exc
+
+
 class _Process:
     """What this process believes it is: a child believes it is its parent until `forked`."""
 

@@ -296,6 +296,26 @@ def test_a_full_disk(
     backend.check_closed()
 
 
+def test_no_thread_to_share_with(
+    shared: SharedReads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at the process limit: the image is read from the backend."""
+    start, refused = threading.Thread.start, ["can't start new thread"]
+
+    def limited(thread: threading.Thread) -> None:
+        if refused:
+            raise RuntimeError(refused.pop())
+        start(thread)
+
+    backend = Backend()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        assert read(shared, backend) == DATA
+    assert not refused
+    assert "can't start new thread" in caplog.text
+    backend.check_closed()
+
+
 def test_a_directory_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_bytes(b"")
     shared = SharedReads(Folder(str(tmp_path / "file" / "shared"), 64 * CHUNK + MIB), MIB)

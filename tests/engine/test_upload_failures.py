@@ -235,10 +235,9 @@ def test_interrupts_while_writes_are_waited_for(interrupts: int) -> None:
     writer.check_aborted()
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_a_thread_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As at the process limit, which passes. Those that run are ended."""
-    start, started = threading.Thread.start, []
+def limit_threads(monkeypatch: pytest.MonkeyPatch, number: int) -> list[threading.Thread]:
+    """Let only so many threads start; return those that have."""
+    start, started = threading.Thread.start, list[threading.Thread]()
 
     def limited(thread: threading.Thread) -> None:
         if len(started) == number:
@@ -246,9 +245,16 @@ def test_a_thread_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch
         started.append(thread)
         start(thread)
 
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    return started
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_thread_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the process limit, which passes. Those that run are ended."""
     writer = MemoryWriter(concurrency=3)
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", limited)
+        started = limit_threads(patch, number)
         with pytest.raises(exceptions.BackendUnavailable, match="can't start"):
             store(io.BytesIO(DATA), writer)
     assert len(started) == number
@@ -257,16 +263,8 @@ def test_a_thread_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch
 
 
 def test_fewer_threads_than_the_writer_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, started = threading.Thread.start, []
-
-    def limited(thread: threading.Thread) -> None:
-        if len(started) == 4:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
-
     writer = MemoryWriter(concurrency=3)
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", limited)
+        limit_threads(patch, 4)
         store(io.BytesIO(DATA), writer)
     writer.check_stored(DATA)

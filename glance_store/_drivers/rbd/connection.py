@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from glance_store._drivers.rbd import bindings, errors
-from glance_store.transfer.threads import Pending, no_thread
+from glance_store.transfer.threads import Pending, start
 
 LOG = logging.getLogger(__name__)
 
@@ -272,10 +272,7 @@ def _on_new_thread(work: Callable[[], object]) -> None:
     """
     pending = Pending(work, ())
     thread = threading.Thread(target=pending.run, name="glance_store-rbd-connect", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as exc:
-        raise no_thread(exc) from exc
+    start(thread)
     thread.join()
     pending.take()
 

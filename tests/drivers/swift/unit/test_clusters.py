@@ -151,6 +151,27 @@ def test_segments_that_are_wrong(server):
     assert server.names() == []
 
 
+def test_segment_that_arrives_after_its_deletion(server):
+    """A busy server begins late with a request that was broken off."""
+    late = []
+
+    def rule(seen: Seen, act: Act) -> Answer:
+        second = seen.path.endswith("-00002")
+        if second and seen.method == "PUT":
+            return Answer(400)
+        answer = act()
+        if second and seen.method == "DELETE" and not late:
+            late.append(seen.name)
+            server.objects[seen.name] = Stored(b"late", {})
+        return answer
+
+    server.rule = rule
+    with pytest.raises(exceptions.BackendException, match="400"):
+        add(store_at(server, **SEGMENTS), image(PARTS))
+    assert len(late) == 1
+    assert server.names() == []
+
+
 @pytest.mark.parametrize("status", [405, 501])
 def test_static_manifest_that_is_not_taken(server, pauses, status):
     """Whatever the cluster says of itself; a dynamic one does it as well."""
