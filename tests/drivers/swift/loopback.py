@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import http.server
 import json
+import socket
 import threading
 import types
 import urllib.parse
@@ -361,8 +362,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         seen = Seen(self)
         answer = self.server.answer(seen)
-        if seen.left or seen.chunked:
-            self.close_connection = True
+        unread = bool(seen.left or seen.chunked)
         if not answer.status:
             self.close_connection = True
             return
@@ -372,6 +372,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         if answer.length is not None and answer.status != 204:
             self.send_header("Content-Length", answer.length or str(len(answer.body)))
+        if unread:
+            # Also sets close_connection.
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self._send(answer)
@@ -379,6 +382,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if answer.silent is not None:
             answer.silent.wait()
             self.close_connection = True
+        if unread:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Take what still comes: closed before that, the connection is reset and the answer lost."""
+        self.connection.shutdown(socket.SHUT_WR)
+        while self.connection.recv(_PART):
+            pass
 
     def _send(self, answer: Answer) -> None:
         if answer.pace is None:

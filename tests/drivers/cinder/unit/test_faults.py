@@ -47,6 +47,8 @@ def served(answer: Callable[[str, str], Answer]) -> Iterator[str]:
             pass
 
         def do_GET(self) -> None:
+            # Closed with a part of the request unread, the connection is reset.
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, kind, body = answer(self.command, self.path)
             self.send_response(status)
             self.send_header("Content-Type", kind)
