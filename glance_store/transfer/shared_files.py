@@ -23,12 +23,12 @@ from glance_store.transfer.digest import crc32c
 MIB = 1024 * 1024
 # A chunk is fetched by one process; a part has one checksum. In bytes.
 CHUNK = 8 * MIB
-_PART = MIB
+PART = MIB
 _ALIGNMENT = 4096
 MAGIC = b"glance_store shared reads 1\0"
 # Magic, key of the image, size of the image.
 _HEADER = struct.Struct("<28s32sQ")
-_RECORD = struct.Struct(f"<I{CHUNK // _PART}I")
+_RECORD = struct.Struct(f"<I{CHUNK // PART}I")
 # What a record says of its chunk: of data, which checksum the parts have.
 _CRC32, _CRC32C, _ZEROS = 0x61746164, 0x63746164, 0x6F72657A
 # `struct flock` with 64-bit offsets: type, whence, start, length, pid.
@@ -181,8 +181,9 @@ class ImageFile:
         checksum, state = (zlib.crc32, _CRC32) if fast is None else (fast, _CRC32C)
         with self.opened() as descriptor:
             for block in _in_blocks(parts):
-                sums.append(checksum(block))
                 write_all(descriptor, block, position)
+                # The write has brought the block into the processor's cache.
+                sums.append(checksum(block))
                 position += len(block)
             self._note(descriptor, number, state, sums)
 
@@ -192,7 +193,7 @@ class ImageFile:
             self._note(descriptor, number, _ZEROS, [])
 
     def _note(self, descriptor: int, number: int, state: int, sums: list[int]) -> None:
-        sums = sums + [0] * (CHUNK // _PART - len(sums))
+        sums = sums + [0] * (CHUNK // PART - len(sums))
         record = _RECORD.pack(state, *sums)
         write_all(descriptor, record, _HEADER.size + number * _RECORD.size)
 
@@ -212,15 +213,15 @@ class ImageFile:
             if checksum is None:
                 return None
             # Read whole parts, because each checksum covers one.
-            first = offset - offset % _PART
-            end = min(-(-(offset + length) // _PART) * _PART, self.size, (number + 1) * CHUNK)
+            first = offset - offset % PART
+            end = min(-(-(offset + length) // PART) * PART, self.size, (number + 1) * CHUNK)
             data = os.pread(descriptor, end - first, self._data + first)
         if len(data) != end - first:
             raise DamagedError("the file is truncated")
         view = memoryview(data)
-        part = (first - number * CHUNK) // _PART
-        for position in range(0, len(view), _PART):
-            if checksum(view[position : position + _PART]) != sums[part + position // _PART]:
+        part = (first - number * CHUNK) // PART
+        for position in range(0, len(view), PART):
+            if checksum(view[position : position + PART]) != sums[part + position // PART]:
                 raise DamagedError(f"checksum mismatch at byte {first + position} of the image")
         if len(data) == length:
             return data
@@ -233,16 +234,16 @@ def _in_blocks(parts: Sequence[bytes]) -> Iterator[bytes | bytearray | memoryvie
     for part in parts:
         view = memoryview(part)
         if rest:
-            missing = _PART - len(rest)
+            missing = PART - len(rest)
             rest += view[:missing]
             view = view[missing:]
-            if len(rest) < _PART:
+            if len(rest) < PART:
                 continue
             yield rest
             rest = bytearray()
-        while len(view) >= _PART:
-            yield view[:_PART]
-            view = view[_PART:]
+        while len(view) >= PART:
+            yield view[:PART]
+            view = view[PART:]
         rest += view
     if rest:
         yield rest

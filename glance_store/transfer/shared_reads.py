@@ -21,6 +21,7 @@ from glance_store.transfer.download import Chunks, Download, clip
 from glance_store.transfer.interface import ImageReader
 from glance_store.transfer.shared_files import (
     CHUNK,
+    PART,
     DamagedError,
     ImageFile,
     SharingError,
@@ -193,12 +194,15 @@ class SharedDownload(Chunks):
                 if parts is not None:
                     yield from _cut(parts, position - number * CHUNK, end - number * CHUNK)
                     return
-            data = self._file.read(position, min(self._chunk_size, end - position))
+            # Up to the end of a part: each is read and verified once, however small the chunks are.
+            until = min((position + max(self._chunk_size, PART)) // PART * PART, end)
+            data = self._file.read(position, until - position)
             if data is not None:
                 # Reading what others have fetched needs no open connection.
                 self._opener.close()
-                position += len(data)
-                yield data
+                position = until
+                for start in range(0, len(data), self._chunk_size):
+                    yield data[start : start + self._chunk_size]
                 continue
             self._let_go_of_filler()
             self._fetch(number, stop)

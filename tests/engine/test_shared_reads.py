@@ -21,7 +21,7 @@ import pytest
 from glance_store import exceptions
 from glance_store.transfer import shared_files, shared_folder, shared_reads
 from glance_store.transfer.interface import Extent
-from glance_store.transfer.shared_files import CHUNK, MIB, SharingError
+from glance_store.transfer.shared_files import CHUNK, MIB, PART, ImageFile, SharingError
 from glance_store.transfer.shared_folder import Folder
 from glance_store.transfer.shared_reads import SharedDownload, SharedReads
 
@@ -110,6 +110,27 @@ def test_ranges(shared: SharedReads, offset: int, length: int | None) -> None:
     assert backend.sent <= SIZE
     assert read(shared, backend) == DATA
     assert backend.sent == SIZE
+
+
+@pytest.mark.parametrize("offset", [0, 5 * MIB + 7])
+def test_small_chunks(shared: SharedReads, monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
+    """What has one checksum is read and verified once, however little the consumer takes."""
+    assert read(shared, Backend()) == DATA
+    asked: list[int] = []
+    original = ImageFile.read
+
+    def counted(file: ImageFile, position: int, length: int) -> bytes | None:
+        asked.append(position // PART)
+        return original(file, position, length)
+
+    monkeypatch.setattr(ImageFile, "read", counted)
+    backend = Backend()
+    found = shared.download(backend.open(), "place", backend.open, offset, None, 64 * 1024)
+    assert found is not None
+    chunks = list(found)
+    assert b"".join(chunks) == DATA[offset:]
+    assert max(map(len, chunks)) == 64 * 1024
+    assert asked == list(range(offset // PART, -(-SIZE // PART)))
 
 
 @pytest.mark.parametrize("here", [None, "fast"])

@@ -31,8 +31,10 @@ GLANCE = "glance==33.0.0"
 GLANCE_PYTHON = (3, 11)  # the oldest Python it can be installed for
 REFERENCE = "glance_store==5.7.0"
 WSGI_SERVER = "pyuwsgi"
-# What the drivers talk to their servers with; Ceph's bindings come with the distribution's Ceph.
+# What the drivers talk to their servers with, and the fast checksums; Ceph's bindings come with the
+# distribution's Ceph.
 STORE_CLIENTS = (
+    "awscrt",
     "boto3",
     "python-swiftclient",
     "python-keystoneclient",

@@ -386,7 +386,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._linger()
 
     def _linger(self) -> None:
-        """Take what still comes: closed before that, the connection is reset and the answer lost."""
+        """Take what still comes; closed before that, the connection is reset, the answer lost."""
         self.connection.shutdown(socket.SHUT_WR)
         while self.connection.recv(_PART):
             pass
