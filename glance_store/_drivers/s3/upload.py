@@ -115,9 +115,15 @@ class Upload(Claim):
             answer = answer_of(exc)
             if answer is None or answer.status not in _NOT_SUPPORTED:
                 raise
-        about = self._ask(
-            lambda: self._s3.get_object(**self._name, **FIRST_BYTE), action, self.shown
-        )
+
+        def get(**part: str) -> Any:
+            return self._ask(lambda: self._s3.get_object(**self._name, **part), action, self.shown)
+
+        try:
+            about = get(**FIRST_BYTE)
+        except exceptions.TruncatedImage:
+            # An empty object has no first byte.
+            about = get()
         about["Body"].close()
         return {**about, "ContentLength": None}
 

@@ -75,8 +75,11 @@ def test_upload_where_head_is_refused(
     images = at()
     uri = images.add("image", DATA)
     assert images.read(uri) == DATA
-    with pytest.raises(exceptions.Duplicate):
-        images.add("image", DATA)
+    empty = images.add("empty", b"")
+    assert images.read(empty) == b""
+    for name in ("image", "empty"):
+        with pytest.raises(exceptions.Duplicate):
+            images.add(name, DATA)
     lost = [Answer(0)]
 
     def quirk(call: Call) -> Answer | None:
