@@ -32,6 +32,8 @@ LOG = logging.getLogger(__name__)
 # The checksums that the client library can compute, without and with awscrt.
 _COMPUTED = ("ChecksumCRC32", "ChecksumSHA1", "ChecksumSHA256")
 _COMPUTED_WITH_CRT = ("ChecksumCRC32C", "ChecksumCRC64NVME")
+# Storage classes whose objects may have to be restored before they can be read.
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 
 
 class S3Reader(RangeReader):
@@ -60,6 +62,8 @@ class S3Reader(RangeReader):
         self._verifying = client.settings.verifies_downloads
         about = patience.call(self._head)
         self.size = about["ContentLength"]
+        # HEAD does not tell whether the object has been restored.
+        self._archived = about.get("StorageClass") in _ARCHIVES
         self._verified = self._verifying and _has_checksum(about)
         self._was_whole = False  # whether the last request was for the whole object
         if self._verified:
@@ -91,6 +95,11 @@ class S3Reader(RangeReader):
         if not about.get("ContentLength"):
             about = self._head_of_answer(action)
         return about
+
+    def check_archive(self) -> None:
+        """Raise BackendException if the object must be restored before it can be read."""
+        if self._archived:
+            self._head_of_answer(self._action(0))
 
     def _head_of_answer(self, action: str) -> Any:
         """Request the first byte: some services and proxies tell the size only then."""

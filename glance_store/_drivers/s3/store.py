@@ -304,6 +304,15 @@ class Store(driver.Store):
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image. Requests go to the configured host, not to the one in the location."""
+        reader, patience = self._reader(location)
+        reader.check_archive()
+        return ResumingStreamingReader(reader, patience)
+
+    def get_size(self, location: Location, context: Any = None) -> int:
+        """Return the size of an image in bytes, also of an archived one."""
+        return int(self._reader(location)[0].size)
+
+    def _reader(self, location: Location) -> tuple[S3Reader, Patience]:
         client, store_location = self._client(), _store_location(location)
         patience = client.settings.new_patience()
         reader = S3Reader(
@@ -315,7 +324,7 @@ class Store(driver.Store):
             memory=self._memory,
             patience=patience,
         )
-        return ResumingStreamingReader(reader, patience)
+        return reader, patience
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from typing import TYPE_CHECKING
 
@@ -330,6 +331,23 @@ def test_object_in_an_archive(objects: Objects, at: Callable[..., Images]) -> No
     with pytest.raises(exceptions.BackendException, match=r"InvalidObjectState.*archive") as failed:
         at().read(objects.uri("image"))
     assert "credentials" not in str(failed.value)
+
+
+@pytest.mark.parametrize("kind", ["GLACIER", "DEEP_ARCHIVE"])
+@pytest.mark.parametrize("restored", [False, True])
+def test_archived_object_is_refused_before_its_first_chunk(
+    objects: Objects, at: Callable[..., Images], kind: str, restored: bool
+) -> None:
+    """The image service has said 200 by the time it asks for that."""
+    objects.put("image", DATA).metadata["x-amz-storage-class"] = kind
+    if not restored:
+        objects.quirk = always("GetObject", refusal(403, "InvalidObjectState"))
+    images = at()
+    assert images.size(objects.uri("image")) == len(DATA)
+    with contextlib.nullcontext() if restored else pytest.raises(exceptions.BackendException):
+        images.get(objects.uri("image"))
+    if restored:
+        assert images.read(objects.uri("image")) == DATA
 
 
 # -- reading
