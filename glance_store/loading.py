@@ -31,7 +31,9 @@ def drivers() -> list[tuple[str, Any]]:
 
     def on_failure(_manager: Any, entry_point: Any, error: BaseException) -> None:
         LOG.warning(
-            "Driver %s cannot be imported; its options are unknown: %s", entry_point.name, error
+            "Driver %s cannot be imported; its options are unknown: %s",
+            entry_point.name,
+            one_line(error),
         )
 
     manager = stevedore.extension.ExtensionManager(NAMESPACE, on_load_failure_callback=on_failure)

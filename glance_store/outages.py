@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from glance_store import exceptions
+from glance_store import exceptions, location
 
 LOG = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ OUTAGES = (
 
 
 def one_line(error: object) -> str:
-    """Return the text of an error as one line."""
-    return " ".join(str(getattr(error, "msg", error)).split())
+    """Return the text of an error as one line without secrets."""
+    return location.one_line(str(getattr(error, "msg", error)))
 
 
 class _Outage:

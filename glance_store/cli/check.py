@@ -175,7 +175,8 @@ def _verify(
     wanted = [
         record
         for record in survey.present
-        if zlib.crc32(record.id.encode()) % whole < part and _mark(record) not in done
+        if zlib.crc32(record.id.encode(errors="surrogatepass")) % whole < part
+        and _mark(record) not in done
     ]
     size = sum(record.size or 0 for record in wanted)
     workers = Workers(args.parallel, "glance_store-check")

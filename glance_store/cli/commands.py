@@ -17,6 +17,7 @@ from glance_store.cli.errors import FAILED, OK, UsageError
 from glance_store.cli.output import Output, Progress, ProgressReader, human_size, short_size
 from glance_store.cli.stores import StoreInfo, Stores, scheme_of
 from glance_store.transfer.digest import Digests
+from glance_store.transfer.source import as_bytes
 from glance_store.transfer.upload import upload
 
 _METRICS: dict[str, tuple[str, str, Callable[[StoreInfo], float | None]]] = {
@@ -222,7 +223,7 @@ def delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[
         if callable(close):
             stack.callback(close)
         for chunk in chunks:
-            data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+            data = as_bytes(chunk)
             total += len(data)
             progress.add(len(data))
             yield data

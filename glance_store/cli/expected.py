@@ -44,13 +44,12 @@ def read(name: str) -> list[Expected]:
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
-    if name == "-":
-        if sys.stdin is None:
-            raise UsageError("standard input is closed")
-        yield sys.stdin
-        return
+    if name == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed")
+    # Not by the locale: records in a file and those from a pipe mean the same.
+    source = sys.stdin.fileno() if name == "-" else name
     try:
-        with open(name, encoding="utf-8", newline="") as file:
+        with open(source, encoding="utf-8", newline="", closefd=name != "-") as file:
             yield file
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"{name} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc

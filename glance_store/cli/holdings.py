@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from glance_store import exceptions, location
 from glance_store.cli.errors import FAILED, OK, describe, printable
-from glance_store.cli.output import Output, human_size
+from glance_store.cli.output import Output, human_size, short_size
 from glance_store.cli.stores import Stores
 from glance_store.inventory import Leftover, StoredImage
 
@@ -72,10 +73,12 @@ def _image_line(name: str, image: StoredImage, as_json: bool) -> str:
 
 
 def _moment(seconds: float | None) -> str:
-    if seconds is None:
-        return f"{'?':<16}"
-    moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
-    return f"{moment:%Y-%m-%d %H:%M}"
+    if seconds is not None:
+        # Wrong clocks leave times in years that Python does not know.
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
+            return f"{moment:%Y-%m-%d %H:%M}"
+    return f"{'?':<16}"
 
 
 def usage(args: argparse.Namespace, opened: Stores, output: Output) -> int:
@@ -98,18 +101,14 @@ def usage(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     else:
         sizes = ("bytes", "used", "total", "free")
         shown = [
-            {column: _short(value) if column in sizes else value for column, value in row.items()}
+            {
+                column: short_size(value) if column in sizes and value is not None else value
+                for column, value in row.items()
+            }
             for row in rows
         ]
         output.table(shown, list(rows[0]) if rows else ["store"])
     return stores.code
-
-
-def _short(size: int | None) -> str | None:
-    if size is None:
-        return None
-    # Without the exact number in front: that is for scripts.
-    return human_size(size).partition("(")[2].rstrip(")") or human_size(size)
 
 
 def collect(args: argparse.Namespace, opened: Stores, output: Output) -> int:

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from glance_store.cli.commands import NullWriter, delivered
+from glance_store.cli.errors import UsageError
 from glance_store.cli.expected import Expected
 from glance_store.cli.output import Progress
 from glance_store.cli.stores import Found
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.upload import UploadResult, upload
+
+LOG = logging.getLogger(__name__)
 
 DEFAULT_HASH = "sha512"
 
@@ -58,20 +63,32 @@ class StateFile:
         self._name = name
         self._lock = threading.Lock()
         self._known: set[str] = set()
-        if name is not None:
+        if name is None:
+            return
+        try:
+            # A wrong directory is better known before the work than after it.
+            os.stat(os.path.dirname(name) or ".")
             with contextlib.suppress(FileNotFoundError), open(name, encoding="utf-8") as file:
-                self._known = set(file.read().splitlines())
+                self._known = {line.rstrip("\n") for line in file}
+        except (OSError, UnicodeDecodeError) as exc:
+            problem = getattr(exc, "strerror", None) or "it is not a state file"
+            raise UsageError(f"--state-file: {name} cannot be used: {problem}") from exc
 
     def __contains__(self, text: str) -> bool:
         return self._mark(text) in self._known
 
     @staticmethod
     def _mark(text: str) -> str:
-        # Locations may contain passwords.
-        return hashlib.sha256(text.encode()).hexdigest()
+        # Locations may contain passwords, and bytes that are not UTF-8.
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
     def add(self, text: str) -> None:
         """Remember something as good, such as the location of an image."""
-        if self._name is not None:
+        if self._name is None:
+            return
+        try:
             with self._lock, open(self._name, "a", encoding="utf-8") as file:
                 file.write(self._mark(text) + "\n")
+        except OSError as exc:
+            # The image is good all the same.
+            LOG.warning("--state-file: %s cannot be written: %s", self._name, exc.strerror)

@@ -62,7 +62,7 @@ class Folder:
         :param version: identifies its content
         :param size: bytes of the image, more than 0
         """
-        key = hashlib.sha256(f"{len(uri)} {uri} {version} {size}".encode()).digest()
+        key = _digest(f"{len(uri)} {uri} {version} {size}")
         path = os.path.join(self.path, f"{_name_prefix(uri)}-{key.hex()[:32]}{_SUFFIX}")
         for _try in range(10):
             with guarded():
@@ -233,4 +233,9 @@ def _is_ours(beginning: bytes) -> bool:
 
 def _name_prefix(uri: str) -> str:
     """Return the prefix of an image's file names, which must not reveal its location."""
-    return hashlib.sha256(uri.encode()).hexdigest()[:32]
+    return _digest(uri).hex()[:32]
+
+
+def _digest(text: str) -> bytes:
+    # The path of a file need not be UTF-8.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

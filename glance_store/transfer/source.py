@@ -26,7 +26,7 @@ class Buffers(Protocol):
         ...
 
 
-def _as_bytes(part: Any) -> bytes:
+def as_bytes(part: Any) -> bytes:
     """Return what a source delivered as immutable bytes."""
     if type(part) is bytes:
         return part
@@ -42,7 +42,7 @@ def _reader_of(source: Any) -> Callable[[int], bytes]:
     """Return a function that reads up to n bytes; empty at the end."""
     read = getattr(source, "read", None)
     if callable(read):
-        return lambda length: _as_bytes(read(length))
+        return lambda length: as_bytes(read(length))
     if isinstance(source, (bytes, bytearray, memoryview)):
         # Iterating over bytes would yield integers.
         pieces: Iterator[Any] = iter((source,))
@@ -57,7 +57,7 @@ def _reader_of(source: Any) -> Callable[[int], bytes]:
 
     def next_piece(_length: int) -> bytes:
         for piece in pieces:
-            data = _as_bytes(piece)
+            data = as_bytes(piece)
             if data:
                 return data
         return b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -138,6 +139,28 @@ def test_several_records_of_one_location(command, stocked, tmp_path):
     (tmp_path / "fast" / "image-0").unlink()
     result = expect(command, [wrong, *stocked])
     assert found(result) == {("missing", "other"), ("missing", "image-0")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_records_are_utf8_whatever_the_locale(command, stocked, tmp_path, encoding):
+    path = tmp_path / "fast" / "größe"
+    path.write_bytes(b"")
+    lines = "".join(f"{one['id']},{one['location']}\n" for one in stocked)
+    text = f"id,location\n{lines}größe,file://{path}\n"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    result = command("check", "--expect=-", "--json", data=text.encode(), env=environment)
+    assert (result.code, found(result)) == (0, set())
+    result = command("check", "--expect=-", data=text.encode("latin-1"), env=environment)
+    assert "cannot be read" in one_line_error(result)
+
+
+def test_a_name_that_is_not_utf8(command, stocked, tmp_path):
+    path = tmp_path / "fast" / os.fsdecode(b"image-\xff")
+    path.write_bytes(b"data")
+    odd = record(f"file://{path}", path.name, b"data")
+    state = f"--state-file={tmp_path / 'state'}"
+    for _run in range(2):
+        assert found(expect(command, [*stocked, odd], "--data", state)) == set()
 
 
 @pytest.mark.parametrize("separator", [",", "\t", "|", ";"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -204,6 +205,49 @@ def test_what_is_noted_is_not_read_again(inside, stocked, tmp_path):
     changed = dict(stocked[0], checksum="0" * 32)
     assert inside(*words, records=[changed]).code == 1
     assert "file:" not in state.read_text()
+
+
+@pytest.mark.parametrize("folder", ["missing", "small.raw"])
+def test_notes_for_which_there_is_no_place(inside, stocked, small, tmp_path, folder):
+    """It is said before anything is copied."""
+    words = ("copy", "--from-store=fast", "--to=cheap", f"--state-file={tmp_path}/{folder}/state")
+    result = inside(*words)
+    assert result.code == 2
+    assert "--state-file: " in result.err
+    assert content(tmp_path / "cheap") == {}
+
+
+def test_notes_in_a_file_that_is_something_else(inside, stocked, small, tmp_path):
+    data = small.read_bytes()
+    result = inside("copy", "--from-store=fast", "--to=cheap", f"--state-file={small}")
+    assert result.code == 2
+    assert result.err.endswith(f"{small} cannot be used: it is not a state file\n")
+    assert small.read_bytes() == data
+
+
+def test_notes_that_cannot_be_written_any_more(inside, stocked, tmp_path):
+    """The copies are reported all the same: nothing else says where they are."""
+    state = tmp_path / "state"
+    state.symlink_to(tmp_path / "gone" / "state")
+    words = ("copy", "--from-store=fast", "--to=cheap", "--verify", f"--state-file={state}")
+    result = inside(*words, "--json")
+    assert result.code == 0
+    assert set(states(result).values()) == {"copied"}
+    assert result.err == (
+        f"glance-store: warning: --state-file: {state} cannot be written: No such file or directory\n"
+    )
+
+
+def test_a_name_that_is_not_utf8(inside, stocked, tmp_path):
+    name = b"image-\xff"
+    path = tmp_path / "fast" / os.fsdecode(name)
+    path.write_bytes(b"data")
+    words = ("copy", "--from-store=fast", "--to=cheap", "--verify", "--json")
+    result = inside(*words, f"--state-file={tmp_path}/state")
+    assert result.code == 0
+    assert set(states(result).values()) == {"copied"}
+    assert (tmp_path / "cheap" / path.name).read_bytes() == b"data"
+    assert len((tmp_path / "state").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize("way", ["--read", "--verify"])

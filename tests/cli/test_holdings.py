@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from glance_store._drivers.filesystem import Store
 from glance_store.cli.main import main
 
 from .command import Command, one_line_error
@@ -178,3 +179,19 @@ def test_unknown_store(command):
         result = command(word, "nowhere")
         assert "nowhere" in one_line_error(result)
         assert result.code != 0
+
+
+def test_times_that_no_calendar_has(config, small, monkeypatch, capfd):
+    """What a wrong clock has left in the stores does not end the list."""
+    assert main([f"--config-file={config}", "--quiet", "put", str(small), "--id=one"]) == 0
+    capfd.readouterr()
+    images = Store.images
+
+    def with_odd_times(self):
+        for moment in (4e9 * DAYS, 253402300800.0, -1e18, float("inf")):
+            yield from (image._replace(modified=moment) for image in images(self))
+
+    monkeypatch.setattr(Store, "images", with_odd_times)
+    assert main([f"--config-file={config}", "ls", "fast"]) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert [row[:5] for row in rows] == [["fast", "complete", "10000", "?", "one"]] * 4

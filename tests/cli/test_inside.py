@@ -336,6 +336,9 @@ def test_fewer_bytes_than_promised_are_an_error():
 
     nothing = output.Progress()
     assert list(commands.delivered(Chunks([b"ab", bytearray(b"c")]), 3, nothing)) == [b"ab", b"c"]
+    with pytest.raises(exceptions.Invalid, match="int instead of bytes"):
+        # Not as many zeros.
+        list(commands.delivered(b"ab", 2, nothing))
     assert list(commands.delivered([b"ab"], 0, nothing)) == [b"ab"]
     with pytest.raises(exceptions.TruncatedImage):
         list(commands.delivered(Chunks([b"ab"]), 3, nothing))

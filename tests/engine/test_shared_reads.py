@@ -228,6 +228,19 @@ def test_another_version_is_another_image(shared: SharedReads) -> None:
     assert not files(shared)
 
 
+def test_a_location_that_is_not_utf8(shared: SharedReads) -> None:
+    uri = "file:///" + os.fsdecode(b"image-\xff")
+    backend = Backend()
+    for _round in range(2):
+        found = shared.download(backend.open(), uri, backend.open, 0, None, 4 * MIB)
+        assert found is not None
+        assert b"".join(found) == DATA
+    assert backend.sent == SIZE
+    assert len(files(shared)) == 1
+    shared.folder.forget(uri)
+    assert files(shared) == []
+
+
 def test_an_image_that_is_replaced_meanwhile(shared: SharedReads) -> None:
     backend = Backend()
     read(shared, backend, 0, CHUNK)

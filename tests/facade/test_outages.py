@@ -67,6 +67,18 @@ def test_multi_store_mode(away, driver, failure, create_multi, conf, caplog):
     assert len(away.ATTEMPTS) - attempts == (driver == "faulty.reach.anew")
 
 
+def test_secrets_in_the_error_of_a_driver_are_not_told(away, create_multi, conf, caplog):
+    address = "https://user:secret@far.example.org/?token=hidden"
+    away.FAILURE = ConnectionRefusedError(111, f"cannot reach {address}")
+    create_multi({"far": "faulty.reach", "near": "file"})
+    with pytest.raises(exceptions.BackendUnavailable, match=r"far\.example\.org") as caught:
+        glance_store.add(conf, "image", io.BytesIO(b"abc"), 3, "far")
+    told = f"{caplog.text} {caught.value}"
+    assert "far.example.org" in caplog.text
+    assert "secret" not in told
+    assert "hidden" not in told
+
+
 @DRIVERS
 def test_single_store_mode(away, driver, create_single, conf):
     assert create_single([driver, "file"]) == 2
