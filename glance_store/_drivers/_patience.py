@@ -15,21 +15,31 @@ import urllib3.connection
 from glance_store._drivers._head import Response
 
 # Idle connections to keep per server: enough for the threads of a busy service.
-_POOL_SIZE = 64
-# Probe idle connections, as keystoneauth does: a firewall that has forgotten one drops its packets,
-# and the next request on it would wait for the read timeout.
+POOL_SIZE = 64
+# The library runs on Linux, which has all of these; seconds and a number of probes.
 _KEEP_ALIVE = (
-    *urllib3.connection.HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-        if hasattr(socket, name)
-    ),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
 )
 
 
-class _SendTimeoutConnection(urllib3.connection.HTTPConnection):
+class ProbedConnection:
+    """Mixin for urllib3's connections: the system probes them when idle, as with keystoneauth.
+
+    A firewall that has forgotten one drops its packets: the next request would wait for the read
+    timeout. By default the system probes after two hours.
+    """
+
+    def _new_conn(self) -> Any:
+        sock = super()._new_conn()  # type: ignore[misc]
+        for option in _KEEP_ALIVE:
+            sock.setsockopt(*option)
+        return sock
+
+
+class _SendTimeoutConnection(ProbedConnection, urllib3.connection.HTTPConnection):
     """A connection that applies the read timeout while it sends a request.
 
     urllib3 keeps the connect timeout until a request is sent: a server whose busy disks accept no
@@ -78,14 +88,14 @@ class PatientAdapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        super().__init__(pool_connections=4, pool_maxsize=_POOL_SIZE)
+        super().__init__(pool_connections=4, pool_maxsize=POOL_SIZE)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, socket_options=_KEEP_ALIVE, **kwargs)
+        super().init_poolmanager(*args, **kwargs)
         self._use_timeout(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, socket_options=_KEEP_ALIVE, **kwargs)
+        manager = super().proxy_manager_for(*args, **kwargs)
         self._use_timeout(manager)
         return manager
 

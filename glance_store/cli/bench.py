@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from glance_store.cli import arguments
-from glance_store.cli.commands import NullWriter, delivered
 from glance_store.cli.errors import OK, UsageError, describe
 from glance_store.cli.holdings import STORE_ERRORS
 from glance_store.cli.output import Output, Progress, human_size
 from glance_store.cli.stores import Stores
+from glance_store.cli.verification import NullWriter, delivered
 from glance_store.location import redact
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.load import cores

@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from glance_store import exceptions, location
+from glance_store import location
 from glance_store.cli import files
 from glance_store.cli.errors import FAILED, OK, UsageError
-from glance_store.cli.output import Output, Progress, ProgressReader, human_size, short_size
+from glance_store.cli.output import Output, ProgressReader, human_size, short_size
 from glance_store.cli.stores import StoreInfo, Stores, scheme_of
+from glance_store.cli.verification import delivered, read_digests
 from glance_store.transfer.digest import Digests
-from glance_store.transfer.source import as_bytes
-from glance_store.transfer.upload import upload
 
 _METRICS: dict[str, tuple[str, str, Callable[[StoreInfo], float | None]]] = {
     "glance_store_up": ("gauge", "Whether the store is healthy.", lambda info: int(info.healthy)),
@@ -156,16 +153,16 @@ def stat(args: argparse.Namespace, opened: Stores, output: Output) -> int:
 
 def verify(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     """Read a whole image and compare its digests."""
-    digests = Digests(args.hash)
+    # An unknown hash is told before the image is opened.
+    Digests(args.hash)
     expected = {
         "checksum": _expected("--checksum", args.checksum, "md5"),
         "multihash": _expected("--multihash", args.multihash, args.hash),
     }
     found = opened.open(args.uri, args.store, 0, None)
-    chunks, size = found.value
+    _chunks, size = found.value
     with output.progress("verify", size) as progress:
-        # Uploading to nowhere gives each digest its own thread.
-        result = upload(delivered(chunks, size, progress), NullWriter(), digests)
+        result = read_digests(found, args.hash, progress)
     actual = {"checksum": result.checksum, "multihash": result.multihash}
     wrong = [name for name, value in expected.items() if value and value != actual[name]]
     verified = not wrong if any(expected.values()) else None
@@ -215,22 +212,6 @@ def remove(args: argparse.Namespace, opened: Stores, output: Output) -> int:
     return OK
 
 
-def delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[bytes]:
-    """Yield the chunks of an image; raise TruncatedImage if bytes are missing at the end."""
-    total = 0
-    with contextlib.ExitStack() as stack:
-        close = getattr(chunks, "close", None)
-        if callable(close):
-            stack.callback(close)
-        for chunk in chunks:
-            data = as_bytes(chunk)
-            total += len(data)
-            progress.add(len(data))
-            yield data
-    if size and total < size:
-        raise exceptions.TruncatedImage(position=total, expected=size)
-
-
 def _expected(option: str, value: str | None, algorithm: str) -> str | None:
     """Return a digest from the command line in the form of `hexdigest`."""
     if value is None:
@@ -249,20 +230,3 @@ def _verdict(expected: dict[str, str | None], wrong: list[str]) -> str:
     if not wrong:
         return f"yes ({' and '.join(given)})"
     return "NO: " + ", ".join(f"{name} should be {expected[name]}" for name in wrong)
-
-
-class NullWriter:
-    """A writer that discards everything."""
-
-    block_size = 4 * 1024 * 1024
-    concurrency = 1
-    holes = False
-
-    def write(self, offset: int, block: memoryview) -> None:
-        """Discard the block."""
-
-    def commit(self, size: int) -> None:
-        """Do nothing."""
-
-    def abort(self) -> None:
-        """Do nothing."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from glance_store import exceptions, location
-from glance_store.cli.commands import delivered
 from glance_store.cli.errors import describe
 from glance_store.cli.expected import Expected
 from glance_store.cli.holdings import STORE_ERRORS
@@ -20,6 +19,7 @@ from glance_store.cli.stores import Stored, Stores
 from glance_store.cli.verification import (
     DEFAULT_HASH,
     StateFile,
+    delivered,
     differences,
     read_digests,
 )

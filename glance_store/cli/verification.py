@@ -8,20 +8,51 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from glance_store.cli.commands import NullWriter, delivered
+from glance_store import exceptions
 from glance_store.cli.errors import UsageError
 from glance_store.cli.expected import Expected
 from glance_store.cli.output import Progress
 from glance_store.cli.stores import Found
 from glance_store.transfer.digest import Digests
+from glance_store.transfer.source import as_bytes
 from glance_store.transfer.upload import UploadResult, upload
 
 LOG = logging.getLogger(__name__)
 
 DEFAULT_HASH = "sha512"
+
+
+class NullWriter:
+    """A writer that discards everything."""
+
+    block_size = 4 * 1024 * 1024
+    concurrency = 1
+    holes = False
+
+    def write(self, offset: int, block: memoryview) -> None:
+        """Discard the block."""
+
+    def commit(self, size: int) -> None:
+        """Do nothing."""
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+
+def delivered(chunks: Iterable[Any], size: int, progress: Progress) -> Iterator[bytes]:
+    """Yield the chunks of an image; raise TruncatedImage if bytes are missing at the end."""
+    total = 0
+    with closing(chunks):
+        for chunk in chunks:
+            data = as_bytes(chunk)
+            total += len(data)
+            progress.add(len(data))
+            yield data
+    if size and total < size:
+        raise exceptions.TruncatedImage(position=total, expected=size)
 
 
 def read_digests(found: Found, hash_algo: str, progress: Progress) -> UploadResult:

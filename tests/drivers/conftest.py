@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 
 from glance_store.transfer import retry
@@ -14,3 +17,17 @@ def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     # On real servers there are tests of what comes late.
     if request.path.parent.name == "unit":
         monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.02)
+
+
+@pytest.fixture
+def socket_options(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """The options that are set on sockets."""
+    noted: list[tuple[Any, ...]] = []
+    setsockopt = socket.socket.setsockopt
+
+    def note(self: socket.socket, *option: Any) -> None:
+        noted.append(option)
+        setsockopt(self, *option)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", note)
+    return noted

@@ -23,14 +23,13 @@ import urllib3.exceptions
 import urllib3.util
 
 from glance_store._drivers._head import Response
+from glance_store._drivers._patience import POOL_SIZE, ProbedConnection
 from glance_store._drivers.http.headers import chunk_size
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.targets import Hosts, TargetFilter
 
 LOG = logging.getLogger(__name__)
 
-# Idle connections to keep per server: enough for the threads of a busy service.
-_POOL_SIZE = 64
 _UNCONNECTED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
@@ -149,7 +148,7 @@ class Sessions:
         pid = os.getpid()
         adapter = self._by_process.get(pid)
         if adapter is None:
-            adapter = self._by_process.setdefault(pid, _Adapter(pool_maxsize=_POOL_SIZE))
+            adapter = self._by_process.setdefault(pid, _Adapter(pool_maxsize=POOL_SIZE))
         return adapter
 
 
@@ -223,7 +222,7 @@ class _Response(Response):
         )
 
 
-class _Connection:
+class _Connection(ProbedConnection):
     """Mixin for urllib3's connections."""
 
     response_class = _Response
@@ -248,7 +247,7 @@ class _Connection:
     def _new_conn(self) -> Any:
         """Connect to an address that the operator allows."""
         location, targets = _EXCHANGE.get()
-        connect = super()._new_conn  # type: ignore[misc]
+        connect = super()._new_conn
         if targets is None:
             return connect()
         name = self._dns_host

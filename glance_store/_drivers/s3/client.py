@@ -299,7 +299,6 @@ def _config(settings: Settings) -> Any:
         "connect_timeout": settings.connect_timeout,
         "read_timeout": settings.read_timeout,
         "max_pool_connections": max(_POOL_SIZE, 2 * settings.concurrency),
-        "tcp_keepalive": True,
     }
     if settings.proxies:
         options["proxies"] = settings.proxies

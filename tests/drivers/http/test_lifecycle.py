@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import socket
 import threading
 
 import pytest
@@ -157,3 +158,11 @@ def test_one_session_for_all_threads(http):
     for thread in threads:
         thread.join()
     assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"http_store_allowed_hosts": ["127.0.0.1"]}])
+def test_idle_connections_are_probed(web, http_store, options, socket_options):
+    """A firewall that has forgotten one would let the next download wait for its time to read."""
+    http_store(**options).get(web.serve("/image", IMAGE))[0].close()
+    assert (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60) in socket_options
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in socket_options

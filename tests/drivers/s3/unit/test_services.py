@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -464,3 +465,12 @@ def test_deletion_of_which_the_answer_is_lost(
     else:
         with pytest.raises(exceptions.NotFound):
             images.delete(objects.uri("image"))
+
+
+def test_idle_connections_are_probed(
+    at: Callable[..., Images], socket_options: list[tuple[object, ...]]
+) -> None:
+    """A firewall that has forgotten one would let the next request wait for its time to read."""
+    at().add("image", b"data")
+    assert (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60) in socket_options
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in socket_options
