@@ -283,6 +283,24 @@ class DataDirs:
         """
         if len(self.all) == 1:
             return self.all
+        for pause in syscalls.LOOKS:
+            time.sleep(pause)
+            room, problems = self._rooms()
+            # Without a figure, the write itself shows whether there is room.
+            fitting = [each for each, free in room.items() if free is None or free >= max(size, 1)]
+            if fitting:
+                return sorted(fitting, key=lambda each: (-each.priority, -(room[each] or 0)))
+            if not room:
+                raise problems[0]
+        shortages = [f"{directory.path} has {free} free" for directory, free in room.items()]
+        raise exceptions.StorageFull(
+            _("No data directory has room for %(size)d bytes: %(directories)s"),
+            size=size,
+            directories=", ".join([*shortages, *map(str, problems)]),
+        )
+
+    def _rooms(self) -> tuple[dict[DataDir, int | None], list[Exception]]:
+        """Return the room in each directory that can be used, and the problems of the others."""
         room: dict[DataDir, int | None] = {}
         problems: list[Exception] = []
         for directory in self.all:
@@ -291,20 +309,7 @@ class DataDirs:
             except (OSError, exceptions.GlanceStoreException) as exc:
                 directory.take_out(exc)
                 problems.append(exc)
-        # Without a figure, the write itself shows whether there is room.
-        fitting = [
-            directory for directory, free in room.items() if free is None or free >= max(size, 1)
-        ]
-        if fitting:
-            return sorted(fitting, key=lambda each: (-each.priority, -(room[each] or 0)))
-        if not room:
-            raise problems[0]
-        shortages = [f"{directory.path} has {free} free" for directory, free in room.items()]
-        raise exceptions.StorageFull(
-            _("No data directory has room for %(size)d bytes: %(directories)s"),
-            size=size,
-            directories=", ".join([*shortages, *map(str, problems)]),
-        )
+        return room, problems
 
     def find(self, name: str) -> str | None:
         """Return the path of a file in one of the directories, None if it is in none."""

@@ -34,6 +34,9 @@ UNAVAILABLE = LOST | {errno.EIO}
 # for the kernel alone, but NFS and others let it out.
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.ENOTTY, 524}
 
+# Seconds before each look for room: XFS frees the space of deleted files in the background.
+LOOKS = (0.0, 0.1, 0.4)
+
 _SYNC_FILE_RANGE_WRITE = 2
 # Wait for what is being written, write the rest, and wait for that.
 _SYNC_FILE_RANGE_DONE = 1 | _SYNC_FILE_RANGE_WRITE | 4

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -138,17 +139,20 @@ class FileWriter:
 
     def _check_room(self, size: int) -> None:
         """Raise before a reservation that cannot succeed takes what other uploads need."""
-        free = self._draft.file.call(syscalls.free_bytes)
-        if free is not None and free + self.block_size < size:
-            raise exceptions.StorageFull(
-                _(
-                    "There is no room for the image at %(path)s: it needs %(size)d bytes, "
-                    "%(free)d are free"
-                ),
-                path=self.path,
-                size=size,
-                free=free,
-            )
+        for pause in syscalls.LOOKS:
+            time.sleep(pause)
+            free = self._draft.file.call(syscalls.free_bytes)
+            if free is None or free + self.block_size >= size:
+                return
+        raise exceptions.StorageFull(
+            _(
+                "There is no room for the image at %(path)s: it needs %(size)d bytes, "
+                "%(free)d are free"
+            ),
+            path=self.path,
+            size=size,
+            free=free,
+        )
 
     def write(self, offset: int, block: memoryview) -> None:
         # A call that outlives its timeout still reads the block: give it a copy.

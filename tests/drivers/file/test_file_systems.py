@@ -14,7 +14,7 @@ import pytest
 
 from glance_store import exceptions, registry
 from glance_store._drivers.filesystem import Store, mounts
-from tests.drivers.file.conftest import MakeStore, fetch, listing, locate, mounted, put
+from tests.drivers.file.conftest import MakeStore, fetch, listing, locate, mounted, need, put
 
 MIB = 1024 * 1024
 DATA = os.urandom(2 * MIB)
@@ -64,6 +64,34 @@ def test_a_full_file_system_is_not_healthy(make_store: MakeStore, small_disk: Pa
     (small_disk / "filler").unlink()
     assert store.check_health().startswith("ok, ")
     assert listing(small_disk) == []
+
+
+@pytest.fixture
+def xfs(tmp_path: Path) -> Iterator[Path]:
+    """An XFS of 300 MiB, the smallest there is."""
+    need("mkfs.xfs", "xfsprogs")
+    (tmp_path / "disk").touch()
+    os.truncate(tmp_path / "disk", 300 * MIB)
+    subprocess.run(["mkfs.xfs", "-q", str(tmp_path / "disk")], check=True)
+    with mounted("mount", "-o", "loop", str(tmp_path / "disk"), at=tmp_path / "xfs") as path:
+        yield path
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_room_that_comes_back_late(
+    make_store: MakeStore, xfs: Path, small_disk: Path, several: bool
+) -> None:
+    """XFS says how much was free before the last image was deleted."""
+    where = {"datadirs": [str(xfs), str(small_disk)]} if several else {"datadir": str(xfs)}
+    store = make_store(**where)
+    figures = os.statvfs(xfs)
+    filler = xfs / "filler"
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, figures.f_bavail * figures.f_frsize - 16 * MIB)
+    with pytest.raises(exceptions.StorageFull):
+        put(store, "image", bytes(48 * MIB))
+    filler.unlink()
+    assert put(store, "image", bytes(48 * MIB)).endswith("/image")
 
 
 def test_a_file_system_without_inodes(make_store: MakeStore, tmp_path: Path) -> None:
