@@ -329,6 +329,9 @@ def _rule_by_words(answer: Answer) -> _Rule | None:
         return _Rule(exceptions.BackendUnavailable, (), ())
     if any(each in words for each in _FULL):
         return _Rule(exceptions.StorageFull, (), ())
+    if "same length" in answer.message:
+        # Cloudflare R2, of the parts of an image; its code is that of a part it does not know yet.
+        return _Rule(exceptions.BackendException, (), (), ": set s3_store_equal_parts to True")
     return None
 
 

@@ -467,6 +467,19 @@ def test_deletion_of_which_the_answer_is_lost(
             images.delete(objects.uri("image"))
 
 
+def test_a_service_that_wants_parts_of_one_size(
+    at: Callable[..., Images], objects: Objects
+) -> None:
+    """To send them again does not help; what does is said."""
+    words = "All non-trailing parts must have the same length."
+    objects.quirk = always("CompleteMultipartUpload", refusal(400, "InvalidPart", words))
+    with pytest.raises(exceptions.BackendException, match="set s3_store_equal_parts") as caught:
+        at(**IN_PARTS, s3_store_retry_timeout=PATIENT).add("image", image(PART + 5))
+    assert not isinstance(caught.value, exceptions.BackendUnavailable)
+    assert len(objects.asked("CompleteMultipartUpload")) == 1
+    assert (objects.objects, objects.uploads) == ({}, {})
+
+
 def test_idle_connections_are_probed(
     at: Callable[..., Images], socket_options: list[tuple[object, ...]]
 ) -> None:
