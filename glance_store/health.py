@@ -33,7 +33,7 @@ class Health(NamedTuple):
 
 def reason(exc: BaseException) -> str:
     """Describe an error of a store for an operator: one line, without secrets."""
-    text = one_line(str(exc))
+    text = one_line(exc)
     return text if text and isinstance(exc, _EXPECTED) else f"{type(exc).__name__}: {text}"
 
 
@@ -44,7 +44,7 @@ def _ask(find: Callable[[], Any], describe: Callable[[BaseException], str]) -> H
         store = find()
         wrong = store.configuration_error
         if wrong is None:
-            healthy, text = True, one_line(str(store.check_health()))
+            healthy, text = True, one_line(store.check_health())
         else:
             state = "read-only" if store.is_capable(BitMasks.READ_ACCESS) else "unusable"
             healthy, text = False, one_line(f"{state}: {wrong}")

@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from glance_store import exceptions, observers, sharing, store_options
 from glance_store.driver import Store
-from glance_store.outages import one_line
+from glance_store.location import one_line
 
 LOG = logging.getLogger(__name__)
 

@@ -67,12 +67,12 @@ def without_secrets(text: str) -> str:
     return re.sub(r"\S+://\S+?(?=[:;,]?(?:\s|$))", lambda found: redact(found[0]), text)
 
 
-def one_line(text: str) -> str:
+def one_line(text: object) -> str:
     """Return a text as one line without secrets, safe to print on a terminal.
 
-    :param text: any text
+    :param text: any text, or an exception
     """
-    line = without_secrets(" ".join(text.split()))
+    line = without_secrets(" ".join(str(text).split()))
     return "".join(char if char.isprintable() else "?" for char in line)
 
 

@@ -13,7 +13,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from glance_store import exceptions, location
+from glance_store import exceptions
+from glance_store.location import one_line
 
 LOG = logging.getLogger(__name__)
 
@@ -24,11 +25,6 @@ OUTAGES = (
     exceptions.BackendException,
     OSError,
 )
-
-
-def one_line(error: object) -> str:
-    """Return the text of an error as one line without secrets."""
-    return location.one_line(str(getattr(error, "msg", error)))
 
 
 class _Outage:

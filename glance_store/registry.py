@@ -11,15 +11,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from oslo_config import cfg
 
 from glance_store import capabilities, exceptions, loading, location, sharing, store_options
 from glance_store.driver import Store
 from glance_store.i18n import _
-from glance_store.outages import OUTAGES, Outages, one_line
+from glance_store.location import one_line
+from glance_store.outages import OUTAGES, Outages
 
 LOG = logging.getLogger(__name__)
 
@@ -81,60 +82,59 @@ def failures() -> dict[str, str]:
 def create_stores(conf: cfg.ConfigOpts) -> int:
     """Create the stores of single-store mode; see `glance_store.backend.create_stores`."""
     with _STATE.lock:
-        _STATE.begin(conf, multi=False)
-        _enable_observers(conf)
-        count = 0
-        current: set[str] = set()
-        bad_values: list[store_options.Mistake] = []
-        without_scheme: list[str] = []
-        for entry in sorted(set(conf.glance_store.stores)):
-            store = _create(conf, entry, None, bad_values)
-            if store is None:
-                continue
-            schemes = _schemes(store, entry, without_scheme)
-            location.register_scheme_map({scheme: _entry(store, entry) for scheme in schemes})
-            current.update(schemes)
-            count += bool(schemes)
+        made = _create_all(conf, multi=False)
+        current = {scheme: _entry(one.store, one.entry) for one in made for scheme in one.schemes}
+        location.register_scheme_map(current)
         # A store from an earlier configuration must not stay in use.
-        for scheme in location.SCHEME_TO_CLS_MAP.keys() - current:
+        for scheme in location.SCHEME_TO_CLS_MAP.keys() - current.keys():
             del location.SCHEME_TO_CLS_MAP[scheme]
-        _set_aside(conf, bad_values)
-        _refuse(without_scheme)
-        return count
+        _refuse(made)
+        return len(made)
 
 
 def create_multi_stores(conf: cfg.ConfigOpts, reserved_stores: dict[str, str] | None = None) -> int:
     """Create the stores of multi-store mode; see `multi_backend.create_multi_stores`."""
     with _STATE.lock:
-        _STATE.begin(conf, multi=True)
-        _enable_observers(conf)
         if reserved_stores:
             _STATE.reserved = dict(reserved_stores)
-        current: set[tuple[str, str]] = set()
-        bad_values: list[store_options.Mistake] = []
-        without_scheme: list[str] = []
-        for identifier, entry in _configured(conf):
-            store = _create(conf, entry, identifier, bad_values)
-            if store is None:
-                continue
-            schemes = _schemes(store, identifier, without_scheme)
-            location.register_scheme_backend_map(
-                {scheme: {identifier: _entry(store, entry)} for scheme in schemes}
-            )
-            current |= {(scheme, identifier) for scheme in schemes}
+        made = _create_all(conf, multi=True)
+        current = {(scheme, one.name): one for one in made for scheme in one.schemes}
+        for (scheme, identifier), one in current.items():
+            entry = _entry(one.store, one.entry)
+            location.register_scheme_backend_map({scheme: {identifier: entry}})
         _forget_others(current)
-        _set_aside(conf, bad_values)
-        _refuse(without_scheme)
+        _refuse(made)
         return len(current)
 
 
-def _enable_observers(conf: cfg.ConfigOpts) -> None:
+class _Made(NamedTuple):
+    """A store that was created: its identifier, or driver in single-store mode."""
+
+    name: str
+    entry: str
+    store: Any
+    schemes: tuple[str, ...]
+
+
+def _create_all(conf: cfg.ConfigOpts, multi: bool) -> list[_Made]:
+    """Load and configure the stores of a configuration, in place of those created before."""
+    _STATE.begin(conf, multi)
     opt = store_options.OBSERVERS_OPT
     store_options.register_each(conf, [opt], store_options.DEFAULT_GROUP)
     loading.enable_observers(conf.glance_store[opt.name])
+    bad_values: list[store_options.Mistake] = []
+    made = []
+    # Without identifiers, drivers name the stores.
+    names = _configured(conf) if multi else sorted({(one, one) for one in conf.glance_store.stores})
+    for name, entry in names:
+        store = _create(conf, entry, name if multi else None, bad_values)
+        if store is not None:
+            made.append(_Made(name, entry, store, tuple(store.get_schemes())))
+    _set_aside(conf, bad_values)
+    return made
 
 
-def _forget_others(current: set[tuple[str, str]]) -> None:
+def _forget_others(current: Container[tuple[str, str]]) -> None:
     """Forget stores of an earlier configuration: the image service, too, looks into the map."""
     for scheme, by_identifier in location.SCHEME_TO_CLS_BACKEND_MAP.items():
         for identifier in list(by_identifier):
@@ -235,19 +235,13 @@ def _configure(store: Any, identifier: str | None) -> None:
         _claim(store, identifier)
 
 
-def _schemes(store: Any, name: str, without_scheme: list[str]) -> tuple[str, ...]:
-    """Return the schemes of a store; one without any is added to `without_scheme`."""
-    schemes = tuple(store.get_schemes())
-    if not schemes:
-        _STATE.failures[name] = "its driver has no URI scheme"
-        without_scheme.append(name)
-    return schemes
-
-
-def _refuse(without_scheme: list[str]) -> None:
-    if without_scheme:
+def _refuse(made: Sequence[_Made]) -> None:
+    """Raise if the driver of a store has no scheme."""
+    names = [one.name for one in made if not one.schemes]
+    _STATE.failures.update(dict.fromkeys(names, "its driver has no URI scheme"))
+    if names:
         raise exceptions.BackendException(
-            f"Store {', '.join(without_scheme)} cannot be registered: its driver has no URI scheme"
+            f"Store {', '.join(names)} cannot be registered: its driver has no URI scheme"
         )
 
 
@@ -501,7 +495,7 @@ def first_that_has(uri: str, operation: Callable[[str], _T]) -> _T:
                 continue
             # Many backends say "forbidden" of what they do not have.
             uncertain = uncertain or exc
-            reason = location.one_line(f"{type(exc).__name__}: {exc}")
+            reason = one_line(f"{type(exc).__name__}: {exc}")
             LOG.info("Store %s may have an image, but failed (%s)", identifier, reason)
     if uncertain is not None:
         raise uncertain

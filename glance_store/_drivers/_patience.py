@@ -15,7 +15,7 @@ import urllib3.connection
 from glance_store._drivers._head import Response
 
 # Idle connections to keep per server: enough for the threads of a busy service.
-POOL_SIZE = 64
+_POOL_SIZE = 64
 # The library runs on Linux, which has all of these; seconds and a number of probes.
 _KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -73,36 +73,44 @@ class _SendTimeoutConnection(ProbedConnection, urllib3.connection.HTTPConnection
             self.sock.settimeout(self.send_timeout)
 
 
-def patient(pool: Any, seconds: float) -> Any:
-    """Return a subclass of a urllib3 pool whose connections allow so much silence while sending."""
-    connection = type(
-        f"Patient{pool.ConnectionCls.__name__}",
-        (_SendTimeoutConnection, pool.ConnectionCls),
-        {"send_timeout": seconds},
-    )
-    return type(f"Patient{pool.__name__}", (pool,), {"ConnectionCls": connection})
+def with_connections(pool: Any, mixin: type) -> Any:
+    """Return a subclass of a urllib3 pool whose connections have a mixin."""
+    base = pool.ConnectionCls
+    if issubclass(base, mixin):
+        return pool
+    connection = type(base.__name__, (mixin, base), {})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
-class PatientAdapter(requests.adapters.HTTPAdapter):
-    """A requests adapter whose connections allow so many seconds of silence while sending."""
+class Adapter(requests.adapters.HTTPAdapter):
+    """A requests adapter whose connections have a mixin, with or without a proxy."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        super().__init__(pool_connections=4, pool_maxsize=POOL_SIZE)
+    def __init__(self, mixin: type) -> None:
+        self._mixin = mixin
+        super().__init__(pool_maxsize=_POOL_SIZE)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self._use_timeout(self.poolmanager)
+        self._adapt(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._use_timeout(manager)
-        return manager
+        return self._adapt(super().proxy_manager_for(*args, **kwargs))
 
-    def _use_timeout(self, manager: Any) -> None:
+    def _adapt(self, manager: Any) -> Any:
         manager.pool_classes_by_scheme = {
-            scheme: patient(pool, self._seconds)
-            if not hasattr(pool.ConnectionCls, "send_timeout")
-            else pool
+            scheme: with_connections(pool, self._mixin)
             for scheme, pool in manager.pool_classes_by_scheme.items()
         }
+        return manager
+
+
+def patient(seconds: float) -> type:
+    """Return a mixin for connections that allow so many seconds of silence while sending."""
+    return type("Patient", (_SendTimeoutConnection,), {"send_timeout": seconds})
+
+
+class PatientAdapter(Adapter):
+    """A requests adapter whose connections allow so many seconds of silence while sending."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(patient(seconds))

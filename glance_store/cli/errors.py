@@ -116,7 +116,7 @@ def describe(exc: BaseException) -> str:
         return one_line(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror)
     if isinstance(exc, exceptions.RedirectException):
         return one_line(f"fetch the image from {exc.url.geturl()} instead")
-    text = one_line(str(exc))
+    text = one_line(exc)
     if isinstance(exc, _EXPECTED) and text:
         return text
     return one_line(f"{type(exc).__name__}: {text} (--debug shows a traceback)")

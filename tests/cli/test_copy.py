@@ -233,9 +233,8 @@ def test_notes_that_cannot_be_written_any_more(inside, stocked, tmp_path):
     result = inside(*words, "--json")
     assert result.code == 0
     assert set(states(result).values()) == {"copied"}
-    assert result.err == (
-        f"glance-store: warning: --state-file: {state} cannot be written: No such file or directory\n"
-    )
+    problem = f"--state-file: {state} cannot be written: No such file or directory"
+    assert result.err == f"glance-store: warning: {problem}\n"
 
 
 def test_a_name_that_is_not_utf8(inside, stocked, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import requests
 import urllib3.connection
 
-from glance_store._drivers._patience import PatientAdapter, patient
+from glance_store._drivers._patience import PatientAdapter, patient, with_connections
 
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
@@ -86,7 +86,7 @@ def test_answer_that_comes_early(kind: type[ssl.SSLError]) -> None:
         ConnectionCls = Closed
 
     with pytest.raises(BrokenPipeError):
-        patient(Pool, 30.0).ConnectionCls("127.0.0.1").send(b"data")
+        with_connections(Pool, patient(30.0)).ConnectionCls("127.0.0.1").send(b"data")
 
 
 def test_idle_connections_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:

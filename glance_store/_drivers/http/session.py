@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-import functools
 import http.client
 import logging
 import os
@@ -14,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import requests
-import requests.adapters
 import requests.auth
 import requests.cookies
 import requests.utils
@@ -23,7 +21,7 @@ import urllib3.exceptions
 import urllib3.util
 
 from glance_store._drivers._head import Response
-from glance_store._drivers._patience import POOL_SIZE, ProbedConnection
+from glance_store._drivers._patience import Adapter, ProbedConnection
 from glance_store._drivers.http.headers import chunk_size
 from glance_store._drivers.http.location import StoreLocation
 from glance_store._drivers.http.targets import Hosts, TargetFilter
@@ -103,7 +101,7 @@ class Sessions:
     """
 
     def __init__(self) -> None:
-        self._by_process: dict[int, _Adapter] = {}
+        self._by_process: dict[int, Adapter] = {}
 
     def send(
         self,
@@ -141,14 +139,14 @@ class Sessions:
         cookies.update(response.cookies)
         return response
 
-    def current(self) -> requests.adapters.HTTPAdapter:
+    def current(self) -> Adapter:
         """Return this process's adapter, which holds its connections."""
         # No lock: held while another thread forks, it would stay locked in the child. setdefault()
         # is atomic, and a surplus adapter costs nothing: it has no connection yet.
         pid = os.getpid()
         adapter = self._by_process.get(pid)
         if adapter is None:
-            adapter = self._by_process.setdefault(pid, _Adapter(pool_maxsize=POOL_SIZE))
+            adapter = self._by_process.setdefault(pid, Adapter(_Connection))
         return adapter
 
 
@@ -165,34 +163,6 @@ class _Exchange(NamedTuple):
 
 
 _EXCHANGE: contextvars.ContextVar[_Exchange] = contextvars.ContextVar("http_exchange")
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """A requests adapter that uses `_Connection`, with or without a proxy."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _adapt(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return _adapt(super().proxy_manager_for(*args, **kwargs))
-
-
-def _adapt(manager: Any) -> Any:
-    manager.pool_classes_by_scheme = {
-        scheme: _pool_of(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
-    }
-    return manager
-
-
-@functools.cache
-def _pool_of(pool: Any) -> Any:
-    """Return a subclass of a connection pool class that uses `_Connection`."""
-    base = pool.ConnectionCls
-    if issubclass(base, _Connection):
-        return pool
-    connection = type(base.__name__, (_Connection, base), {})
-    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
 class _Response(Response):

@@ -276,13 +276,13 @@ def make_client(settings: Settings) -> Client:
 
 def _apply_send_timeout(s3: Any, seconds: float) -> None:
     """Apply the read timeout while sending, too."""
-    from glance_store._drivers._patience import patient
+    from glance_store._drivers._patience import patient, with_connections
 
     # Botocore has no option for this. A release that keeps its pools elsewhere is left alone.
     session = getattr(getattr(s3, "_endpoint", None), "http_session", None)
     pools = getattr(session, "_pool_classes_by_scheme", {})
     for scheme, pool in list(pools.items()):
-        pools[scheme] = patient(pool, seconds)
+        pools[scheme] = with_connections(pool, patient(seconds))
 
 
 def _config(settings: Settings) -> Any:
