@@ -272,6 +272,7 @@ class _File:
                 # A file server may have done it despite the error.
                 if not self._is_published():
                     raise
+            self._flush_name()
 
     def _publish(self) -> None:
         if not self._replace:
@@ -285,6 +286,15 @@ class _File:
             else:
                 return
         os.replace(self._temporary, self._path)
+
+    def _flush_name(self) -> None:
+        # A directory in which files may be created, but which may not be read, cannot be flushed.
+        with contextlib.suppress(PermissionError):
+            folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _flush(folder)
+            finally:
+                os.close(folder)
 
     def _is_published(self) -> bool:
         with contextlib.suppress(OSError):
@@ -349,11 +359,12 @@ def _open_stream(descriptor: int, name: str) -> Any:
 def _open_path(path: str, force: bool) -> Any:
     # Replace what a symbolic link points to, not the link.
     target = os.path.realpath(path)
-    mode = os.stat(target).st_mode if os.path.lexists(target) else None
-    if path.endswith("/") and (mode is None or not stat.S_ISDIR(mode)):
+    status = os.stat(target) if os.path.lexists(target) else None
+    mode = stat.S_IFREG if status is None else status.st_mode
+    if path.endswith("/") and not stat.S_ISDIR(mode):
         raise UsageError(f"{path} is not a directory")
-    if mode is None or stat.S_ISREG(mode):
-        return _open_file(target, force, mode)
+    if stat.S_ISREG(mode):
+        return _open_file(target, force, status)
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a directory: name a file in it")
     if stat.S_ISBLK(mode) and not force:
@@ -362,15 +373,17 @@ def _open_path(path: str, force: bool) -> Any:
     return _closing(descriptor, None, _Stream(descriptor, path))
 
 
-def _open_file(path: str, force: bool, mode: int | None) -> Any:
-    if mode is not None and not force:
+def _open_file(path: str, force: bool, replaced: os.stat_result | None) -> Any:
+    if replaced is not None and not force:
         raise UsageError(f"{path} exists: --force replaces it")
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".glance-store-{secrets.token_hex(6)}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o666)
-    if mode is not None:
-        # Cannot be set where the mount gives all files their permissions.
+    if replaced is not None:
+        # Cannot be set by others than root, or where the mount gives all files their permissions.
         with contextlib.suppress(OSError):
-            os.fchmod(descriptor, stat.S_IMODE(mode))
+            os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode))
     return _closing(descriptor, temporary, _File(descriptor, temporary, path, force))

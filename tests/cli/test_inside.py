@@ -245,6 +245,38 @@ def answering(monkeypatch, name, code, does_it=False):
 
 
 @pytest.mark.parametrize("force", [False, True])
+def test_the_name_of_a_file_is_on_the_disk_as_well(tmp_path, monkeypatch, force):
+    """Whoever then removes the image relies on the file, also after a loss of power."""
+    path, flushed = tmp_path / "image", []
+    fsync = os.fsync
+
+    def note(descriptor):
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with files.open_destination(str(path), force) as destination:
+        destination.write(b"data")
+        destination.commit()
+    assert flushed[0][1] is False
+    assert flushed[-1] == (str(tmp_path), True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_is_replaced_keeps_its_owner(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(b"old")
+    os.chown(path, 1234, 2345)
+    path.chmod(0o4750)
+    with files.open_destination(str(path), force=True) as destination:
+        destination.write(b"new")
+        destination.commit()
+    status = path.stat()
+    assert path.read_bytes() == b"new"
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 2345, 0o4750)
+
+
+@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("code", [errno.EEXIST, errno.EIO, errno.EPERM, errno.ENOENT])
 def test_a_name_that_a_file_was_given_counts_whatever_the_answer(
     tmp_path, monkeypatch, force, code
