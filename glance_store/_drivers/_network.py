@@ -13,6 +13,7 @@ from typing import Any
 import requests
 import urllib3.exceptions
 
+from glance_store import exceptions
 from glance_store.i18n import _
 
 _DEEPEST_CAUSE = 12
@@ -64,6 +65,17 @@ def check_authorities(path: str, directories: bool = True) -> None:
     """Load CA certificates from a file or directory; OSError if there are none to load."""
     kind = "capath" if directories and os.path.isdir(path) else "cafile"
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
+
+
+def check_option(option: str, path: str, directories: bool = True) -> None:
+    """Raise BadStoreConfiguration if an option names no CA certificates."""
+    try:
+        check_authorities(path, directories)
+    except OSError as exc:
+        raise exceptions.BadStoreConfiguration(
+            _("%(option)s = %(path)s cannot be used, it must name certificates: %(cause)s")
+            % {"option": option, "path": path, "cause": in_words(exc) or exc}
+        ) from exc
 
 
 def break_off(response: Any) -> None:

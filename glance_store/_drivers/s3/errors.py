@@ -193,8 +193,7 @@ class Answer(NamedTuple):
         message = "" if self.message in ("None", "") else self.message
         if message:
             text = f"{text}: {message}"
-        clean = "".join(char if char.isprintable() else " " for char in REDACTION.scrub(text))
-        return clean[:_LONGEST_REASON]
+        return _one_line(text)
 
 
 def answer_of(error: BaseException) -> Answer | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers._network import check_authorities, in_words
+from glance_store._drivers._network import check_option
 from glance_store._drivers._objects.errors import ERRORS
 from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.s3 import endpoint, holdings
@@ -131,7 +131,7 @@ class Store(driver.Store):
                 % bucket
             )
         if settings.authorities and settings.endpoint.secure:
-            _check_authorities(settings.authorities)
+            check_option("s3_store_cacert", settings.authorities, directories=False)
         check_credentials(settings)
         # Report wrong options now, not at the first image. This opens no connection.
         make_client(settings).s3.close()
@@ -360,14 +360,3 @@ class Store(driver.Store):
 
 def _store_location(location: Location) -> StoreLocation:
     return cast("StoreLocation", location.store_location)
-
-
-def _check_authorities(path: str) -> None:
-    """Raise BadStoreConfiguration if ``s3_store_cacert`` is no file with certificates."""
-    try:
-        check_authorities(path, directories=False)
-    except OSError as exc:
-        raise exceptions.BadStoreConfiguration(
-            _("s3_store_cacert names %(file)s, which is not a file with certificates: %(cause)s")
-            % {"file": path, "cause": in_words(exc)}
-        ) from exc

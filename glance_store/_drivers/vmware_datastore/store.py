@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
-from glance_store._drivers import _network
+from glance_store._drivers._network import check_option
 from glance_store._drivers.vmware_datastore import datastores, holdings
 from glance_store._drivers.vmware_datastore.datastores import Datastore, Inventory, State
 from glance_store._drivers.vmware_datastore.errors import DatastoreUnavailable, PrivilegeMissing
@@ -95,7 +95,8 @@ class Store(driver.Store):
         self._memory = Memory(options.vmware_store_memory * MIB)
         check_library()
         settings = Settings.of(options)
-        _check_authorities(options.vmware_ca_file)
+        if options.vmware_ca_file:
+            check_option("vmware_ca_file", options.vmware_ca_file)
         if options.vmware_insecure and not options.vmware_ca_file:
             LOG.warning(
                 "Store %s: the certificate of %s is not verified, so the password can be "
@@ -376,19 +377,6 @@ class Store(driver.Store):
                 name,
                 configured,
             )
-
-
-def _check_authorities(path: str | None) -> None:
-    """Raise BadStoreConfiguration if ``vmware_ca_file`` holds no certificates."""
-    if not path:
-        return
-    try:
-        _network.check_authorities(path)
-    except OSError as exc:
-        raise exceptions.BadStoreConfiguration(
-            _("vmware_ca_file = %(path)s cannot be used: %(problem)s")
-            % {"path": path, "problem": _network.in_words(exc) or exc}
-        ) from exc
 
 
 def _directory(option: str) -> str:

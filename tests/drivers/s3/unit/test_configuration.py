@@ -112,7 +112,8 @@ def test_authorities_that_are_none(tmp_path: Path, content: str | None) -> None:
         path.mkdir()
     else:
         path.write_text(content)
-    assert "s3_store_cacert names" in problem_of(store_with(s3_store_cacert=str(path)))
+    problem = problem_of(store_with(s3_store_cacert=str(path)))
+    assert f"s3_store_cacert = {path} cannot be used" in problem
 
 
 def test_authorities_without_tls_do_not_matter() -> None:
