@@ -16,6 +16,14 @@ import urllib3.exceptions
 from glance_store import exceptions
 from glance_store.i18n import _
 
+# What a request may raise, from all layers of the client library.
+FAILURES = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+
 _DEEPEST_CAUSE = 12
 
 

@@ -21,6 +21,7 @@ from glance_store.cli import arguments
 from glance_store.cli.errors import OK, UsageError, describe
 from glance_store.cli.holdings import STORE_ERRORS
 from glance_store.cli.output import Output, Progress, human_size
+from glance_store.cli.stopping import StoppedError
 from glance_store.cli.stores import Stores
 from glance_store.cli.verification import NullWriter, delivered
 from glance_store.location import redact
@@ -38,10 +39,6 @@ _BYTES, _MOST = 256 * _MIB, 20
 # How long to measure a limit of this machine, and how much to write to its disk.
 _SECONDS, _DISK_BYTES = 0.25, 1 * _GIB
 _BLOCK = 4 * _MIB
-
-
-class _StoppedError(Exception):
-    """The benchmark is ending; whoever ended it knows why."""
 
 
 class _Size(NamedTuple):
@@ -209,7 +206,7 @@ class _Run:
 
     def _run(self, operation: Callable[[str, int], _Sample], name: str, size: int) -> _Sample:
         if self._stop.is_set():
-            raise _StoppedError
+            raise StoppedError
         return operation(name, size)
 
     def _put(self, name: str, size: int) -> _Sample:
@@ -226,7 +223,7 @@ class _Run:
         for _chunk in delivered(chunks, size, self._progress):
             first = first or time.monotonic() - begun
             if self._stop.is_set():
-                raise _StoppedError
+                raise StoppedError
         return _Sample(time.monotonic() - begun, first)
 
     def _remove(self, name: str, _size: int) -> _Sample:
@@ -266,7 +263,7 @@ class _Source:
     def read(self, length: int) -> bytes:
         """Return the next bytes."""
         if self._stop.is_set():
-            raise _StoppedError
+            raise StoppedError
         length = min(length, self._left, len(self._data) // 2)
         start = self._position
         self._position = (start + length // 2 + 1) % (len(self._data) // 2)

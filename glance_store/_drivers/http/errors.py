@@ -8,7 +8,6 @@ logged with the new one.
 
 from __future__ import annotations
 
-import http.client
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,14 +23,8 @@ _T = TypeVar("_T")
 
 _LONGEST_CAUSE = 200
 
-_TRANSLATED = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    # A host name that cannot be encoded.
-    UnicodeError,
-)
+# UnicodeError: a host name that cannot be encoded.
+_TRANSLATED = (*_network.FAILURES, UnicodeError)
 # OpenSSL's codes for an unknown authority, as opposed to an expired certificate or another host's.
 _UNTRUSTED = (18, 19, 20, 21)
 _SILENT = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)

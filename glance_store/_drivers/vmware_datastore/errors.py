@@ -6,14 +6,12 @@ No text quotes an address or a header, to keep cookies and credentials out of th
 
 from __future__ import annotations
 
-import http.client
 import ssl
 import xml.sax
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
-import urllib3.exceptions
 
 from glance_store import exceptions
 from glance_store._drivers import _network
@@ -22,12 +20,6 @@ from glance_store.transfer.retry import PASSING, seconds_asked
 
 _T = TypeVar("_T")
 
-_NETWORK = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-)
 _LONGEST_REASON = 200
 
 
@@ -143,7 +135,7 @@ def guarded(call: Callable[[], _T], action: str) -> _T:
     """Call a function that uses the network, and translate its errors."""
     try:
         return call()
-    except _NETWORK as exc:
+    except _network.FAILURES as exc:
         error = _of_network(exc, action)
     # Not chained: the original error quotes the address, and its traceback would be logged.
     raise error
@@ -175,7 +167,7 @@ def _of_cause(exc: Any, action: str) -> exceptions.GlanceStoreException:
     response = getattr(cause, "response", None)
     if response is not None:
         return refusal(response, action)
-    if isinstance(cause, _NETWORK):
+    if isinstance(cause, _network.FAILURES):
         return _of_network(cause, action)
     # For example an answer that is not XML, from a proxy or a server that is starting.
     return DatastoreUnavailable(
