@@ -96,3 +96,8 @@ def break_off(response: Any) -> None:
         # Not SSLSocket.shutdown(): it drops the TLS layer, and the reader would take ciphertext for
         # data.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def ignore_netrc(session: requests.Session) -> None:
+    """Keep requests from sending what a .netrc file has for the server, or for all of them."""
+    session.auth = lambda request: request

@@ -292,6 +292,8 @@ def _config(settings: Settings) -> Any:
         "s3": {
             "addressing_style": settings.addressing,
             "payload_signing_enabled": settings.signs_payload,
+            # A profile may have it for other programs; it excludes an address.
+            "use_accelerate_endpoint": False,
         },
         "signature_version": "s3v4",
         # The engine does all retries: limited in seconds, and stopped with the transfer.

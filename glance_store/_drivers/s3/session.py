@@ -51,6 +51,9 @@ def new_session(settings: Settings, looking: bool = True) -> Any:
 
     REDACTION.hide(settings.access_key, settings.secret_key)
     below = botocore.session.get_session()
+    if settings.access_key and below.profile not in (None, *below.available_profiles):
+        # AWS_PROFILE is for others: with keys, the store needs no profile.
+        below = botocore.session.get_session({"profile": (None, None, None, None)})
     below.register_component("data_loader", _descriptions())
     below.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
     if not looking:

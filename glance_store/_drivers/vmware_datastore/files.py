@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import requests
 
 from glance_store import exceptions
+from glance_store._drivers._network import ignore_netrc
 from glance_store._drivers._objects.errors import NoResult
 from glance_store._drivers._patience import PatientAdapter
 from glance_store._drivers.vmware_datastore import errors
@@ -164,6 +165,7 @@ class Files:
             # No cookies of its own: `_follow` adds the session's where it belongs.
             made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
             made.mount("https://", PatientAdapter(self.settings.read_timeout))
+            ignore_netrc(made)
             found = self._by_process.setdefault(pid, made)
         return found
 

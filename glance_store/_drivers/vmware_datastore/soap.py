@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from glance_store import exceptions
+from glance_store._drivers._network import ignore_netrc
 from glance_store._drivers._patience import PatientAdapter
 from glance_store.i18n import _
 
@@ -65,6 +66,7 @@ def connect(settings: Settings) -> Any:
             else:
                 super().__init__(insecure=not settings.verify)
             self.session.mount("https://", PatientAdapter(settings.read_timeout))
+            ignore_netrc(self.session)
 
         def open(self, request: Any) -> io.BytesIO:
             """Load a document."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from glance_store import exceptions
 from glance_store._drivers.vmware_datastore.session import Session
@@ -217,6 +218,27 @@ def test_r231_certificates(
         ):
             make_store(vmware_ca_file=name)
     assert "is not verified" not in caplog.text
+
+
+def test_credentials_of_the_home_directory_are_not_sent(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """requests sends them where a session does not say who asks."""
+    path = tmp_path / "netrc"
+    path.write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(path))
+    sent: list[requests.PreparedRequest] = []
+    send = requests.Session.send
+
+    def note(session: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> Any:
+        sent.append(request)
+        return send(session, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", note)
+    images = Images(make_store())
+    assert images.read(images.add("image", b"data")) == b"data"
+    assert {request.method for request in sent} >= {"GET", "POST", "PUT"}
+    assert not any("Authorization" in request.headers for request in sent)
 
 
 def test_directory_of_authorities(make_store: MakeStore, server: VCenter, tmp_path: Path) -> None:

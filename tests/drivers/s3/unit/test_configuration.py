@@ -16,7 +16,10 @@ from glance_store._drivers.s3.client import Settings
 from glance_store.capabilities import BitMasks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.drivers.s3.conftest import Images
 
 pytest.importorskip("boto3")
 
@@ -241,6 +244,26 @@ def test_profile_does_not_move_the_store(monkeypatch: pytest.MonkeyPatch, tmp_pa
     client = store._client()
     assert client.s3.meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
     client.s3.close()
+
+
+@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])
+def test_profile_of_others_does_not_matter_to_a_store_with_keys(
+    at: Callable[..., Images], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "of-another-program")
+    images = at()
+    assert images.read(images.add("image", b"data")) == b"data"
+
+
+def test_acceleration_in_a_profile_is_not_for_the_store(
+    at: Callable[..., Images], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The client library refuses it where there is an address."""
+    path = tmp_path / "config"
+    path.write_text("[default]\ns3 =\n  use_accelerate_endpoint = true\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    images = at()
+    assert images.read(images.add("image", b"data")) == b"data"
 
 
 def test_mistyped_scheme() -> None:
