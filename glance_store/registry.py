@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from oslo_config import cfg
@@ -130,7 +130,9 @@ def _create_all(conf: cfg.ConfigOpts, multi: bool) -> list[_Made]:
         store = _create(conf, entry, name if multi else None, bad_values)
         if store is not None:
             made.append(_Made(name, entry, store, tuple(store.get_schemes())))
-    _set_aside(conf, bad_values)
+    # Their stores are skipped, but the image service reads the description and weight of every
+    # store, and logs all options: a bad value would make it fail as a whole.
+    _set_aside(conf, [(bad.group, bad.opt) for bad in bad_values])
     return made
 
 
@@ -142,13 +144,9 @@ def _forget_others(current: Container[tuple[str, str]]) -> None:
                 del by_identifier[identifier]
 
 
-def _set_aside(conf: cfg.ConfigOpts, bad_values: Sequence[store_options.Mistake]) -> None:
-    """Override bad option values with their defaults, now that their stores are skipped.
-
-    The image service reads the description and weight of every store, and logs all options. A bad
-    value would make it fail as a whole.
-    """
-    for group, opt, _value, _reason in bad_values:
+def _set_aside(conf: cfg.ConfigOpts, values: Iterable[tuple[str, cfg.Opt]]) -> None:
+    """Override the values of options, each with its group, with their defaults."""
+    for group, opt in values:
         conf.set_override(opt.dest, opt.default, group=group)
         _STATE.set_aside.append((group, opt.dest))
 
@@ -202,31 +200,27 @@ def _mistakes(
     conf: cfg.ConfigOpts, plugin: Any, identifier: str | None
 ) -> list[store_options.Mistake]:
     """Register the options of a store, and return its bad values."""
-    if identifier is None:
-        opts = [*loading.options_of(plugin), *sharing.OPTIONS]
-        store_options.register_each(conf, opts, store_options.DEFAULT_GROUP)
-        _fill_gaps(conf, opts, store_options.DEFAULT_GROUP)
-        return store_options.mistakes(conf, opts, [store_options.DEFAULT_GROUP])
-    groups = [identifier]
-    if identifier in _STATE.reserved:
-        opts = loading.reserved_opts(identifier)
-    else:
-        opts = [*loading.options_of(plugin), *sharing.OPTIONS]
+    reserved = identifier in _STATE.reserved
+    opts = (
+        loading.reserved_opts(str(identifier))
+        if reserved
+        else [*loading.options_of(plugin), *sharing.OPTIONS]
+    )
+    own = [] if identifier is None else store_options.MULTI_BACKEND_OPTIONS
+    groups = [identifier or store_options.DEFAULT_GROUP]
+    if identifier is not None and not reserved:
         groups.append(store_options.SHARED_CONF_GROUP)
         store_options.register_each(conf, opts, store_options.SHARED_CONF_GROUP)
-    every = [*opts, *store_options.MULTI_BACKEND_OPTIONS]
-    store_options.register_each(conf, every, identifier)
+    store_options.register_each(conf, [*opts, *own], groups[0])
     # Only in the last group: an empty value before it means "look in the next group".
     _fill_gaps(conf, opts, groups[-1])
-    _fill_gaps(conf, store_options.MULTI_BACKEND_OPTIONS, identifier)
-    return store_options.mistakes(conf, every, groups)
+    _fill_gaps(conf, own, groups[0])
+    return store_options.mistakes(conf, [*opts, *own], groups)
 
 
 def _fill_gaps(conf: cfg.ConfigOpts, opts: Sequence[cfg.Opt], group: str) -> None:
     """Treat options with an empty value, such as ``weight =``, as not set."""
-    for opt in store_options.gaps(conf, opts, group):
-        conf.set_override(opt.dest, opt.default, group=group)
-        _STATE.set_aside.append((group, opt.dest))
+    _set_aside(conf, [(group, opt) for opt in store_options.gaps(conf, opts, group)])
 
 
 def _configure(store: Any, identifier: str | None) -> None:
