@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from glance_store import exceptions
 from glance_store._drivers._objects.errors import NoResult
 from glance_store.i18n import _
-from glance_store.transfer.interface import Extent, Stream
+from glance_store.transfer.interface import Extent
 from glance_store.transfer.memory import Memory
 
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
@@ -142,6 +142,10 @@ class RangeStream:
         """The offset of the next byte."""
         return self._position
 
+    def reaches(self, offset: int) -> bool:
+        """Tell whether the byte at an offset is still to come."""
+        return self._position <= offset < self._part.stop
+
     def aim(
         self, offset: int, length: int, keep: Callable[[RangeStream], None] | None = None
     ) -> None:
@@ -210,7 +214,7 @@ class ReusableStream:
             stream, self._stream = self._stream, None
         if stream is None:
             return None
-        if stream.position > offset:
+        if not stream.reaches(offset):
             stream.close()
             return None
         stream.aim(offset, length, self.keep)
@@ -225,8 +229,8 @@ class ReusableStream:
             stream.close()
 
 
-class ObjectReader(abc.ABC):
-    """A stored image read as streams; a subclass sets `size` and sends the requests."""
+class RangeReader(abc.ABC):
+    """A stored image read as streams; a subclass sets `size` and requests the ranges."""
 
     size: int
 
@@ -236,9 +240,24 @@ class ObjectReader(abc.ABC):
         self.memory = memory
         self._reusable = ReusableStream()
 
+    def open_stream(self, offset: int, length: int) -> RangeStream:
+        """Request bytes at an offset, which the image has; the response may end before the last."""
+        kept = self._reusable.take(offset, length)
+        if kept is not None:
+            return kept
+        body, part = self._ask(offset, length)
+        if part.stop > offset + length:
+            # The service ignores ranges: parallel requests would all get the same bytes.
+            self.concurrency = 1
+        return RangeStream(body, part, offset, length, self._action, self._reusable.keep)
+
     @abc.abstractmethod
-    def open_stream(self, offset: int, length: int) -> Stream:
-        """Request bytes at an offset; the image has them."""
+    def _ask(self, offset: int, length: int) -> tuple[ResponseBody, Part]:
+        """Request bytes; return the body of the response, and which bytes of the image it holds."""
+
+    @abc.abstractmethod
+    def _action(self, offset: int) -> str:
+        """Describe a read at an offset, for errors."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset; none only at the end of the image."""
@@ -255,26 +274,3 @@ class ObjectReader(abc.ABC):
     def close(self) -> None:
         """Close a response kept for reuse."""
         self._reusable.close()
-
-
-class RangeReader(ObjectReader):
-    """A reader of an image that is one object; a subclass requests its ranges."""
-
-    def open_stream(self, offset: int, length: int) -> RangeStream:
-        """Request bytes at an offset; the image has them."""
-        kept = self._reusable.take(offset, length)
-        if kept is not None:
-            return kept
-        body, part = self._ask(offset, length)
-        if part.stop > offset + length:
-            # The service ignores ranges: parallel requests would all get the same bytes.
-            self.concurrency = 1
-        return RangeStream(body, part, offset, length, self._action, self._reusable.keep)
-
-    @abc.abstractmethod
-    def _ask(self, offset: int, length: int) -> tuple[ResponseBody, Part]:
-        """Request bytes; return the body of the response, and which bytes it holds."""
-
-    @abc.abstractmethod
-    def _action(self, offset: int) -> str:
-        """Describe a read at an offset, for errors."""

@@ -16,16 +16,16 @@ import bisect
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from glance_store import exceptions
 from glance_store._drivers._network import break_off
-from glance_store._drivers._objects.errors import NoResult
+from glance_store._drivers._objects.errors import ERRORS, NoResult
 from glance_store._drivers._objects.ranges import (
     FIRST_BYTE,
-    ObjectReader,
-    RangeStream,
+    Part,
+    RangeReader,
     bare_etag,
     content_coding,
     part_of,
@@ -82,22 +82,17 @@ class Pieces:
             return None
         return hashlib.sha256(repr(self._pieces).encode()).hexdigest()
 
-    def parts(self, offset: int, length: int, most: int) -> Iterator[tuple[Piece, int, int]]:
-        """Yield the parts of a range: an object, an offset in it, a number of bytes.
+    def part(self, offset: int, length: int, most: int) -> tuple[Piece, int, int]:
+        """Return the beginning of a range: an object, an offset in it, a number of bytes.
 
-        An image in segments is requested at most `most` bytes at a time.
+        If the image is in segments, a range longer than `most` bytes is cut.
         """
-        cut = self.in_segments and length > most
-        while length > 0:
-            number = bisect.bisect_right(self._ends, offset)
-            piece = self._pieces[number]
-            begin = offset - (self._ends[number] - piece.size)
-            taken = min(length, piece.size - begin)
-            if cut:
-                taken = min(taken, most - (offset - _BEHIND) % most)
-            yield piece, begin, taken
-            offset += taken
-            length -= taken
+        number = bisect.bisect_right(self._ends, offset)
+        piece = self._pieces[number]
+        begin = offset - (self._ends[number] - piece.size)
+        if self.in_segments and length > most:
+            length = min(length, most - (offset - _BEHIND) % most)
+        return piece, begin, min(length, piece.size - begin)
 
 
 def find(client: Client, container: str, obj: str, action: str, patience: Patience) -> Pieces:
@@ -185,7 +180,7 @@ def _head(
     return first
 
 
-class SwiftReader(ObjectReader):
+class SwiftReader(RangeReader):
     """A stored image.
 
     If the token cannot be renewed, one request reads everything: the token must then be valid only
@@ -215,43 +210,31 @@ class SwiftReader(ObjectReader):
         if not client.account.renewable:
             self.concurrency, self.range_size = 1, max(range_size, self.size)
 
-    def open_stream(self, offset: int, length: int) -> _Chain:
-        """Request bytes at an offset; the image has them."""
-        parts = self._pieces.parts(offset, length, self.range_size)
-        return _Chain(self._open, parts, offset)
-
-    def _open(self, piece: Piece, begin: int, length: int, offset: int) -> RangeStream:
-        """Request bytes of one object, which are at `offset` of the image."""
-        kept = self._reusable.take(offset, length)
-        if kept is not None:
-            return kept
+    def _ask(self, offset: int, length: int) -> tuple[_ResponseBody, Part]:
+        # The caller asks again for what a response does not reach.
+        piece, begin, length = self._pieces.part(offset, length, self.range_size)
         action = self._action(offset)
         response = self._get(piece, f"bytes={begin}-{begin + length - 1}", action)
-        body = _ResponseBody(response, lambda at: self._action(offset - begin + at), begin)
+        status, headers = response.status_code, response.headers
         try:
-            etag = bare_etag(response.headers.get("etag")).lower()
+            etag = bare_etag(headers.get("etag")).lower()
             changed = bool(piece.etag and etag and etag != piece.etag)
-            if changed or response.status_code == 416:
+            if changed or status == 416:
                 raise errors.SwiftError(
                     _("%(action)s: the image was replaced while it was being read; read it again"),
                     action=action,
                 )
-            status, headers = response.status_code, response.headers
             if status == 200 and piece.etag and not etag and "content-length" not in headers:
                 raise NoResult(
                     _("%(action)s: the answer is not Swift's: look for a proxy"), action=action
                 )
             part = part_of(status, headers, begin, length, piece.size, action, piece.coding)
-        except exceptions.GlanceStoreException:
-            body.close()
+        except ERRORS:
+            response.close()
             raise
-        if part.stop > begin + length:
-            # The server ignores ranges: parallel requests would all get the same bytes.
-            self.concurrency = 1
-        keep = self._reusable.keep if len(self._pieces) == 1 else None
-        return RangeStream(
-            body, part, begin, length, lambda at: self._action(offset - begin + at), keep
-        )
+        before = offset - begin  # bytes of the image before this object
+        part = Part(before + part.start, before + part.stop)
+        return _ResponseBody(response, self._action, part.start), part
 
     def _get(self, piece: Piece, wanted: str, action: str) -> requests.Response:
         """Request bytes of one object, or all of it if the server refuses ranges."""
@@ -318,48 +301,3 @@ class _ResponseBody:
 
     def close(self) -> None:
         self._response.close()
-
-
-class _Chain:
-    """The bytes of a range, from one response after another."""
-
-    def __init__(
-        self,
-        open_part: Callable[[Piece, int, int, int], RangeStream],
-        parts: Iterator[tuple[Piece, int, int]],
-        offset: int,
-    ) -> None:
-        self._open = open_part
-        self._parts = parts
-        self._offset = offset
-        self._stream: RangeStream | None = None
-        self._interrupted = False
-
-    def read(self, length: int) -> bytes:
-        """Return up to `length` of the next bytes; none at the end of the range."""
-        while True:
-            if self._stream is None:
-                part = next(self._parts, None)
-                if part is None:
-                    return b""
-                self._stream = self._open(*part, self._offset)
-                if self._interrupted:
-                    # interrupt() may have run before it could see this stream.
-                    self._stream.interrupt()
-            data = self._stream.read(length)
-            if data:
-                self._offset += len(data)
-                return data
-            self.close()
-
-    def interrupt(self) -> None:
-        """End a read in another thread."""
-        self._interrupted = True
-        stream = self._stream
-        if stream is not None:
-            stream.interrupt()
-
-    def close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()

@@ -183,10 +183,10 @@ class SingleTenantStore(BaseStore):
         client = self._client(store_location, None)
         container, obj = str(store_location.container), str(store_location.obj)
         found = find(client, container, obj, _("Looking for image %s") % obj, client.patience())
-        pieces = [piece for piece, _begin, _length in found.parts(0, found.size, found.size)]
-        if len(pieces) != 1:
+        if len(found) != 1 or not found.size:
             return None
-        etag = None if found.in_segments else pieces[0].etag or None
+        piece, _begin, _length = found.part(0, found.size, found.size)
+        etag = None if found.in_segments else piece.etag or None
         return Original(client.account.url, container, obj, found.size, etag)
 
     # -- accounts
