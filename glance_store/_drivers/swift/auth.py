@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from glance_store import exceptions
 from glance_store._drivers._patience import PatientAdapter
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.client import Settings
-from glance_store._drivers.swift.references import Reference
+from glance_store._drivers.swift.client import Account, Settings
+from glance_store._drivers.swift.references import Reference, without_scheme
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
@@ -31,11 +31,12 @@ _PAUSE = 10.0
 
 
 def v3_address(address: str) -> str:
-    """Return the version 3 URL of the identity service, from a URL with or without a version."""
-    base = address.rstrip("/")
+    """Return the version 3 URL of the identity service; `address` may lack scheme and version."""
+    scheme = "http" if address.lower().startswith("http://") else "https"
+    base = without_scheme(address).rstrip("/")
     for version in ("/v3", "/v2.0"):
         base = base.removesuffix(version)
-    return f"{base.rstrip('/')}/v3"
+    return f"{scheme}://{base.rstrip('/')}/v3"
 
 
 def session_for(plugin: Any, settings: Settings) -> Any:
@@ -49,23 +50,20 @@ def session_for(plugin: Any, settings: Settings) -> Any:
     return session
 
 
-def plugin_for(
-    reference: Reference, address: str, user: str | None, key: str | None, trust: str = ""
-) -> Any:
+def plugin_for(reference: Reference, trust: str = "") -> Any:
     """Return the keystoneauth plugin for an account.
 
-    `user` is ``project:user``, or None for an application credential. With `trust`, the id of a
-    trust, the user acts for the project of the trust.
+    With `trust`, the id of a trust, the user acts for the project of the trust.
     """
     v3 = importlib.import_module("keystoneauth1.identity.v3")
-    url = v3_address(address)
+    url = v3_address(reference.auth_address)
     if reference.application_credential_id and reference.application_credential_secret:
         return v3.ApplicationCredential(
             auth_url=url,
             application_credential_id=reference.application_credential_id,
             application_credential_secret=reference.application_credential_secret,
         )
-    project, colon, name = (user or "").partition(":")
+    project, colon, name = (reference.user or "").partition(":")
     if not colon or not project or not name:
         raise exceptions.BadStoreUri(
             _(
@@ -81,7 +79,7 @@ def plugin_for(
     return v3.Password(
         auth_url=url,
         username=name,
-        password=key,
+        password=reference.key,
         user_domain_id=reference.user_domain_id,
         user_domain_name=reference.user_domain_name,
         **({"trust_id": trust} if trust else own),
@@ -109,23 +107,12 @@ def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
     return patience.call(attempt)
 
 
-def good_token(session: Any, interval: int, refused: str) -> str:
-    """Return the token of a session: a new one if it expires soon or was refused.
-
-    The caller holds a lock: a session used by several threads at once can lose a token.
-    """
-
-    def is_good(access: Any) -> bool:
-        return not access.will_expire_soon(interval) and access.auth_token != refused
-
-    token: str = _access(session, is_good, refused).auth_token
-    return token
-
-
 def _access(session: Any, is_good: Callable[[Any], bool], refused: str = "") -> Any:
     """Return the token and the catalogue of a session if they are good, otherwise new ones.
 
-    While the identity service gives none, return the old ones as long as they are valid.
+    While the identity service gives none, return the old ones as long as they are valid. The caller
+    holds a lock: keystoneauth holds its own only while it fetches, so that another thread could
+    invalidate the token before this one reads it.
     """
     plugin = session.auth
     known = plugin.auth_ref
@@ -142,23 +129,7 @@ def _access(session: Any, is_good: Callable[[Any], bool], refused: str = "") -> 
     return access
 
 
-class _RenewableAccount:
-    """An account that stays usable for as long as a transfer takes."""
-
-    renewable = True
-    confirmed = ""
-
-    def prepare(self) -> None:
-        """Do nothing: the credentials are known, or the connection is the caller's."""
-
-    def forget_url(self) -> None:
-        """Do nothing: the caller has said where Swift is."""
-
-    def close(self) -> None:
-        """Keep the token for the next request of this account."""
-
-
-class SessionAccount(_RenewableAccount):
+class SessionAccount(Account):
     """The account of a user whose credentials are known.
 
     A token is replaced `interval` seconds before it expires.
@@ -167,26 +138,22 @@ class SessionAccount(_RenewableAccount):
     def __init__(
         self, connection: Any, session: Any, interval: int, patience: Callable[[], Patience]
     ) -> None:
-        self.connection = connection
+        super().__init__(connection, connection.url)
         self._session = session
         self._interval = interval
         self._patience = patience
         # With swift_store_endpoint, the catalogue need not list Swift.
         self._fixed = bool(connection.url)
-        self._url: str | None = connection.url.rstrip("/") if connection.url else None
         self._stale = False  # whether Swift may have moved
         self._look_again = 0.0  # on the monotonic clock
         self._token = ""  # with which the URL was looked up
-        # keystoneauth locks only the fetching of a token: another thread may invalidate the token
-        # before this one reads it.
-        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
         """URL of the account."""
         if self._url is None or self._stale:
             ask(self._find, _ACTION, self._patience())
-        return str(self._url)
+        return super().url
 
     def _find(self) -> None:
         with self._lock:
@@ -218,10 +185,13 @@ class SessionAccount(_RenewableAccount):
     def renew(self, refused: str) -> str:
         """Return a new token in place of one that Swift refused."""
 
+        def is_good(access: Any) -> bool:
+            return not access.will_expire_soon(self._interval) and access.auth_token != refused
+
         # Lock for each try, so that the pauses between tries hold nobody up.
         def current() -> str:
             with self._lock:
-                token = good_token(self._session, self._interval, refused)
+                token: str = _access(self._session, is_good, refused).auth_token
                 if token != self._token and not self._fixed:
                     # With it came another catalogue.
                     self._look_up()
@@ -233,16 +203,14 @@ class SessionAccount(_RenewableAccount):
 _ACTION = "Authenticating for Swift"
 
 
-class GivenAccount(_RenewableAccount):
+class GivenAccount(Account):
     """The account of a swiftclient connection that the caller brings."""
 
     def __init__(self, connection: Any) -> None:
-        self.connection = connection
         url, self._token = connection.url, connection.token
         if not url or not self._token:
             url, self._token = ask(connection.get_auth, _ACTION, Patience(0))
-        self.url: str = url.rstrip("/")
-        self._lock = threading.Lock()
+        super().__init__(connection, url)
 
     def token(self) -> str:
         """Return the token of the connection."""
@@ -265,27 +233,24 @@ class Sessions:
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._kept = kept
-        # By process, each with its own lock: a forked child must not use inherited connections, and
-        # a thread that does not exist in the child may hold an inherited lock.
-        self._of_process: dict[int, _Accounts] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._staying: dict[Hashable, SessionAccount] = {}
+        self._passing: OrderedDict[Hashable, SessionAccount] = OrderedDict()
+        self._lock = threading.Lock()
+        # Last, because another thread may look at it.
+        self._process = os.getpid()
 
     def get(self, key: Hashable, stays: bool, make: Callable[[], SessionAccount]) -> SessionAccount:
         """Return the account with a key, made by `make` without a request if it is new.
 
         An account that `stays` is one of the configuration.
         """
-        accounts = self._of_process.setdefault(os.getpid(), _Accounts(self._kept))
-        return accounts.get(key, stays, make)
-
-
-class _Accounts:
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
-        self._staying: dict[Hashable, SessionAccount] = {}
-        self._passing: OrderedDict[Hashable, SessionAccount] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, stays: bool, make: Callable[[], SessionAccount]) -> SessionAccount:
+        if self._process != os.getpid():
+            # A forked child must not use inherited connections, and a thread that does not exist in
+            # the child may hold an inherited lock.
+            self._begin()
         with self._lock:
             account = self._staying.get(key) or self._passing.pop(key, None) or make()
             if stays or key in self._staying:

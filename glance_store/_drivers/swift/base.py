@@ -7,12 +7,11 @@ import abc
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers._network import check_authorities, in_words
-from glance_store._drivers.swift import containers, deleter, large, references
-from glance_store._drivers.swift.auth import GivenAccount
+from glance_store._drivers.swift import auth, containers, deleter, large, references
 from glance_store._drivers.swift.client import Account, Client, Connections, Settings
 from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
@@ -48,12 +47,6 @@ _MAX_BUFFERED = 8 * MIB
 _STREAMED_BLOCK = MIB
 # The cost of a request hardly depends on its size: ask for 32 MiB, the size of a segment.
 _READS_IN_A_RANGE = 8
-
-
-class _Given(NamedTuple):
-    """The context of a call that brings its own swiftclient connection."""
-
-    connection: Any
 
 
 class BaseStore(driver.Store):
@@ -188,6 +181,17 @@ class BaseStore(driver.Store):
             return connection(preauthurl=storage_url, preauthtoken=auth, **common)
         return connection(session=auth, **common)
 
+    def _session_account(
+        self, reference: references.Reference, url: str | None, trust: str = ""
+    ) -> auth.SessionAccount:
+        """Return an account with the credentials of a reference; `trust` is the id of a trust."""
+        options, settings = self.store_conf, self._settings
+        session = auth.session_for(auth.plugin_for(reference, trust), settings)
+        connection = self.get_store_connection(session, url)
+        return auth.SessionAccount(
+            connection, session, options.swift_store_expire_soon_interval, settings.new_patience
+        )
+
     @abc.abstractmethod
     def _account_of(self, store_location: StoreLocation, context: Any) -> Account:
         """Return the account that holds an image."""
@@ -220,10 +224,8 @@ class BaseStore(driver.Store):
             raise exceptions.BadStoreUri(
                 _("The location of an image in Swift must name a container and an object")
             )
-        if isinstance(context, _Given):
-            account: Account = GivenAccount(context.connection)
-        else:
-            account = self._account_of(store_location, context)
+        given = isinstance(context, Account)
+        account = context if given else self._account_of(store_location, context)
         return Client(self._connections, self._settings, account)
 
     # -- reading
@@ -239,7 +241,7 @@ class BaseStore(driver.Store):
     ) -> tuple[Any, int]:
         """Read an image or a range of it."""
         if connection is not None:
-            context = _Given(connection)
+            context = auth.GivenAccount(connection)
         return super().get(location, offset=offset, chunk_size=chunk_size, context=context)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import dataclasses
 import os
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import requests
 
@@ -66,41 +68,38 @@ class Settings:
         return self.connect_timeout, self.read_timeout
 
 
-class Account(Protocol):
+class Account(abc.ABC):
     """Where an account of Swift is, and a token that is valid for the next request."""
 
-    connection: Any  # of swiftclient
-    confirmed: str  # a token that is valid, although Swift has answered 403 to it
+    renewable = True  # whether another token follows when this one expires
+    confirmed = ""  # a token that is valid, although Swift has answered 403 to it
+
+    def __init__(self, connection: Any, url: str | None) -> None:
+        self.connection = connection  # of swiftclient
+        self._url = url.rstrip("/") if url else None
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
         """URL of the account."""
-        ...
+        return str(self._url)
 
-    @property
-    def renewable(self) -> bool:
-        """Whether another token follows when this one expires."""
-        ...
-
+    @abc.abstractmethod
     def token(self) -> str:
         """Return a token that does not expire soon."""
-        ...
 
+    @abc.abstractmethod
     def renew(self, refused: str) -> str:
         """Return a new token in place of one that Swift refused; raise SwiftError if none."""
-        ...
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most need not
         """Get ready for an upload that may outlast the token."""
-        ...
 
-    def forget_url(self) -> None:
+    def forget_url(self) -> None:  # noqa: B027 - most need not
         """Find out anew where Swift is, if it does not answer there."""
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most need not
         """Give back what renewing tokens needed."""
-        ...
 
 
 class Connections:

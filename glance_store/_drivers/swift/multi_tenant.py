@@ -151,25 +151,17 @@ class MultiTenantStore(BaseStore):
         make_trust = None
         service = self._service() if self.store_conf.swift_store_use_trusts else None
         if service is not None:
-            make_trust = functools.partial(self._trust, service, token)
+            make_trust = functools.partial(self._trust, service, token, url)
         connection = self.get_store_connection(token, url)
         return UserAccount(connection, self.store_conf.swift_store_expire_soon_interval, make_trust)
 
-    def _trust(self, service: references.Reference, token: str) -> Trust:
-        settings = self._settings
-        store_location = StoreLocation({"auth_or_store_url": service.auth_address}, self.conf)
-        address = str(store_location.swift_url)
-
-        def session(trust: str = "") -> Any:
-            plugin = auth.plugin_for(service, address, service.user, service.key, trust)
-            return auth.session_for(plugin, settings)
-
+    def _trust(self, service: references.Reference, token: str, url: str) -> Trust:
         return Trust(
-            session(),
-            session,
-            auth.v3_address(address),
+            auth.session_for(auth.plugin_for(service), self._settings),
+            lambda trust: self._session_account(service, url, trust),
+            auth.v3_address(service.auth_address),
             token,
-            settings.new_patience,
+            self._settings.new_patience,
         )
 
     def _endpoint(self, context: Any) -> str:

@@ -65,10 +65,10 @@ class Reference:
     project_domain_name: str | None = None
     auth_version: str = "3"
 
-    def without_credentials(self) -> Reference:
-        """Return an account of the same domains, without credentials."""
-        nothing: dict[str, Any] = dict.fromkeys(CREDENTIAL)
-        return dataclasses.replace(self, **nothing)
+    def of_user(self, user: str | None, key: str | None) -> Reference:
+        """Return the account of another user in the same domains."""
+        credential: dict[str, Any] = {**dict.fromkeys(CREDENTIAL), "user": user, "key": key}
+        return dataclasses.replace(self, **credential)
 
     @property
     def ssl_enabled(self) -> bool:

@@ -100,7 +100,7 @@ class SingleTenantStore(BaseStore):
         options = self.store_conf
         owner = account.user or f"application credential {account.application_credential_id}"
         where = options.swift_store_endpoint or options.swift_store_region or "any region"
-        address = auth.v3_address(account.bare_address)
+        address = references.without_scheme(auth.v3_address(account.auth_address))
         seeded = "_*" if options.swift_store_multiple_containers_seed else ""
         container = options.swift_store_container
         return {f"container {container}{seeded} of {owner} at {address} ({where})"}
@@ -196,20 +196,14 @@ class SingleTenantStore(BaseStore):
         return containers.seeded(self.container, image_id, seed)
 
     def _account_for(self, context: Any) -> tuple[Account, StoreLocation]:
-        reference = self._default()
         store_location = self._new_location()
-        address = str(store_location.swift_url)
-        return self._account(
-            reference, address, reference.user, reference.key, True
-        ), store_location
+        return self._account(self._default(), store_location, True), store_location
 
     def _account_of(self, store_location: StoreLocation, context: Any) -> Account:
         configured = self._configured(store_location)
         if configured is not None:
             # Its password may have changed since the image was stored.
-            return self._account(
-                configured, str(store_location.swift_url), configured.user, configured.key, True
-            )
+            return self._account(configured, store_location, True)
         if store_location.user is None:
             raise exceptions.BadStoreUri(
                 _(
@@ -218,15 +212,14 @@ class SingleTenantStore(BaseStore):
                     "made it up"
                 )
             )
-        reference = references.Reference(str(store_location.swift_url))
+        reference = references.Reference("")
         with contextlib.suppress(exceptions.BadStoreConfiguration):
             default = self._references().get(self.store_conf.default_swift_reference)
             if default is not None and _is_at(default, store_location):
                 # Another user in the same domains, which a location cannot name.
-                reference = default.without_credentials()
-        return self._account(
-            reference, str(store_location.swift_url), store_location.user, store_location.key, False
-        )
+                reference = default
+        reference = reference.of_user(store_location.user, store_location.key)
+        return self._account(reference, store_location, False)
 
     def _configured(self, store_location: StoreLocation) -> Reference | None:
         """Return the configured account that a location belongs to, in any of its forms."""
@@ -248,36 +241,18 @@ class SingleTenantStore(BaseStore):
         return store_location.reference is not None or self._configured(store_location) is not None
 
     def _account(
-        self,
-        reference: Reference,
-        address: str,
-        user: str | None,
-        key: str | None,
-        configured: bool,
+        self, reference: Reference, store_location: StoreLocation, configured: bool
     ) -> Account:
-        options = self.store_conf
-        settings = self._settings
-        # Not the reference itself: locations have other forms for the same account.
-        same = dataclasses.replace(
-            reference,
-            auth_address=auth.v3_address(address),
-            user=user,
-            key=key,
-            project_name=None,
-            project_id=None,
-        )
+        # Locations have other forms for the address of the same account.
+        address = auth.v3_address(str(store_location.swift_url))
+        reference = dataclasses.replace(reference, auth_address=address)
 
         def make() -> auth.SessionAccount:
-            session = auth.session_for(auth.plugin_for(reference, address, user, key), settings)
-            connection = self.get_store_connection(session, options.swift_store_endpoint)
-            return auth.SessionAccount(
-                connection, session, options.swift_store_expire_soon_interval, settings.new_patience
-            )
+            return self._session_account(reference, self.store_conf.swift_store_endpoint)
 
-        return self._sessions.get((settings, same), configured, make)
+        return self._sessions.get((self._settings, reference), configured, make)
 
 
 def _is_at(account: Reference, store_location: StoreLocation) -> bool:
     """Tell whether an account is at the address of a location."""
-    address = f"{'https' if account.ssl_enabled else 'http'}://{account.bare_address}"
-    return auth.v3_address(address) == auth.v3_address(str(store_location.swift_url))
+    return auth.v3_address(account.auth_address) == auth.v3_address(str(store_location.swift_url))

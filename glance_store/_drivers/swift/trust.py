@@ -6,13 +6,13 @@ from __future__ import annotations
 import datetime
 import logging
 import secrets
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers.swift import errors
-from glance_store._drivers.swift.auth import ask, good_token
+from glance_store._drivers.swift.auth import ask
+from glance_store._drivers.swift.client import Account
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience
 
@@ -28,7 +28,7 @@ _TRUSTS = "/OS-TRUST/trusts"
 class Trust:
     """A Keystone trust that lets the service act for a user during a transfer.
 
-    `service` is the session of the service's own user, and `trusting` makes its session for the id
+    `service` is the session of the service's own user, and `trusting` makes the account for the id
     of a trust. Raises SwiftError if the identity service refuses, or if the user's token is not for
     a project.
     """
@@ -36,7 +36,7 @@ class Trust:
     def __init__(
         self,
         service: Any,
-        trusting: Callable[[str], Any],
+        trusting: Callable[[str], Account],
         address: str,
         token: str,
         patience: Callable[[], Patience],
@@ -64,9 +64,7 @@ class Trust:
             "expires_at": expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
         self._id = self._make(wanted)
-        self._session = trusting(self._id)
-        # As for `SessionAccount`.
-        self._lock = threading.Lock()
+        self.account = trusting(self._id)
 
     def _make(self, wanted: dict[str, Any]) -> str:
         """Make the trust, and return its id."""
@@ -116,21 +114,12 @@ class Trust:
 
         return ask(call, _ACTION, self._patience())
 
-    def token(self, interval: int, refused: str = "") -> str:
-        """Return a token of the user that stays valid for `interval` seconds."""
-
-        def current() -> str:
-            with self._lock:
-                return good_token(self._session, interval, refused)
-
-        return ask(current, _ACTION, self._patience())
-
     def remove(self) -> None:
         """End the trust, with the user's token or, if that has expired, the trust's own."""
         error: exceptions.GlanceStoreException | None = None
         for own in (False, True):
             try:
-                token = self.token(0) if own else self._user_token
+                token = self.account.token() if own else self._user_token
                 self._call("DELETE", f"{_TRUSTS}/{self._id}", token)
                 return
             except exceptions.GlanceStoreException as exc:
@@ -161,7 +150,7 @@ def _moment(text: str) -> datetime.datetime:
     return moment.replace(tzinfo=datetime.timezone.utc)
 
 
-class UserAccount:
+class UserAccount(Account):
     """An account reached with the token of the request's user.
 
     A token is replaced `interval` seconds before it expires; without `make_trust`, it cannot be.
@@ -170,18 +159,15 @@ class UserAccount:
     def __init__(
         self, connection: Any, interval: int, make_trust: Callable[[], Trust] | None
     ) -> None:
-        self.connection = connection
-        self.confirmed = ""
-        self.url: str = connection.url.rstrip("/")
+        super().__init__(connection, connection.url)
         self._user_token: str = connection.token
         self._interval = datetime.timedelta(seconds=interval)
         self._make_trust = make_trust
         self._trust: Trust | None = None
         self._used_up = False
-        self._lock = threading.Lock()
 
     @property
-    def renewable(self) -> bool:
+    def renewable(self) -> bool:  # type: ignore[override]
         """Whether there is a trust of the user."""
         return self._trust is not None
 
@@ -209,7 +195,7 @@ class UserAccount:
             return self._user_token
         now = datetime.datetime.now(datetime.timezone.utc)
         if self._used_up or trust.token_expires - now <= self._interval:
-            return trust.token(int(self._interval.total_seconds()))
+            return trust.account.token()
         return self._user_token
 
     def renew(self, refused: str) -> str:
@@ -224,10 +210,7 @@ class UserAccount:
                 )
             )
         self._used_up = True
-        return trust.token(int(self._interval.total_seconds()), refused)
-
-    def forget_url(self) -> None:
-        """Do nothing: the catalogue comes with each request of the user."""
+        return trust.account.renew(refused)
 
     def close(self) -> None:
         """Remove the trust, if one was made."""

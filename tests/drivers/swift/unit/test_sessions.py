@@ -85,7 +85,9 @@ def trust_of(session: Any) -> trust.Trust:
         return types.SimpleNamespace(content=b"x", json=lambda: answers[method])
 
     service = types.SimpleNamespace(request=request, get_user_id=lambda: "service")
-    return trust.Trust(service, lambda _id: session, "http://127.0.0.1:1/v3", "token", no_patience)
+    return trust.Trust(
+        service, lambda _id: account_of(session), "http://127.0.0.1:1/v3", "token", no_patience
+    )
 
 
 @pytest.mark.parametrize("kind", ["account", "trust"])
@@ -93,12 +95,8 @@ def test_token_is_replaced_while_another_thread_asks_for_one(kind):
     """keystoneauth forgets a token that it is about to return, if another thread says so."""
     plugin = Plugin()
     session = types.SimpleNamespace(auth=plugin)
-    if kind == "account":
-        account = account_of(session)
-        ask, renew = account.token, account.renew
-    else:
-        made = trust_of(session)
-        ask, renew = lambda: made.token(60), lambda refused: made.token(60, refused)
+    account = account_of(session) if kind == "account" else trust_of(session).account
+    ask, renew = account.token, account.renew
     assert ask() == "token1"
     lock = Meddling(lambda: renew("token1"))
     plugin._lock = lock
@@ -182,8 +180,7 @@ def test_accounts_of_locations_are_kept_in_limits():
     assert in_use() is None
     assert get("b") is not alive
     assert made.count("own") == 1
-    (accounts,) = held._of_process.values()
-    assert len(accounts._passing) == 3
+    assert len(held._passing) == 3
 
 
 def test_last_used_account_is_kept():
