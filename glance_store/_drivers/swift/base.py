@@ -17,7 +17,7 @@ from glance_store._drivers.swift.errors import SwiftDenied
 from glance_store._drivers.swift.location import SCHEMES, StoreLocation
 from glance_store._drivers.swift.options import OPTIONS
 from glance_store._drivers.swift.reader import SwiftReader, find
-from glance_store._drivers.swift.streamed import BufferedWriter, StreamedWriter, whole
+from glance_store._drivers.swift.streamed import StreamedWriter, whole
 from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
 from glance_store.transfer.memory import Memory
@@ -393,13 +393,11 @@ class BaseStore(driver.Store):
             if size <= _MAX_BUFFERED:
                 return MultipartWriter(upload, whole(size), uri, size, size + 1, 1, memory)
             return StreamedWriter(upload, uri, size, block, None, memory)
-        if options.swift_buffer_on_upload:
-            folder = options.swift_upload_buffer_dir
-            return BufferedWriter(upload, uri, size, block, plan, memory, folder=folder)
-        if not memory.has(2 * plan.size_at(0)):
+        folder = options.swift_upload_buffer_dir if options.swift_buffer_on_upload else None
+        if folder or not memory.has(2 * plan.size_at(0)):
             # There is never that much memory, or others have it now, and may be slow to give it
             # back.
-            return StreamedWriter(upload, uri, size, block, plan, memory)
+            return StreamedWriter(upload, uri, size, block, plan, memory, folder)
         threads = options.swift_store_thread_pool_size
         return MultipartWriter(upload, plan, uri, size, 0, threads, memory)
 

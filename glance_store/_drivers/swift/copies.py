@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glance_store._drivers._objects.errors import ERRORS, is_refusal
 from glance_store._drivers._objects.ranges import bare_etag
-from glance_store._drivers.swift.upload import Upload, check_stored
+from glance_store._drivers.swift.upload import Upload
 from glance_store.i18n import _
 from glance_store.transfer.partwise import CannotCopyError, PartRange, copy_parts, part_ranges
 
@@ -69,16 +69,13 @@ class Copy(Upload):
             headers["Range"] = f"bytes={part.start}-{part.stop - 1}"
 
         def put() -> None:
-            self._request(
-                "PUT",
+            self.put(
                 name,
-                action=action,
+                action,
+                lambda: b"",
+                lambda: original.etag if is_all else None,
                 headers=headers,
-                body=lambda: b"",
                 extra_timeout=length / _SLOWEST,
-                check=lambda response: check_stored(
-                    response, original.etag if is_all else None, action
-                ),
             )
 
         try:

@@ -45,6 +45,7 @@ class StreamedWriter:
     """One image being stored block by block; without `plan`, it is one object.
 
     `memory` holds only what can be sent again. The few blocks in flight do not count against it.
+    With `folder`, each segment is written to a local file there, and sent when it is complete.
     """
 
     concurrency = 1
@@ -58,17 +59,19 @@ class StreamedWriter:
         block_size: int,
         plan: Plan | None,
         memory: Memory,
+        folder: str | None = None,
     ) -> None:
         self.uri = uri
         self.metadata: dict[str, Any] = {}
         self.digests: Digests | None = None
         self._memory = memory
+        self._folder = folder
         self._segmented = plan is not None
         self._plan = plan or whole(size)
         self.block_size = min(block_size, self._plan.size_at(0))
         self._upload = upload
         self._size = size
-        self._part: _Stream | _Buffered | None = None
+        self._part: _Part | None = None
         self._missing = 0  # bytes that the current part still needs
 
     def write(self, offset: int, block: memoryview) -> None:
@@ -88,15 +91,20 @@ class StreamedWriter:
                 self._end()
             block = block[length:]
 
-    def _begin(self, number: int, length: int) -> _Stream | _Buffered:
+    def _begin(self, number: int, length: int) -> _Part:
+        kept: _InMemory | _InFile | None = None
+        if self._folder is not None:
+            kept = _InFile(self._folder)
+        elif (share := Share(self._memory)).try_take(length):
+            kept = _InMemory(share)
         digests = None if self._segmented else self.digests
-        return _Stream(
+        return _Part(
             self._upload,
             number if self._segmented else 0,
             length if self._size else None,
-            length,
-            self._memory,
+            kept,
             None if digests is None else lambda: digests.checksum,
+            at_once=self._folder is None,
         )
 
     def _end(self) -> None:
@@ -124,27 +132,16 @@ class StreamedWriter:
         """Break off the request in flight, and remove what was stored."""
         part, self._part = self._part, None
         if part is not None:
-            part.cancel()
+            part.close()
         self._upload.abort()
 
 
-class BufferedWriter(StreamedWriter):
-    """Writes each segment to a local file first, so that it can be sent again."""
+class _Part:
+    """One object that is sent while its data comes in, or, without `at_once`, when it is complete.
 
-    def __init__(self, *arguments: Any, folder: str) -> None:
-        super().__init__(*arguments)
-        self._folder = folder
-
-    def _begin(self, number: int, length: int) -> _Buffered:
-        return _Buffered(self._upload, number, self._folder)
-
-
-class _Stream:
-    """One object that is sent while its data comes in.
-
-    `number` is that of the segment, or 0 for a whole image. The data is held in memory if there is
-    room for `most` bytes. `finish` sends the last block of a whole image: without it, Swift drops
-    the others. `md5` returns the MD5 of all the bytes once they are known; None: compute it here.
+    `number` is that of the segment, or 0 for a whole image; `kept` takes the data for sending it
+    again. `finish` sends the last block of a whole image: without it, Swift drops the others. `md5`
+    returns the MD5 of all the bytes once they are known; None: compute it here.
     """
 
     def __init__(
@@ -152,9 +149,9 @@ class _Stream:
         upload: Upload,
         number: int,
         length: int | None,
-        most: int,
-        memory: Memory,
-        md5: Callable[[], str] | None,
+        kept: _InMemory | _InFile | None,
+        md5: Callable[[], str | None] | None,
+        at_once: bool,
     ) -> None:
         self._upload = upload
         self._number = number
@@ -164,37 +161,36 @@ class _Stream:
             if number
             else _("Storing image %s") % self._name
         )
-        self._share = Share(memory)
-        self._replayable: list[bytes] | None = [] if self._share.try_take(most) else None
+        self._kept = kept
         digest = hashlib.md5(usedforsecurity=False)
-        self._hash = digest.update if md5 is None and upload.verify else None
-        self._md5: Callable[[], str | None] = md5 or (lambda: None)
-        if self._hash is not None:
-            self._md5 = digest.hexdigest
+        hashing = md5 is None and (upload.verify or not at_once)
+        self._hash = digest.update if hashing else None
+        self._md5 = md5 or (digest.hexdigest if hashing else lambda: None)
         self._size = 0
         self._length = length
         self._last: bytes | None = None
-        if self._replayable is None:
+        self._pipe: Pipe[requests.Response] | None = None
+        if kept is None:
             # There is only one try, so the container must exist; the wait for the first block may
             # have been long.
             upload.ensure_container()
-        self._pipe: Pipe[requests.Response] | None = Pipe(self._send, length, "glance_store-swift")
+        if at_once:
+            self._pipe = Pipe(self._send, length, "glance_store-swift")
 
     def _send(self, feed: Feed) -> requests.Response:
-        return self._put(lambda: feed, self._upload.condition.known, single_try=True)
+        known = self._upload.condition.known
+        return self._put(lambda: feed, known, lambda: None, single_try=True)
 
-    def _put(self, body: Callable[[], Any], where_none: bool, **more: Any) -> requests.Response:
-        upload = self._upload
-        return upload.client.request(
-            "PUT",
-            upload.container,
-            self._name,
-            action=self._action,
-            patience=upload.patience,
-            headers={} if self._number else upload.headers(where_none),
-            body=body,
-            retry=False,
-            **more,
+    def _put(
+        self,
+        body: Callable[[], Any],
+        where_none: bool,
+        md5: Callable[[], str | None],
+        single_try: bool = False,
+    ) -> requests.Response:
+        headers = {} if self._number else self._upload.headers(where_none)
+        return self._upload.put(
+            self._name, self._action, body, md5, headers=headers, retry=False, single_try=single_try
         )
 
     def feed(self, block: memoryview) -> None:
@@ -202,8 +198,8 @@ class _Stream:
         if self._hash is not None:
             self._hash(block)
         self._size += len(block)
-        if self._replayable is not None:
-            self._replayable.append(bytes(block))
+        if self._kept is not None:
+            self._kept.add(block)
         if not self._number and self._size == self._length:
             self._last = bytes(block)
         else:
@@ -231,27 +227,30 @@ class _Stream:
 
     def _seen_by_caller(self, error: Exception) -> Exception:
         # Do not report this as a missing image: the caller is storing it.
-        gone = self._replayable is None and isinstance(error, exceptions.NotFound)
+        gone = self._kept is None and isinstance(error, exceptions.NotFound)
         return self._upload.container_removed() if gone else error
 
     def _is_curable(self, error: Exception) -> bool:
         """Tell whether sending everything again may help."""
         curable = (exceptions.BackendUnavailable, errors.TokenRefusedError, exceptions.NotFound)
         barred = not self._number and errors.is_unknown_feature(error)
-        return self._replayable is not None and (barred or isinstance(error, curable))
+        return self._kept is not None and (barred or isinstance(error, curable))
 
     def finish(self) -> None:
         """Send the rest, and everything again as often as needed."""
         upload = self._upload
         if self._number:
-            answer = upload.patience.call(self._publish, self._is_curable)
+            repeatable, passing = self._kept is not None, exceptions.BackendUnavailable
+            answer = upload.patience.call(
+                self._publish, lambda exc: repeatable and isinstance(exc, passing)
+            )
             etag = self._md5() or bare_etag(answer.headers.get("etag")).lower()
             upload.stored(self._number, etag, self._size)
         else:
             expected = Expected(self._size, self._md5())
             with upload.alone(in_flight=self._pipe is not None):
-                upload.publish(self._publish, expected, repeatable=self._replayable is not None)
-        self.release()
+                upload.publish(self._publish, expected, repeatable=self._kept is not None)
+        self.close()
 
     def _publish(self) -> requests.Response:
         """Have the object stored, by the request in flight or by another one."""
@@ -272,7 +271,7 @@ class _Stream:
         return self._again()
 
     def _again(self) -> requests.Response:
-        kept = self._replayable
+        kept = self._kept
         if kept is None:
             raise errors.SwiftUnavailable(
                 _(
@@ -283,26 +282,20 @@ class _Stream:
             )
 
         def put(where_none: bool = False) -> requests.Response:
-            return self._put(
-                lambda: _BlockBody(kept, self._size),
-                where_none,
-                check=lambda response: check_stored(response, self._md5(), self._action),
-            )
+            return self._put(lambda: _BlockBody(kept.blocks(), self._size), where_none, self._md5)
 
         return self._upload.into_container(
             put if self._number else lambda: self._upload.create(put, self._action)
         )
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         """Break off the request in flight, if any; Swift drops what has arrived."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.cancel()
-        self.release()
-
-    def release(self) -> None:
-        self._replayable = None
-        self._share.close()
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
 
 class _BlockBody:
@@ -320,46 +313,47 @@ class _BlockBody:
         return next(self._blocks, b"")
 
 
-class _Buffered:
-    """One segment that goes to a local file first."""
+class _InMemory:
+    """Keeps the blocks of an object in memory."""
 
-    def __init__(self, upload: Upload, number: int, folder: str) -> None:
-        self._upload = upload
-        self._number = number
-        self._digest = hashlib.md5(usedforsecurity=False)
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._blocks: list[bytes] = []
+
+    def add(self, block: memoryview) -> None:
+        self._blocks.append(bytes(block))
+
+    def blocks(self) -> Iterator[bytes]:
+        return iter(self._blocks)
+
+    def close(self) -> None:
+        self._blocks = []
+        self._share.close()
+
+
+class _InFile:
+    """Keeps the blocks of an object in a local file."""
+
+    def __init__(self, folder: str) -> None:
         with _local():
             self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - kept open
 
-    def feed(self, block: memoryview) -> None:
-        self._digest.update(block)
+    def add(self, block: memoryview) -> None:
         with _local():
             self._file.write(block)
 
-    def finish(self) -> None:
-        """Send the file, as often as needed."""
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the blocks; errors of the file must not look like errors of the connection."""
         with _local():
-            self._file.flush()
-            size = self._file.tell()
-        self._upload.send_part(
-            self._number,
-            lambda: _BlockBody(_blocks_of(self._file), size),
-            size,
-            self._digest.hexdigest,
-        )
-        self.cancel()
+            # This also writes what is still in Python's buffer.
+            self._file.seek(0)
+            while block := self._file.read(_FILE_PIECE):
+                yield block
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         # Nobody needs what it still has to write.
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-def _blocks_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the blocks of a file; its errors must not look like errors of the connection."""
-    with _local():
-        file.seek(0)
-        while block := file.read(_FILE_PIECE):
-            yield block
 
 
 @contextlib.contextmanager

@@ -179,6 +179,29 @@ class Upload(Claim):
 
     # -- sending
 
+    def put(
+        self,
+        name: str,
+        action: str,
+        body: Callable[[], Any],
+        md5: Callable[[], str | None],
+        **more: Any,
+    ) -> requests.Response:
+        """Store an object.
+
+        Each call of `body` begins the data again; `md5` returns their MD5 once they were sent, or
+        None if it is not compared.
+        """
+        return self._request(
+            "PUT",
+            name,
+            action=action,
+            body=body,
+            allow=(_DAMAGED,),
+            check=lambda answer: check_stored(answer, md5(), action),
+            **more,
+        )
+
     def put_whole(self, block: memoryview | bytes, md5: str | None) -> None:
         """Store the image as one object."""
         body = RequestBody(block, self.patience)
@@ -187,16 +210,8 @@ class Upload(Claim):
         action = _("Storing image %s") % self.obj
 
         def put(where_none: bool) -> None:
-            self._request(
-                "PUT",
-                self.obj,
-                action=action,
-                headers=self.headers(where_none, {"ETag": etag}),
-                body=body.rewound,
-                retry=False,
-                allow=(_DAMAGED,),
-                check=lambda response: check_stored(response, etag, action),
-            )
+            headers = self.headers(where_none, {"ETag": etag})
+            self.put(self.obj, action, body.rewound, lambda: etag, headers=headers, retry=False)
 
         try:
             with self.alone():
@@ -223,44 +238,23 @@ class Upload(Claim):
 
     def put_part(self, number: int, block: memoryview) -> None:
         """Store a segment, as often as needed."""
-        body = RequestBody(block, self.patience, hashing=self.verify)
-        try:
-            self.send_part(number, body.rewound, len(body), lambda: body.md5, self.verify)
-        finally:
-            body.release()
-
-    def send_part(
-        self,
-        number: int,
-        body: Callable[[], Any],
-        size: int,
-        md5: Callable[[], str],
-        verify: bool = True,
-    ) -> None:
-        """Store a segment from a body, as often as needed.
-
-        Each call of `body` begins the data again; `md5` returns its MD5 once it was sent.
-        """
         name = self.attempt(number)
         action = _("Storing the segment %s") % name
+        body = RequestBody(block, self.patience, hashing=self.verify)
 
         def put() -> requests.Response:
-            return self._request(
-                "PUT",
-                name,
-                action=action,
-                body=body,
-                allow=(_DAMAGED,),
-                check=lambda answer: check_stored(answer, md5() if verify else None, action),
-            )
+            return self.put(name, action, body.rewound, lambda: body.md5 if self.verify else None)
 
-        answer = self.patience.call(
-            lambda: self.into_container(put),
-            # The client has already retried all other errors.
-            lambda exc: isinstance(exc, errors.ContainerMissingError),
-        )
-        etag = bare_etag(answer.headers.get("etag")).lower()
-        self.stored(number, etag or md5(), size)
+        try:
+            answer = self.patience.call(
+                lambda: self.into_container(put),
+                # The client has already retried all other errors.
+                lambda exc: isinstance(exc, errors.ContainerMissingError),
+            )
+            etag = bare_etag(answer.headers.get("etag")).lower()
+            self.stored(number, etag or body.md5, len(body))
+        finally:
+            body.release()
 
     def complete(self, size: int) -> None:
         """Write the manifest."""
@@ -302,16 +296,15 @@ class Upload(Claim):
 
         def put(where_none: bool) -> None:
             try:
-                self._request(
-                    "PUT",
+                self.put(
                     self.obj,
-                    action=action,
+                    action,
+                    lambda: manifest or b"",
+                    lambda: None,
                     query=query,
                     headers=self.headers(where_none, headers),
-                    body=lambda: manifest or b"",
                     retry=False,
                     extra_timeout=extra_timeout,
-                    check=lambda response: check_stored(response, None, action),
                 )
             except errors.SwiftError as exc:
                 if not large.lacks_segments(getattr(exc, "said", "")):

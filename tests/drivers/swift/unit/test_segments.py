@@ -226,7 +226,7 @@ def test_segment_from_a_file(plan, server, tmp_path):
     server.plan = [*plan]
     sent = upload_to(server)
     size = SIZE // 3
-    made = streamed.BufferedWriter(
+    made = streamed.StreamedWriter(
         sent,
         "uri",
         SIZE,

@@ -16,7 +16,15 @@ from glance_store.testing import image
 from glance_store.transfer.memory import Memory
 from glance_store.transfer.multipart import EqualParts
 from tests.drivers.swift.conftest import locate
-from tests.drivers.swift.loopback import Answer, LittleSwift, Seen, Stored, client_of, store_at
+from tests.drivers.swift.loopback import (
+    Account,
+    Answer,
+    LittleSwift,
+    Seen,
+    Stored,
+    client_of,
+    store_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,6 +186,17 @@ def test_container_that_vanishes_again_and_again(server):
     made.patience.seconds = 0
     with pytest.raises(exceptions.BackendException, match="container images was removed"):
         made.put_whole(DATA, None)
+
+
+def test_refused_token_that_cannot_be_renewed(server):
+    """Another try has the same token."""
+    server.rule = lambda seen, act: Answer(401 if seen.method == "PUT" and seen.body else 500)
+    client = client_of(server.url, Account(server.url, renewable=False))
+    made = upload.Upload(client, "images", "image", lambda: False, verify=True)
+    writer = streamed_by(made, plan=EqualParts(SIZE, LIMITS, SIZE))
+    with pytest.raises(exceptions.BackendException, match="token"):
+        fill(writer)
+    assert len(server.of("PUT")) <= 2
 
 
 # -- what the answer says of the data

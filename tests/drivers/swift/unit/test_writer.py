@@ -91,7 +91,8 @@ def test_memory_decides(options, size, kind, threads):
 def test_segments_that_go_through_a_file(tmp_path):
     options = {"swift_buffer_on_upload": True, "swift_upload_buffer_dir": str(tmp_path)}
     made = writer_of(make(large_object_size=1, **options), 10**9)
-    assert type(made) is streamed.BufferedWriter
+    assert type(made) is streamed.StreamedWriter
+    assert made._folder == str(tmp_path)
 
 
 @pytest.mark.parametrize("memory", [64, 256])
