@@ -291,19 +291,8 @@ class BaseStore(driver.Store):
     def open_writer(self, image_id: str, size: int, context: Any = None) -> StoreWriter:
         """Begin to store an image; its id becomes the name of the object."""
         account, store_location = self._account_for(context)
-        store_location.container, store_location.obj = self._container_for(image_id), image_id
-        client = Client(self._connections, self._settings, account)
-        container = store_location.container
         try:
-            uri = self._checked_uri(store_location)
-            upload = Upload(
-                client,
-                container,
-                image_id,
-                lambda: self._ensure(client, container) and self._owns_container,
-                verify=self.store_conf.swift_store_verify_segments,
-            )
-            upload.check_free()
+            upload = self._upload(image_id, account, store_location)
             if not 0 < size < min(_MAX_BUFFERED, self.large_object_size):
                 # The token must stay valid until a little after the last byte.
                 account.prepare()
@@ -311,15 +300,30 @@ class BaseStore(driver.Store):
             large_size, segment = self._sizes(account)
             if size > _MAX_BUFFERED:
                 # An image larger than the largest object is in segments, whatever the options say.
-                large_size = min(
-                    large_size, large.cluster_info(client, upload.patience).largest + 1
-                )
+                cluster = large.cluster_info(upload.client, upload.patience)
+                large_size = min(large_size, cluster.largest + 1)
             plan = self._plan(upload, size, segment) if not size or size >= large_size else None
             upload.ensure_container()
-            return self._writer(upload, uri, size, plan)
+            return self._writer(upload, size, plan)
         except BaseException:
             account.close()
             raise
+
+    def _upload(self, image_id: str, account: Account, store_location: StoreLocation) -> Upload:
+        """Return a new upload; raise Duplicate if the image exists."""
+        store_location.container, store_location.obj = self._container_for(image_id), image_id
+        container = store_location.container
+        client = Client(self._connections, self._settings, account)
+        upload = Upload(
+            client,
+            container,
+            image_id,
+            lambda: self._ensure(client, container) and self._owns_container,
+            verify=self.store_conf.swift_store_verify_segments,
+            uri=self._checked_uri(store_location),
+        )
+        upload.check_free()
+        return upload
 
     def _sizes(self, account: Account) -> tuple[int, int]:
         """Return the size from which images are in segments, and the size of a segment."""
@@ -386,8 +390,8 @@ class BaseStore(driver.Store):
             limits = limits._replace(largest=min(limits.largest, self._memory.size // 2))
         return GrowingParts(segment, limits)
 
-    def _writer(self, upload: Upload, uri: str, size: int, plan: Plan | None) -> StoreWriter:
-        options, memory = self.store_conf, self._memory
+    def _writer(self, upload: Upload, size: int, plan: Plan | None) -> StoreWriter:
+        options, memory, uri = self.store_conf, self._memory, upload.uri
         block = min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
         if plan is None:
             if size <= _MAX_BUFFERED:

@@ -157,7 +157,7 @@ class Client:
         obj: str | None = None,
         *,
         action: str,
-        patience: Patience,
+        patience: Patience | None = None,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Callable[[], Any] | None = None,
@@ -171,11 +171,11 @@ class Client:
         """Send a request; repeat it after a pause, or with a new token, where that may help.
 
         `action` begins the text of errors, and must contain no secret. `obj` None means the
-        container. Each call of `body` begins the data again. Without `retry`, the caller retries;
-        with `single_try`, the data cannot begin again, and there is one try. Statuses in `allow`
-        are returned like a success, and `check` may raise for a response that is not one.
-        `extra_timeout` is seconds added to the read timeout. With `stream`, the caller reads the
-        body and closes the answer.
+        container. Without `patience`, it is that of the store. Each call of `body` begins the data
+        again. Without `retry`, the caller retries; with `single_try`, the data cannot begin again,
+        and there is one try. Statuses in `allow` are returned like a success, and `check` may raise
+        for a response that is not one. `extra_timeout` is seconds added to the read timeout. With
+        `stream`, the caller reads the body and closes the answer.
 
         Raises NotFound for 404, StorageFull for 413 and 507, SwiftUnavailable for no response or
         one that asks to come back later, and SwiftError for anything else.
@@ -211,12 +211,23 @@ class Client:
                 raise error
 
         try:
-            return patience.call(attempt) if retry and not single_try else attempt()
+            return (
+                (patience or self.patience()).call(attempt)
+                if retry and not single_try
+                else attempt()
+            )
         except errors.TokenRefusedError:
             raise
         except exceptions.BackendUnavailable:
             self.account.forget_url()
             raise
+
+    def head(
+        self, container: str, obj: str | None = None, *, action: str, **more: Any
+    ) -> requests.Response | None:
+        """Ask about an object or a container; None if it does not exist. See `request`."""
+        found = self.request("HEAD", container, obj, action=action, allow=(404,), **more)
+        return None if found.status_code == 404 else found
 
     def _send(
         self,

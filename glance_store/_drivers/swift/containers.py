@@ -81,12 +81,11 @@ def ensure(
     """
     action = _("Looking for the container %s") % container
     try:
-        found = client.request("HEAD", container, action=action, patience=patience, allow=(404,))
+        if client.head(container, action=action, patience=patience) is not None:
+            return False
     except exceptions.Forbidden as exc:
         # Looking at a container needs another right than storing objects in it.
         LOG.debug("Cannot see whether the container exists: %s", exc)
-        return False
-    if found.status_code != 404:
         return False
     if not create:
         raise errors.SwiftError(
@@ -148,10 +147,7 @@ def _object_in(client: Client, container: str, patience: Patience) -> str | None
         # The thousands of segments of an image may all still be listed.
         for entry in page[:_LOOKED_AT]:
             action = _("Looking for %s") % entry.name
-            head = client.request(
-                "HEAD", container, entry.name, action=action, patience=patience, allow=(404,)
-            )
-            if head.status_code != 404:
+            if client.head(container, entry.name, action=action, patience=patience) is not None:
                 return entry.name
     return None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import urllib.parse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,20 +59,17 @@ def remove(client: Client, container: str, obj: str) -> None:
         patience=patience,
         check=lambda response: errors.check_object(response, action),
     )
-    if head.headers.get("x-static-large-object", "").lower() == "true":
-        understood = _remove_static(client, image, patience)
-        mark = head.headers.get(large.MARK, "")
-        if not understood and mark:
+    about = large.About(head.headers)
+    if about.static:
+        if not _remove_static(client, image, patience) and about.mark:
             # The request may not have reached the part of Swift that removes segments: find them by
             # name.
-            _sweep(client, image, large.Names(container, obj, mark).prefix, patience)
+            prefix = large.Names(container, obj, about.mark).prefix
+            _remove_segments(client, image, f"{container}/{prefix}", 0, patience)
         return
-    manifest_prefix = large.prefix_in(head.headers)
-    if manifest_prefix:
-        size = head.headers.get(large.SIZE) or head.headers.get("content-length", "")
-        _remove_dynamic(
-            client, image, manifest_prefix, int(size) if size.isdecimal() else 0, patience
-        )
+    if about.prefix:
+        size = about.stored_size or about.size or 0
+        _remove_segments(client, image, about.prefix, size, patience)
     _remove_object(client, image, action, patience)
 
 
@@ -93,16 +89,16 @@ def _remove_object(
     client.request("DELETE", *object_name, action=action, patience=patience, allow=(404,))
 
 
-def _remove_dynamic(
-    client: Client, image: ObjectName, manifest_prefix: str, size: int, patience: Patience
+def _remove_segments(
+    client: Client, image: ObjectName, prefix: str, size: int, patience: Patience
 ) -> None:
-    """Remove the segments of a dynamic large object of `size` bytes."""
-    where, _slash, beginning = manifest_prefix.partition("/")
+    """Remove the listed segments of an image, which have at least `size` bytes."""
+    where, _slash, beginning = prefix.partition("/")
     if not where or not beginning:
         LOG.warning(
             "The manifest of image %s names no segments (%s); only the manifest is removed",
             image.name,
-            manifest_prefix,
+            prefix,
         )
         return
     tries = patience.tries()
@@ -124,15 +120,6 @@ def _remove_dynamic(
         )
         if sum(seen.values()) >= size or not tries.again(late):
             return
-
-
-def _sweep(client: Client, image: ObjectName, prefix: str, patience: Patience) -> None:
-    """Remove the listed segments of an image."""
-    sweep = _Sweep(client)
-    for page in containers.pages(client, image.container, prefix, patience):
-        sweep.remove([ObjectName(image.container, entry.name) for entry in page])
-    if sweep.left:
-        raise sweep.incomplete(image)
 
 
 def _remove_static(client: Client, image: ObjectName, patience: Patience) -> bool:
@@ -180,8 +167,7 @@ def _remove_static(client: Client, image: ObjectName, patience: Patience) -> boo
     sweep.remove([object_name for object_name in failed if object_name != image])
     if sweep.left:
         raise sweep.incomplete(image)
-    look = client.request("HEAD", *image, action=action, patience=patience, allow=(404,))
-    if look.status_code != 404:
+    if client.head(*image, action=action, patience=patience) is not None:
         raise errors.SwiftError(
             _("%(action)s: Swift answered '%(answer)s'"), action=action, answer=answer
         )
@@ -220,41 +206,41 @@ class _Sweep:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._patience = client.patience(in_all=True)
-        self._lock = threading.Lock()
         self._failures = 0
+        self._stopped = False
         self.left: list[ObjectName] = []
         self.error: Exception | None = None
-        self.stopped = False
 
     def remove(self, object_names: Sequence[ObjectName]) -> None:
         """Remove objects; `left` then holds the ones that remain, and `error` the reason."""
         workers = Workers(self._client.settings.threads, "glance_store-swift-sweep")
         try:
-            for removal in [workers.submit(self._one, object_name) for object_name in object_names]:
-                removal.result()
+            removals = [(name, workers.submit(self._one, name)) for name in object_names]
+            for object_name, removal in removals:
+                self._note(object_name, removal.result())
         finally:
             workers.close(wait=True)
 
-    def _one(self, object_name: ObjectName) -> None:
-        if self.stopped:
-            with self._lock:
-                self.left.append(object_name)
-            return
-        error: Exception | None = None
+    def _one(self, object_name: ObjectName) -> Exception | None:
+        """Remove an object; return why it remains."""
+        if self._stopped:
+            return self.error
         action = _("Removing the object %s") % object_name.name
         try:
             _remove_object(self._client, object_name, action, self._patience)
         except ERRORS as exc:
-            error = exc
-        with self._lock:
-            unreachable = isinstance(error, errors.SwiftUnavailable)
-            self._failures = self._failures + 1 if unreachable else 0
-            if error is None:
-                return
-            self.left.append(object_name)
-            refused = isinstance(error, (errors.SwiftDenied, errors.TokenRefusedError))
-            self.error = error if refused or self.error is None else self.error
-            self.stopped = self.stopped or refused or self._failures >= _MAX_FAILURES
+            return exc
+        return None
+
+    def _note(self, object_name: ObjectName, error: Exception | None) -> None:
+        unreachable = isinstance(error, errors.SwiftUnavailable)
+        self._failures = self._failures + 1 if unreachable else 0
+        if error is None:
+            return
+        self.left.append(object_name)
+        refused = isinstance(error, (errors.SwiftDenied, errors.TokenRefusedError))
+        self.error = error if refused else self.error or error
+        self._stopped = self._stopped or refused or self._failures >= _MAX_FAILURES
 
     def incomplete(self, image: ObjectName) -> exceptions.GlanceStoreException:
         """Return the error for an image that is only partly removed."""
@@ -275,19 +261,15 @@ class _Sweep:
 
     def remains(self) -> str:
         """Describe what is left: how many objects, where, and how their names begin."""
-        found = []
-        for container in dict.fromkeys(object_name.container for object_name in self.left):
-            names = sorted(
-                object_name.name for object_name in self.left if object_name.container == container
-            )
-            some = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
-            found.append(
-                _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)")
-                % {
-                    "count": len(names),
-                    "container": container,
-                    "prefix": os.path.commonprefix(names),  # noqa: RUF071 - characters are meant
-                    "some": some,
-                }
-            )
-        return "; ".join(str(each) for each in found)
+        names = sorted(object_name.name for object_name in self.left)
+        return (
+            _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)")
+            % {
+                "count": len(names),
+                "container": ", ".join(
+                    sorted({object_name.container for object_name in self.left})
+                ),
+                "prefix": os.path.commonprefix(names),  # noqa: RUF071 - characters are meant
+                "some": ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else ""),
+            }
+        )

@@ -13,7 +13,6 @@ from glance_store import exceptions
 from glance_store._drivers.swift import containers, deleter, large
 from glance_store._drivers.swift.client import ACCOUNT, Client
 from glance_store._drivers.swift.containers import Entry
-from glance_store._drivers.swift.large import MARK
 from glance_store.i18n import _
 from glance_store.inventory import (
     COMPLETE,
@@ -83,11 +82,8 @@ def _entries(client: Client, container: str, prefix: str = "") -> Iterator[Entry
 
 def _size(client: Client, container: str, name: str) -> int | None:
     """Return the size of an object that the listing shows as empty: it may be a manifest."""
-    action = _("Looking for image %s") % name
-    patience = client.patience()
-    head = client.request("HEAD", container, name, action=action, patience=patience, allow=(404,))
-    size = head.headers.get("content-length", "")
-    return int(size) if head.status_code != 404 and size.isdecimal() else None
+    head = client.head(container, name, action=_("Looking for image %s") % name)
+    return None if head is None else large.About(head.headers).size
 
 
 def _groups(client: Client, container: str, prefix: str = "") -> Iterator[_Group]:
@@ -116,21 +112,16 @@ def _unused(client: Client, container: str) -> Iterator[_Group]:
 def _is_used(client: Client, container: str, group: _Group) -> bool:
     """Tell whether segments belong to an image, or may belong to one."""
     action = _("Looking for the manifest of image %s") % group.image
-    patience = client.patience()
     for name in _images_of(client, container, group.image):
-        head = client.request(
-            "HEAD", container, name, action=action, patience=patience, allow=(404,)
-        )
-        if head.status_code == 404:
+        head = client.head(container, name, action=action)
+        if head is None:
             continue
-        mark = head.headers.get(MARK, "")
-        manifest_prefix = large.prefix_in(head.headers)
-        static = head.headers.get("x-static-large-object", "").lower() == "true"
+        about = large.About(head.headers)
         # Not every server shows a static manifest: the mark tells which upload wrote it.
         if (
-            mark == group.mark
-            or (manifest_prefix and f"{container}/{group.prefix}".startswith(manifest_prefix))
-            or (static and not mark)
+            about.mark == group.mark
+            or (about.prefix and f"{container}/{group.prefix}".startswith(about.prefix))
+            or (about.static and not about.mark)
         ):
             return True
     return False

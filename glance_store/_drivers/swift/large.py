@@ -12,6 +12,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glance_store._drivers._objects.errors import ERRORS
+from glance_store._drivers._objects.ranges import bare_etag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,11 +174,28 @@ class Names:
         return len(json.dumps(self.entry(longest))) + 2
 
 
-def prefix_in(headers: Mapping[str, str]) -> str:
-    """Return container and prefix of a dynamic large object's segments; empty for any other."""
-    # Releases before 6 sent UTF-8 without quoting it; HTTP headers are read as Latin-1.
-    text = headers.get("x-object-manifest", "").encode("latin-1", "replace")
-    return urllib.parse.unquote_to_bytes(text).decode(errors="replace")
+class About:
+    """What the headers of an object say about an image."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.mark = headers.get(MARK, "")  # of its upload; empty if another program stored it
+        self.etag = etag_in(headers)
+        self.size = _number(headers.get("content-length"))  # bytes, None if unknown
+        self.stored_size = _number(headers.get(SIZE))  # bytes of a dynamic large object
+        self.static = headers.get("x-static-large-object", "").lower() == "true"
+        # Releases before 6 sent UTF-8 without quoting it; HTTP headers are read as Latin-1.
+        text = headers.get("x-object-manifest", "").encode("latin-1", "replace")
+        # Container and prefix of the segments of a dynamic large object; empty for any other.
+        self.prefix = urllib.parse.unquote_to_bytes(text).decode(errors="replace")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def etag_in(headers: Mapping[str, str]) -> str:
+    """Return the MD5 in hexadecimal that Swift reports; empty if it reports none."""
+    return bare_etag(headers.get("etag")).lower()
 
 
 def lacks_segments(said: str) -> bool:

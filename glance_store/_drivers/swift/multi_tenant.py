@@ -217,6 +217,4 @@ class MultiTenantStore(BaseStore):
         )
         container = cast("str", store_location.container)
         action = _("Setting who may use the container %s") % container
-        client.request(
-            "POST", container, action=action, patience=client.patience(), headers=headers
-        )
+        client.request("POST", container, action=action, headers=headers)

@@ -26,7 +26,6 @@ from glance_store._drivers._objects.ranges import (
     FIRST_BYTE,
     Part,
     RangeReader,
-    bare_etag,
     content_coding,
     part_of,
     size_of,
@@ -98,15 +97,14 @@ class Pieces:
 def find(client: Client, container: str, obj: str, action: str, patience: Patience) -> Pieces:
     """Look up what an image consists of."""
     head = _head(client, container, obj, action, patience)
-    headers = head.headers
+    headers, about = head.headers, large.About(head.headers)
     size = size_of(head.status_code, headers)
-    manifest_prefix = large.prefix_in(headers)
     # An empty object has an ETag, as every object; a response 416 need not.
-    known = size or manifest_prefix or "etag" in headers or head.status_code != _SUCCESS
+    known = size or about.prefix or "etag" in headers or head.status_code != _SUCCESS
     if size is None or not known:
         raise NoResult(_("%s: Swift does not say how large it is") % action)
-    if manifest_prefix and not size:
-        where, _slash, prefix = manifest_prefix.partition("/")
+    if about.prefix and not size:
+        where, _slash, prefix = about.prefix.partition("/")
         segments = [
             Piece(where, entry.name, entry.size, entry.etag)
             for page in containers.pages(client, where, prefix, patience)
@@ -115,31 +113,28 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
         found = Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
         _check_all_listed(headers, found.size, action)
         return found
-    static = headers.get("x-static-large-object", "").lower() == "true"
     # The ETag of a large object stands for all segments together.
-    whole = Piece(
-        container, obj, size, bare_etag(headers.get("etag")).lower(), content_coding(headers)
-    )
-    return Pieces([whole], in_segments=static or bool(manifest_prefix))
+    whole = Piece(container, obj, size, about.etag, content_coding(headers))
+    return Pieces([whole], in_segments=about.static or bool(about.prefix))
 
 
 def _check_all_listed(headers: Mapping[str, str], size: int | None, action: str) -> None:
     """Raise SwiftUnavailable if Swift does not count all bytes of a dynamic large object."""
-    stored = headers.get(large.SIZE, "")
-    if size is not None and stored.isdecimal() and int(stored) != size:
+    stored = large.About(headers).stored_size
+    if None not in (size, stored) and size != stored:
         raise errors.SwiftUnavailable(
             _("%(action)s: Swift finds %(found)d of its %(size)d bytes: its listing lags behind"),
             action=action,
             found=size,
-            size=int(stored),
+            size=stored,
         )
 
 
 def _has_size(head: requests.Response) -> bool:
     """Tell whether a response to HEAD has the size; some proxies say 0, as it has no body."""
     size = size_of(head.status_code, head.headers)
-    etag = bare_etag(head.headers.get("etag")).lower()
-    return bool(size) or (size == 0 and (etag == _EMPTY or "x-object-manifest" in head.headers))
+    empty = large.etag_in(head.headers) == _EMPTY or "x-object-manifest" in head.headers
+    return bool(size) or (size == 0 and empty)
 
 
 def _head(
@@ -217,7 +212,7 @@ class SwiftReader(RangeReader):
         response = self._get(piece, f"bytes={begin}-{begin + length - 1}", action)
         status, headers = response.status_code, response.headers
         try:
-            etag = bare_etag(headers.get("etag")).lower()
+            etag = large.etag_in(headers)
             changed = bool(piece.etag and etag and etag != piece.etag)
             if changed or status == 416:
                 raise errors.SwiftError(

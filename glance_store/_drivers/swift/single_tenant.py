@@ -11,7 +11,7 @@ from glance_store import capabilities, exceptions
 from glance_store._drivers.swift import auth, containers, holdings, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account, Client
-from glance_store._drivers.swift.copies import Copy, Original
+from glance_store._drivers.swift.copies import Original, copy
 from glance_store._drivers.swift.location import StoreLocation
 from glance_store._drivers.swift.reader import find
 from glance_store.i18n import _
@@ -160,22 +160,13 @@ class SingleTenantStore(BaseStore):
         account, store_location = self._account_for(None)
         if original is None or original.account != account.url:
             return None
-        container = self._container_for(image_id)
-        store_location.container, store_location.obj = container, image_id
-        client = Client(self._connections, self._settings, account)
-        copy = Copy(
-            client,
-            container,
-            image_id,
-            lambda: self._ensure(client, container) and self._owns_container,
-            self._checked_uri(store_location),
-            original,
-        )
-        copy.check_free()
-        plan = self._plan(copy, original.size, self._sizes(account)[1])
-        copy.ensure_container()
+        upload = self._upload(image_id, account, store_location)
+        plan = self._plan(upload, original.size, self._sizes(account)[1])
+        upload.ensure_container()
         threads = self.store_conf.swift_store_thread_pool_size
-        return self._fill(copy, lambda: copy.copy(plan, threads, progress), original.size)
+        return self._fill(
+            upload, lambda: copy(upload, original, plan, threads, progress), original.size
+        )
 
     def original(self, location: Location) -> Original | None:
         """Return the image to copy; None if it is not one object to its readers."""

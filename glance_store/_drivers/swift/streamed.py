@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from glance_store import exceptions
 from glance_store._drivers._objects.claim import Expected
 from glance_store._drivers._objects.errors import ERRORS, NameTaken
-from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.swift import errors, large
 from glance_store._drivers.swift.upload import Upload, check_stored
 from glance_store.i18n import _
@@ -244,7 +243,7 @@ class _Part:
             answer = upload.patience.call(
                 self._publish, lambda exc: repeatable and isinstance(exc, passing)
             )
-            etag = self._md5() or bare_etag(answer.headers.get("etag")).lower()
+            etag = self._md5() or large.etag_in(answer.headers)
             upload.stored(self._number, etag, self._size)
         else:
             expected = Expected(self._size, self._md5())

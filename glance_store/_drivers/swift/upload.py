@@ -14,7 +14,6 @@ from glance_store import exceptions
 from glance_store._drivers._objects.body import RequestBody
 from glance_store._drivers._objects.claim import Claim, Expected, Found, damaged
 from glance_store._drivers._objects.errors import ERRORS, DamagedInTransit, NoResult
-from glance_store._drivers._objects.ranges import bare_etag
 from glance_store._drivers.swift import containers, deleter, errors, large
 from glance_store.i18n import _
 
@@ -51,7 +50,10 @@ class Upload(Claim):
         obj: str,
         ensure: Callable[[], bool],
         verify: bool,
+        uri: str = "",
     ) -> None:
+        self.uri = uri
+        self.metadata: dict[str, Any] = {}
         identity = client.account.url, container, obj
         super().__init__(identity, obj, client.patience(), client.condition)
         self.client = client
@@ -79,20 +81,16 @@ class Upload(Claim):
     def find(self) -> Found | None:
         """Return the object in place, or None; an unfinished PUT does not count."""
         action = _("Looking for image %s") % self.obj
-        response = self._request("HEAD", self.obj, action=action, allow=(404,))
-        if response.status_code == 404:
+        response = self.client.head(self.container, self.obj, action=action, patience=self.patience)
+        if response is None:
             return None
-        size = response.headers.get("content-length", "")
-        return Found(
-            response.headers.get(large.MARK, ""),
-            bare_etag(response.headers.get("etag")).lower(),
-            int(size) if size.isdecimal() else None,
-        )
+        about = large.About(response.headers)
+        return Found(about.mark, about.etag, about.size)
 
     def remove(self, found: Found) -> None:
         """Remove the object; of a large object, only the manifest."""
         action = _("Removing the unfinished image %s") % self.obj
-        self._request("DELETE", self.obj, action=action, allow=(404,))
+        self.request("DELETE", self.obj, action=action, allow=(404,))
 
     def settle(self, found: Found, expected: Expected) -> None:
         """Wait until Swift counts all bytes of the image; raise SwiftUnavailable if it does not.
@@ -125,7 +123,8 @@ class Upload(Claim):
                 )
             found = latest
 
-    def _request(self, method: str, obj: str, **more: Any) -> requests.Response:
+    def request(self, method: str, obj: str, **more: Any) -> requests.Response:
+        """Send a request about an object in the container of the image."""
         return self.client.request(method, self.container, obj, patience=self.patience, **more)
 
     def headers(self, where_none: bool, more: dict[str, str] | None = None) -> dict[str, str]:
@@ -192,7 +191,7 @@ class Upload(Claim):
         Each call of `body` begins the data again; `md5` returns their MD5 once they were sent, or
         None if it is not compared.
         """
-        return self._request(
+        return self.request(
             "PUT",
             name,
             action=action,
@@ -251,10 +250,13 @@ class Upload(Claim):
                 # The client has already retried all other errors.
                 lambda exc: isinstance(exc, errors.ContainerMissingError),
             )
-            etag = bare_etag(answer.headers.get("etag")).lower()
-            self.stored(number, etag or body.md5, len(body))
+            self.stored(number, large.etag_in(answer.headers) or body.md5, len(body))
         finally:
             body.release()
+
+    def commit(self, size: int) -> None:
+        """Write the manifest of a copy."""
+        self.complete(size)
 
     def complete(self, size: int) -> None:
         """Write the manifest."""
@@ -364,7 +366,7 @@ def check_stored(response: requests.Response, md5: str | None, action: str) -> N
         raise DamagedInTransit(
             _("%(action)s: Swift reports that the data was damaged in transit"), action=action
         )
-    stored = bare_etag(response.headers.get("etag")).lower()
+    stored = large.etag_in(response.headers)
     if not stored and response.status_code not in _CREATED:
         raise NoResult(
             _("%(action)s: the answer %(status)d without an ETag is not Swift's: look for a proxy"),

@@ -47,7 +47,7 @@ def writer_of(store: swift.BaseStore, size: int, renewable: bool = True) -> Any:
     )
     limit, segment = store._sizes(account)
     plan = store._plan(made, size, segment) if not size or size >= limit else None
-    return store._writer(made, "uri", size, plan)
+    return store._writer(made, size, plan)
 
 
 # -- which way an upload goes
