@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from oslo_config import cfg
 
-_USE_REFERENCES = """
+_REPLACED: dict[str, Any] = {
+    "deprecated_for_removal": True,
+    "deprecated_reason": """
 Put accounts into the file named by ``swift_store_config_file``: the locations
 of images then name a section of that file instead of holding a password.
-"""
+""",
+}
 
 _CONNECTION: list[cfg.Opt] = [
     cfg.BoolOpt(
@@ -27,11 +32,10 @@ replace images: use it for tests only. For a private authority, set
         sample_default="/etc/ssl/certs/ca-certificates.crt",
         help="""
 Path of a PEM file, or of a directory made by ``openssl rehash``, with the
-certificates of the authorities that sign the certificates of the identity
-service and of Swift.
+certificates of the authorities that the identity service and Swift use.
 
 When unset, the authorities that this host trusts are used. Servers with a
-private authority need this option; otherwise every connection fails.
+private authority need this option.
 """,
     ),
     cfg.StrOpt(
@@ -40,9 +44,9 @@ private authority need this option; otherwise every connection fails.
         help="""
 Region whose Swift endpoint is taken from the service catalogue.
 
-Set it when the catalogue has several regions. When unset, the first matching
-endpoint is used, which may be far away. The option has no effect when
-``swift_store_endpoint`` is set.
+Set it when the catalogue has several regions: the first matching endpoint is
+used otherwise, which may be far away. It has no effect with
+``swift_store_endpoint``.
 """,
     ),
     cfg.StrOpt(
@@ -54,8 +58,6 @@ of the one in the service catalogue.
 
 Set it when this host reaches Swift at another address than the users of the
 catalogue. Images written to a wrong account cannot be found again later.
-
-Related options: ``swift_store_endpoint_type``, ``swift_store_region``.
 """,
     ),
     cfg.StrOpt(
@@ -66,8 +68,7 @@ Related options: ``swift_store_endpoint_type``, ``swift_store_region``.
 Which of the addresses in the service catalogue is used.
 
 ``internalURL`` keeps image traffic inside the cloud's own network, if the
-catalogue has it. The option has no effect when ``swift_store_endpoint`` is
-set.
+catalogue has it. It has no effect with ``swift_store_endpoint``.
 """,
     ),
     cfg.StrOpt(
@@ -76,9 +77,8 @@ set.
         help="""
 Type under which the service catalogue lists Swift.
 
-Change it only for a catalogue that uses another name: with a type that the
-catalogue does not have, every request fails. The option has no effect when
-``swift_store_endpoint`` is set.
+Change it only for a catalogue that uses another name. It has no effect with
+``swift_store_endpoint``.
 """,
     ),
 ]
@@ -94,8 +94,6 @@ With one account and one container it is the whole name. With
 ``swift_store_multiple_containers_seed`` or ``swift_store_multi_tenant``, an
 underscore and the image id, or a part of it, follow. A change affects new
 images only.
-
-Related options: ``swift_store_create_container_on_put``.
 """,
     ),
     cfg.IntOpt(
@@ -114,8 +112,6 @@ both apply as they are.
 Swift refuses single objects above its own limit, usually 5 GB: do not set more
 than that. An image whose size is not known when the upload begins is always
 stored in segments.
-
-Related options: ``swift_store_large_object_chunk_size``.
 """,
     ),
     cfg.IntOpt(
@@ -132,8 +128,6 @@ A cluster accepts a limited number of segments per image, usually 9,999. An
 image that would need more gets larger segments. If its size is not known
 beforehand, the segments grow after half of that number. No segment is larger
 than the cluster allows, usually 5 GB.
-
-Related options: ``swift_store_large_object_size``.
 """,
     ),
     cfg.BoolOpt(
@@ -142,11 +136,9 @@ Related options: ``swift_store_large_object_size``.
         help="""
 Create the container at an upload if it does not exist.
 
-Needed when each image or group of images has a container of its own. When off,
-an upload to a missing container fails, which also reveals a misspelt name.
-
-Related options: ``swift_store_container``, ``swift_store_multi_tenant``,
-``swift_store_multiple_containers_seed``.
+Needed with ``swift_store_multi_tenant`` or
+``swift_store_multiple_containers_seed``. When off, an upload to a missing
+container fails, which also reveals a misspelt name.
 """,
     ),
     cfg.BoolOpt(
@@ -156,8 +148,8 @@ Related options: ``swift_store_container``, ``swift_store_multi_tenant``,
 Store each image in the Swift account of the project that uploads it, in a
 container of its own, instead of in one account of the service.
 
-Projects then pay for their images from their own quota. The store refuses a
-configuration that combines this option with ``swift_store_config_file``.
+Projects then pay for their images from their own quota. It cannot be combined
+with ``swift_store_config_file``.
 
 Related options: ``swift_store_admin_tenants``, ``swift_store_use_trusts``.
 """,
@@ -170,10 +162,10 @@ Related options: ``swift_store_admin_tenants``, ``swift_store_use_trusts``.
         help="""
 Number of characters of the image id that are added to the container's name.
 
-0 keeps all images in one container. A value N spreads the images over up to 16
+0 keeps all images in one container. A value N spreads new images over up to 16
 to the power N containers, which helps where Swift slows down with, or limits,
 the objects of one container. It works only with a single account; also enable
-``swift_store_create_container_on_put``. A change affects new images only.
+``swift_store_create_container_on_put``.
 """,
     ),
     cfg.ListOpt(
@@ -198,9 +190,8 @@ _TRANSFER: list[cfg.Opt] = [
         help="""
 Let encrypted connections compress the data.
 
-Turn it off to save processor time for images that do not shrink, such as those
-in compressed formats. Current TLS libraries do not compress at all; the option
-then has no effect.
+Turn it off to save processor time for images that do not shrink. Current TLS
+libraries do not compress at all; the option then has no effect.
 """,
     ),
     cfg.IntOpt(
@@ -208,10 +199,8 @@ then has no effect.
         default=0,
         min=0,
         help="""
-In earlier releases, how often an interrupted download was retried.
-
-The option no longer has an effect: a download resumes where it broke off, for
-as long as ``swift_store_retry_timeout`` says.
+No longer has an effect: a download that breaks off resumes for as long as
+``swift_store_retry_timeout`` says.
 """,
     ),
     cfg.IntOpt(
@@ -221,11 +210,8 @@ as long as ``swift_store_retry_timeout`` says.
         help="""
 Seconds before a token expires at which it is replaced by a new one.
 
-The transfer of a large image can outlast a token. Make the interval longer
-than one request (one segment) takes; otherwise requests fail with 401 in the
-middle of an image.
-
-Related options: ``swift_store_use_trusts``.
+Make the interval longer than one request (one segment) takes; otherwise
+requests fail with 401 in the middle of an image.
 """,
     ),
     cfg.BoolOpt(
@@ -247,9 +233,8 @@ token only at its start.
         help="""
 Write each segment to a local file before sending it.
 
-A segment can then be sent again after an error. The directory in
-``swift_upload_buffer_dir`` needs room for one segment of each upload in
-progress; without a usable directory the store refuses to start.
+A segment can then be sent again after an error. Without a usable directory in
+``swift_upload_buffer_dir`` the store refuses to start.
 """,
     ),
 ]
@@ -269,48 +254,36 @@ locations name it: without it, these images can be neither read nor deleted.
         "swift_store_auth_version",
         default="3",
         choices=["3"],
-        deprecated_for_removal=True,
-        deprecated_reason=_USE_REFERENCES,
+        **_REPLACED,
         help="""
-Version of the identity service's API. Only 3 is left, so the option has no
-effect.
+Version of the identity service's API. Only 3 is left: it has no effect.
 """,
     ),
     cfg.StrOpt(
         "swift_store_auth_address",
-        deprecated_for_removal=True,
-        deprecated_reason=_USE_REFERENCES,
+        **_REPLACED,
         help="""
 URL of the identity service, used when there is no ``swift_store_config_file``.
 
-Without a scheme, ``https`` is assumed. Replace it with ``auth_address`` in a
-section of that file.
+Without a scheme, ``https`` is assumed.
 """,
     ),
     cfg.StrOpt(
         "swift_store_user",
         secret=True,
-        deprecated_for_removal=True,
-        deprecated_reason=_USE_REFERENCES,
+        **_REPLACED,
         help="""
 Account as ``project:user``, used when there is no ``swift_store_config_file``.
-
-Replace it with ``user`` in a section of that file.
-
-Related options: ``swift_store_key``.
 """,
     ),
     cfg.StrOpt(
         "swift_store_key",
         secret=True,
-        deprecated_for_removal=True,
-        deprecated_reason=_USE_REFERENCES,
+        **_REPLACED,
         help="""
-Password of ``swift_store_user``, used when there is no
-``swift_store_config_file``.
+Password of ``swift_store_user``.
 
-It becomes part of the location of every image that is stored with it. Replace
-it with ``key`` in a section of that file.
+It becomes part of the location of every image that is stored with it.
 """,
     ),
     cfg.StrOpt(
@@ -329,29 +302,17 @@ It takes precedence over ``swift_store_user``, and works only together with
         secret=True,
         help="""
 Secret that belongs to ``swift_store_application_credential_id``.
-
-Make the configuration file readable for the service only.
 """,
     ),
-    cfg.StrOpt(
-        "swift_store_project_name",
-        deprecated_for_removal=True,
-        deprecated_reason=_USE_REFERENCES,
-        help="""
-Name of the project that the application credential belongs to.
-
-It has no effect: an application credential knows its project.
+    *(
+        cfg.StrOpt(
+            name,
+            **_REPLACED,
+            help="""
+No longer has an effect: an application credential knows its project.
 """,
-    ),
-    cfg.StrOpt(
-        "swift_store_project_id",
-        deprecated_for_removal=True,
-        deprecated_reason=_USE_REFERENCES,
-        help="""
-Id of the project that the application credential belongs to.
-
-It has no effect: an application credential knows its project.
-""",
+        )
+        for name in ("swift_store_project_name", "swift_store_project_id")
     ),
     cfg.StrOpt(
         "swift_store_config_file",
@@ -376,10 +337,9 @@ _LIMITS: list[cfg.Opt] = [
         help="""
 Directory for the files that ``swift_buffer_on_upload`` writes.
 
-The user of the service must be able to write to it. It needs room for
-``swift_store_large_object_chunk_size`` times the number of simultaneous
-uploads, and more for images so large that their segments must be larger. When
-it is full, uploads fail.
+The user of the service must be able to write to it. It needs room for one
+segment of each upload in progress, see ``swift_store_large_object_chunk_size``.
+When it is full, uploads fail.
 """,
     ),
     cfg.IntOpt(
@@ -390,12 +350,9 @@ it is full, uploads fail.
 Maximum number of segments of an upload, or requests of a deletion, in flight
 at once.
 
-With 1, segments are sent one after another. A higher number helps where Swift
-or the network is slower over one connection than over several. Each segment is
-held in memory until it is stored, so that it can be sent again after an error.
-
-Related options: ``swift_store_memory``,
-``swift_store_large_object_chunk_size``.
+A higher number helps where Swift or the network is slower over one connection
+than over several. Each segment is held in memory until it is stored, so that it
+can be sent again after an error, see ``swift_store_memory``.
 """,
     ),
     cfg.IntOpt(
@@ -447,10 +404,8 @@ memory until they are read. With 1, this never happens.
         default=10,
         min=1,
         help="""
-Seconds to wait for a connection to Swift or to the identity service. The limit
-does not apply to what follows.
-
-Related options: ``swift_store_read_timeout``.
+Seconds to wait for a connection to Swift or to the identity service; for what
+follows see ``swift_store_read_timeout``.
 """,
     ),
     cfg.IntOpt(
@@ -459,8 +414,7 @@ Related options: ``swift_store_read_timeout``.
         min=1,
         help="""
 Seconds of silence after which a request to Swift or to the identity service is
-given up; also the seconds for which Swift may accept none of the data being
-sent.
+given up, also while data is being sent.
 
 Swift is silent while it stores a segment safely: increase the value if disks
 are slow or segments large.
