@@ -107,28 +107,6 @@ def ask(call: Callable[[], _T], action: str, patience: Patience) -> _T:
     return patience.call(attempt)
 
 
-def _access(session: Any, is_good: Callable[[Any], bool], refused: str = "") -> Any:
-    """Return the token and the catalogue of a session if they are good, otherwise new ones.
-
-    While the identity service gives none, return the old ones as long as they are valid. The caller
-    holds a lock: keystoneauth holds its own only while it fetches, so that another thread could
-    invalidate the token before this one reads it.
-    """
-    plugin = session.auth
-    known = plugin.auth_ref
-    try:
-        access = plugin.get_access(session)
-        if not is_good(access):
-            plugin.invalidate()
-            access = plugin.get_access(session)
-    except Exception as exc:
-        if known is None or known.auth_token == refused or known.will_expire_soon(0):
-            raise
-        LOG.info("No new token (%s); the old one is still valid", type(exc).__name__)
-        plugin.auth_ref = access = known
-    return access
-
-
 class SessionAccount(Account):
     """The account of a user whose credentials are known.
 
@@ -152,24 +130,8 @@ class SessionAccount(Account):
     def url(self) -> str:
         """URL of the account."""
         if self._url is None or self._stale:
-            ask(self._find, _ACTION, self._patience())
+            self.token()
         return super().url
-
-    def _find(self) -> None:
-        with self._lock:
-            if self._stale:
-                # A new catalogue comes with a new token.
-                self._stale = False
-                _access(self._session, lambda _known: False)
-            elif self._url is not None:
-                return
-            self._look_up()
-
-    def _look_up(self) -> None:
-        found, self._token = self.connection.get_auth()
-        if not found:
-            raise errors.NoEndpointError
-        self._url = str(found).rstrip("/")
 
     def forget_url(self) -> None:
         """Look for Swift in a new catalogue, as it may have moved."""
@@ -185,19 +147,41 @@ class SessionAccount(Account):
     def renew(self, refused: str) -> str:
         """Return a new token in place of one that Swift refused."""
 
-        def is_good(access: Any) -> bool:
-            return not access.will_expire_soon(self._interval) and access.auth_token != refused
-
         # Lock for each try, so that the pauses between tries hold nobody up.
         def current() -> str:
             with self._lock:
-                token: str = _access(self._session, is_good, refused).auth_token
+                token = self._good_token(refused)
                 if token != self._token and not self._fixed:
                     # With it came another catalogue.
-                    self._look_up()
+                    found, latest = self.connection.get_auth()
+                    if not found:
+                        raise errors.NoEndpointError
+                    self._url, self._token = str(found).rstrip("/"), latest
                 return token
 
         return ask(current, _ACTION, self._patience())
+
+    def _good_token(self, refused: str) -> str:
+        """Return the token of the session if it is good, otherwise a new one.
+
+        While the identity service gives none, return the old one as long as it is valid. The caller
+        holds the lock: keystoneauth holds its own only while it fetches, so that another thread
+        could invalidate the token before this one reads it.
+        """
+        plugin = self._session.auth
+        known, stale, self._stale = plugin.auth_ref, self._stale, False
+        try:
+            access = plugin.get_access(self._session)
+            # A new catalogue comes with a new token.
+            if stale or access.auth_token == refused or access.will_expire_soon(self._interval):
+                plugin.invalidate()
+                access = plugin.get_access(self._session)
+        except Exception as exc:
+            if known is None or known.auth_token == refused or known.will_expire_soon(0):
+                raise
+            LOG.info("No new token (%s); the old one is still valid", type(exc).__name__)
+            plugin.auth_ref = access = known
+        return str(access.auth_token)
 
 
 _ACTION = "Authenticating for Swift"

@@ -147,24 +147,20 @@ class Upload(Claim):
         if self._ensure():
             self._container_made = True
 
-    def into_container(self, send: Callable[[], _T]) -> _T:
-        """Send something; if the container is gone, create it and send again.
+    def into_container(self, send: Callable[[], _T], again: bool = True) -> _T:
+        """Send something; with `again`, create a missing container and send again.
 
         A failed upload of the same id may have removed the container when it was empty.
         """
         try:
             return send()
         except exceptions.NotFound:
-            self.ensure_container()
-        return self._in_container(send)
-
-    def _in_container(self, send: Callable[[], _T]) -> _T:
-        try:
-            return send()
-        except exceptions.NotFound:
             # Do not report this as a missing image: the caller is storing it.
             error = self.container_removed()
-        raise error
+        if not again:
+            raise error
+        self.ensure_container()
+        return self.into_container(send, again=False)
 
     def container_removed(self) -> errors.ContainerMissingError:
         """Return the error for a container that is missing."""
@@ -318,7 +314,7 @@ class Upload(Claim):
             raise error
 
         send = functools.partial(self.create, put, action)
-        self.publish(lambda: self._in_container(send), expected)
+        self.publish(lambda: self.into_container(send, again=False), expected)
 
     # -- the end
 
