@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import abc
-import os
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, cast
@@ -126,17 +125,15 @@ class BaseStore(driver.Store):
             )
         try:
             with tempfile.TemporaryFile(dir=folder):
-                usable = os.path.isdir(folder)
+                return
         except OSError:
-            usable = False
-        if not usable:
             raise self._misconfigured(
                 _(
                     "the directory %s of swift_upload_buffer_dir does not exist, or this process "
                     "cannot write to it"
                 )
                 % folder
-            )
+            ) from None
 
     def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
         return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
@@ -343,8 +340,7 @@ class BaseStore(driver.Store):
 
     def _ensure(self, client: Client, container: str) -> bool:
         create = self.store_conf.swift_store_create_container_on_put
-        headers = self._container_headers()
-        return containers.ensure(client, container, create, headers, client.patience())
+        return containers.ensure(client, container, create, self._container_headers())
 
     def _uri(self, store_location: StoreLocation) -> str:
         return store_location.get_uri()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import itertools
 import json
 import logging
@@ -72,16 +73,14 @@ def acls(
     }
 
 
-def ensure(
-    client: Client, container: str, create: bool, headers: Mapping[str, str], patience: Patience
-) -> bool:
+def ensure(client: Client, container: str, create: bool, headers: Mapping[str, str]) -> bool:
     """Make sure that a container exists; tell whether it was created just now.
 
     Raises SwiftError if it is missing and `create` is false.
     """
     action = _("Looking for the container %s") % container
     try:
-        if client.head(container, action=action, patience=patience) is not None:
+        if client.head(container, action=action) is not None:
             return False
     except exceptions.Forbidden as exc:
         # Looking at a container needs another right than storing objects in it.
@@ -96,9 +95,7 @@ def ensure(
             container=container,
         )
     action = _("Creating the container %s") % container
-    made = client.request(
-        "PUT", container, action=action, patience=patience, headers=headers, allow=(404,)
-    )
+    made = client.request("PUT", container, action=action, headers=headers, allow=(404,))
     if made.status_code == 404:
         # Do not report this as a missing image: the caller is storing it.
         raise errors.SwiftError(
@@ -143,12 +140,11 @@ def _remove(client: Client, container: str, patience: Patience) -> None:
 
 def _object_in(client: Client, container: str, patience: Patience) -> str | None:
     """Return the name of an object that exists and is not only listed; None if none is found."""
-    for page in itertools.islice(pages(client, container, "", patience), 1):
-        # The thousands of segments of an image may all still be listed.
-        for entry in page[:_LOOKED_AT]:
-            action = _("Looking for %s") % entry.name
-            if client.head(container, entry.name, action=action, patience=patience) is not None:
-                return entry.name
+    # The thousands of segments of an image may all still be listed.
+    for entry in itertools.islice(entries(client, container, patience=patience), _LOOKED_AT):
+        action = _("Looking for %s") % entry.name
+        if client.head(container, entry.name, action=action, patience=patience) is not None:
+            return entry.name
     return None
 
 
@@ -161,9 +157,12 @@ class Entry(NamedTuple):
     modified: float | None = None  # seconds since 1970
 
 
-def pages(client: Client, container: str, prefix: str, patience: Patience) -> Iterator[list[Entry]]:
+def entries(
+    client: Client, container: str, prefix: str = "", patience: Patience | None = None
+) -> Iterator[Entry]:
     """Yield the objects of a container in order of their names; a missing one has none."""
     action = _("Listing the container %s") % container
+    patience = patience or client.patience()
     marker = ""
     while True:
         # Send no limit: a cluster refuses one above its own.
@@ -171,9 +170,7 @@ def pages(client: Client, container: str, prefix: str, patience: Patience) -> It
         response = client.request(
             "GET", container, action=action, patience=patience, query=query, allow=(404,)
         )
-        if response.status_code == 404:
-            return
-        page = _parsed(response.content, action)
+        page = [] if response.status_code == 404 else _parsed(response.content, action)
         if not page:
             return
         if page[-1].name == marker:
@@ -181,14 +178,14 @@ def pages(client: Client, container: str, prefix: str, patience: Patience) -> It
                 _("%(action)s: the same page comes again and again: look for a caching proxy"),
                 action=action,
             )
-        yield page
+        yield from page
         marker = page[-1].name
 
 
 def _parsed(text: bytes, action: str) -> list[Entry]:
-    try:
-        entries: Any = json.loads(text) if text else []
-        if isinstance(entries, list):
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        listed: Any = json.loads(text) if text else []
+        if isinstance(listed, list):
             return [
                 Entry(
                     str(entry["name"]),
@@ -196,11 +193,9 @@ def _parsed(text: bytes, action: str) -> list[Entry]:
                     str(entry.get("hash") or "").lower(),
                     _seconds(entry.get("last_modified")),
                 )
-                for entry in entries
+                for entry in listed
             ]
-    except (ValueError, LookupError, TypeError):
-        # Reported below, without the text that the parser quotes.
-        entries = None
+    # Without the text that the parser quotes.
     raise errors.SwiftUnavailable(
         _("%(action)s: the response is not a listing of objects"), action=action
     )

@@ -8,6 +8,7 @@ finds it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ _SILENCE = 120.0
 # Give up after this many objects in a row for which Swift could not be reached.
 _MAX_FAILURES = 6
 _NAMES = 3
+# Objects to remove before the next ones are listed.
+_BATCH = 10_000
 UNKNOWN = "unreadable response"
 _DENIED = "403"
 
@@ -105,9 +108,10 @@ def _remove_segments(
     sweep = _Sweep(client)
     seen: dict[ObjectName, int] = {}
     while True:
-        for page in containers.pages(client, where, beginning, patience):
+        listed = containers.entries(client, where, beginning, patience)
+        while batch := list(itertools.islice(listed, _BATCH)):
             # The manifest itself goes last.
-            found = {ObjectName(where, e.name): e.size for e in page if (where, e.name) != image}
+            found = {ObjectName(where, e.name): e.size for e in batch if (where, e.name) != image}
             sweep.remove([each for each in found if each not in seen])
             seen.update(found)
             if sweep.left:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ _LONGEST_REASON = 80
 # Bytes of a refusal's body to read, and characters of it to show.
 _LONGEST_BODY, _TOLD = 16 * 1024, 300
 
+# With 400, Swift refuses a manifest: a segment is not visible (yet), or its server fails.
+_SEGMENT_NOT_SEEN = re.compile(r"\b(404 Not Found|408 Request Timeout|5\d\d [A-Z])")
 # Each response of Swift has some of these headers.
 _OF_SWIFT = ("etag", "x-trans-id", "x-timestamp", "x-openstack-request-id")
 # By status: the media types of pages that proxies send instead of a response of Swift.
@@ -147,6 +150,8 @@ def refusal(
         kind = rule.kind
         if renewed and kind is TokenRefusedError:
             kind = TokenNotKnownError
+        elif status == 400 and _SEGMENT_NOT_SEEN.search(said):
+            kind = SwiftUnavailable
         error = kind(
             _("%(action)s: Swift answered '%(answer)s'%(said)s%(hint)s%(transaction)s"),
             action=action,
@@ -156,7 +161,6 @@ def refusal(
             transaction=_(" (transaction %s)") % transaction if transaction else "",
         )
     error.status = status  # type: ignore[attr-defined]
-    error.said = said  # type: ignore[attr-defined]
     if isinstance(error, exceptions.BackendUnavailable):
         error.retry_after = _seconds_asked(response)
     return error

@@ -10,9 +10,9 @@ from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 from glance_store import exceptions
-from glance_store._drivers.swift import containers, deleter, large
+from glance_store._drivers.swift import deleter, large
 from glance_store._drivers.swift.client import ACCOUNT, Client
-from glance_store._drivers.swift.containers import Entry
+from glance_store._drivers.swift.containers import Entry, entries
 from glance_store.i18n import _
 from glance_store.inventory import (
     COMPLETE,
@@ -43,10 +43,8 @@ def names(client: Client, container: str, seeded: bool) -> Iterator[str]:
     if not seeded:
         yield container
         return
-    patience = client.patience()
-    for page in containers.pages(client, ACCOUNT, f"{container}_", patience):
-        for entry in page:
-            yield entry.name
+    for entry in entries(client, ACCOUNT, f"{container}_"):
+        yield entry.name
 
 
 def images(client: Client, container: str, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
@@ -54,7 +52,7 @@ def images(client: Client, container: str, uri_of: Callable[[str], str]) -> Iter
     known: dict[str, None] = {}
     # For an image in segments, the listing has no size, or that of the manifest.
     waiting: Entry | None = None
-    for entry in itertools.chain(_entries(client, container), (None,)):
+    for entry in itertools.chain(entries(client, container), (None,)):
         segment = entry is not None and _is_segment(entry.name, known)
         if waiting is not None:
             asked = not waiting.size or segment
@@ -75,11 +73,6 @@ def _is_segment(name: str, known: Container[str]) -> bool:
     return bool(_SEGMENT.fullmatch(name) or (old and old["image"] in known))
 
 
-def _entries(client: Client, container: str, prefix: str = "") -> Iterator[Entry]:
-    pages = containers.pages(client, container, prefix, client.patience())
-    return itertools.chain.from_iterable(pages)
-
-
 def _size(client: Client, container: str, name: str) -> int | None:
     """Return the size of an object that the listing shows as empty: it may be a manifest."""
     head = client.head(container, name, action=_("Looking for image %s") % name)
@@ -89,7 +82,7 @@ def _size(client: Client, container: str, name: str) -> int | None:
 def _groups(client: Client, container: str, prefix: str = "") -> Iterator[_Group]:
     """Yield the segments of each upload; a listing has them in a row."""
     found = (
-        (entry, _SEGMENT.fullmatch(entry.name)) for entry in _entries(client, container, prefix)
+        (entry, _SEGMENT.fullmatch(entry.name)) for entry in entries(client, container, prefix)
     )
     segments = ((entry, match) for entry, match in found if match is not None)
     for (start, image, mark), group in itertools.groupby(
@@ -136,7 +129,7 @@ def _images_of(client: Client, container: str, image: str) -> Iterator[str]:
         yield image
         return
     start = image.partition("_")[0]
-    for entry in _entries(client, container, start):
+    for entry in entries(client, container, start):
         if large.ODD.sub("_", entry.name) == image:
             yield entry.name
 
@@ -163,5 +156,5 @@ def _remove(client: Client, container: str, group: _Group) -> None:
     now = list(_groups(client, container, group.prefix))
     if now not in ([], [group]) or _is_used(client, container, group):
         raise exceptions.InUseByStore(_("%(image)s is being uploaded"), image=group.image)
-    found = [entry.name for entry in _entries(client, container, group.prefix)]
+    found = [entry.name for entry in entries(client, container, group.prefix)]
     deleter.remove_objects(client, container, found)

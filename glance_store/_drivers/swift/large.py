@@ -32,8 +32,6 @@ _KEPT, _PAUSE = 3600.0, 60.0
 # An underscore replaces these characters in the names of segments.
 ODD = re.compile(r"[^A-Za-z0-9._~-]")
 _PLAIN_NUMBERS = 100_000
-# What Swift says of a segment that is not visible (yet), or whose server fails.
-_NOT_SEEN = re.compile(r"\b(404 Not Found|408 Request Timeout|5\d\d [A-Z])")
 
 
 class Segment(NamedTuple):
@@ -196,11 +194,6 @@ def _number(text: str | None) -> int | None:
 def etag_in(headers: Mapping[str, str]) -> str:
     """Return the MD5 in hexadecimal that Swift reports; empty if it reports none."""
     return bare_etag(headers.get("etag")).lower()
-
-
-def lacks_segments(said: str) -> bool:
-    """Tell from a refusal's text whether the cluster cannot see some segments yet."""
-    return _NOT_SEEN.search(said) is not None
 
 
 def etag_of(segments: list[Segment]) -> str:

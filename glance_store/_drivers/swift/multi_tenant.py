@@ -106,7 +106,7 @@ class MultiTenantStore(BaseStore):
         self._token(context)
         url = str(store_location.swift_url)
         # Whoever gets the token can act in the projects of its user.
-        if not catalogue.is_known(url, self._known(context)):
+        if not catalogue.is_known(url, self._addresses(context)):
             raise exceptions.BadStoreUri(
                 _(
                     "The location of the image names a server that is neither in "
@@ -116,24 +116,24 @@ class MultiTenantStore(BaseStore):
             )
         return self._user_account(context, url)
 
-    def _known(self, context: Any) -> list[str]:
+    def _addresses(
+        self, context: Any, kind: str | None = None, region: str | None = None
+    ) -> list[str]:
         """Return the addresses of Swift in the configuration and in the request's catalogue."""
         options = self.store_conf
         found = [str(options.swift_store_endpoint)] if options.swift_store_endpoint else []
         catalog = getattr(context, "service_catalog", None)
         if catalog:
-            found.extend(catalogue.addresses(catalog, options.swift_store_service_type))
+            service = options.swift_store_service_type
+            found.extend(catalogue.addresses(catalog, service, kind, region))
         elif not found:
-            raise self._without_catalogue()
-        return found
-
-    def _without_catalogue(self) -> exceptions.BadStoreConfiguration:
-        return self._misconfigured(
-            _(
-                "with swift_store_multi_tenant the request needs a user with a service catalogue; "
-                "without one, set swift_store_endpoint"
+            raise self._misconfigured(
+                _(
+                    "with swift_store_multi_tenant the request needs a user with a service "
+                    "catalogue; without one, set swift_store_endpoint"
+                )
             )
-        )
+        return found
 
     def _token(self, context: Any) -> str:
         token = getattr(context, "auth_token", None)
@@ -167,15 +167,8 @@ class MultiTenantStore(BaseStore):
     def _endpoint(self, context: Any) -> str:
         """Return the URL of the account of the request's user."""
         options = self.store_conf
-        if options.swift_store_endpoint:
-            return str(options.swift_store_endpoint).rstrip("/")
-        catalog = getattr(context, "service_catalog", None)
-        if not catalog:
-            raise self._without_catalogue()
         kind = options.swift_store_endpoint_type
-        for url in catalogue.addresses(
-            catalog, options.swift_store_service_type, kind, options.swift_store_region
-        ):
+        for url in self._addresses(context, kind, options.swift_store_region):
             return url.rstrip("/")
         raise exceptions.NoServiceEndpoint(
             _(

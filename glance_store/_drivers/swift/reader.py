@@ -107,8 +107,7 @@ def find(client: Client, container: str, obj: str, action: str, patience: Patien
         where, _slash, prefix = about.prefix.partition("/")
         segments = [
             Piece(where, entry.name, entry.size, entry.etag)
-            for page in containers.pages(client, where, prefix, patience)
-            for entry in page
+            for entry in containers.entries(client, where, prefix, patience)
         ]
         found = Pieces(segments or [Piece(container, obj, 0, "")], in_segments=True)
         _check_all_listed(headers, found.size, action)

@@ -218,9 +218,9 @@ class SingleTenantStore(BaseStore):
             return references.find(self.conf, self.backend_group, store_location.reference)
         # A location that has everything works without the configuration.
         with contextlib.suppress(exceptions.BadStoreConfiguration):
-            known = dict(self._references())
-            default = known.pop(self.store_conf.default_swift_reference, None)
-            for account in ([default] if default is not None else []) + list(known.values()):
+            accounts, default = self._references(), self.store_conf.default_swift_reference
+            for name in sorted(accounts, key=lambda name: name != default):
+                account = accounts[name]
                 # A location without a user comes from an application credential, which it cannot
                 # hold.
                 if _is_at(account, store_location) and store_location.user in (None, account.user):
@@ -229,7 +229,7 @@ class SingleTenantStore(BaseStore):
 
     def _is_configured(self, store_location: StoreLocation) -> bool:
         """Tell whether a location names a configured account."""
-        return store_location.reference is not None or self._configured(store_location) is not None
+        return self._configured(store_location) is not None
 
     def _account(
         self, reference: Reference, store_location: StoreLocation, configured: bool

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,7 +65,6 @@ class Upload(Claim):
         # Names that the cluster may know, whatever happened to the requests.
         self._attempted: dict[int, str] = {}
         self._stored: dict[int, large.Segment] = {}
-        self._lock = threading.Lock()
 
     # -- the name
 
@@ -221,15 +219,11 @@ class Upload(Claim):
 
     def attempt(self, number: int) -> str:
         """Return the name of a segment that is about to be sent; the first is number 1."""
-        name = self.names.of(number)
-        with self._lock:
-            self._attempted[number] = name
-        return name
+        return self._attempted.setdefault(number, self.names.of(number))
 
     def stored(self, number: int, etag: str, size: int) -> None:
         """Record that a segment is stored; `etag` is its MD5 in hexadecimal."""
-        with self._lock:
-            self._stored[number] = large.Segment(self._attempted[number], etag, size)
+        self._stored[number] = large.Segment(self._attempted[number], etag, size)
 
     def put_part(self, number: int, block: memoryview) -> None:
         """Store a segment, as often as needed."""
@@ -256,8 +250,7 @@ class Upload(Claim):
 
     def complete(self, size: int) -> None:
         """Write the manifest."""
-        with self._lock:
-            segments = [self._stored[number] for number in sorted(self._stored)]
+        segments = [self._stored[number] for number in sorted(self._stored)]
         if sum(segment.size for segment in segments) != size:
             raise exceptions.BackendException(
                 f"The segments of image {self.obj} do not have its {size} bytes"
@@ -293,25 +286,16 @@ class Upload(Claim):
         action = _("Writing the manifest of image %s") % self.obj
 
         def put(where_none: bool) -> None:
-            try:
-                self.put(
-                    self.obj,
-                    action,
-                    lambda: manifest or b"",
-                    lambda: None,
-                    query=query,
-                    headers=self.headers(where_none, headers),
-                    retry=False,
-                    extra_timeout=extra_timeout,
-                )
-            except errors.SwiftError as exc:
-                if not large.lacks_segments(getattr(exc, "said", "")):
-                    raise
-                error = errors.SwiftUnavailable(str(exc))
-                error.status = 400  # type: ignore[attr-defined]
-            else:
-                return
-            raise error
+            self.put(
+                self.obj,
+                action,
+                lambda: manifest or b"",
+                lambda: None,
+                query=query,
+                headers=self.headers(where_none, headers),
+                retry=False,
+                extra_timeout=extra_timeout,
+            )
 
         send = functools.partial(self.create, put, action)
         self.publish(lambda: self.into_container(send, again=False), expected)

@@ -233,4 +233,4 @@ class Answers:
 @pytest.mark.parametrize("text", [b"{}", b"nonsense", b'[{"name": "x"}]', b'["x"]'])
 def test_listing_that_is_not_understood(text):
     with pytest.raises(exceptions.RemoteServiceUnavailable, match="not a listing"):
-        list(containers.pages(Answers(text), "c", "", Patience(0)))
+        list(containers.entries(Answers(text), "c", "", Patience(0)))
