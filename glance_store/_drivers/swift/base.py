@@ -360,11 +360,14 @@ class BaseStore(driver.Store):
             )
         return uri
 
-    def _check_locations(self, store_location: StoreLocation, address: str) -> None:
-        """Raise BadStoreConfiguration if images could be stored but not found by location."""
+    def _prefix_of(self, store_location: StoreLocation, address: str) -> str:
+        """Return how the locations in a container begin.
+
+        Raises BadStoreConfiguration if images could be stored but not found by location.
+        """
         store_location.obj = "image"
         try:
-            self._checked_uri(store_location)
+            return self._checked_uri(store_location).removesuffix("image")
         except exceptions.GlanceStoreException:
             raise self._misconfigured(
                 _(
@@ -373,8 +376,6 @@ class BaseStore(driver.Store):
                 )
                 % {"container": store_location.container, "address": address}
             ) from None
-        finally:
-            store_location.obj = ""
 
     def _plan(self, upload: Upload, size: int, segment: int) -> Plan:
         cluster = large.cluster_info(upload.client, upload.patience)

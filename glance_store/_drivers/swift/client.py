@@ -295,18 +295,15 @@ def _target(container: str, obj: str | None, query: Mapping[str, object] | None)
     names = [container] if obj is None else [container, obj]
     for name in names:
         # A server or a proxy resolves dots in a path, which would lead elsewhere.
-        if not name or any(part in (".", "..") for part in name.split("/")):
+        dots = any(part in (".", "..") for part in name.split("/"))
+        if not name or dots or "/" in container:
             raise exceptions.BadStoreUri(
                 _("'%(name)s' is not a valid Swift container or object name"), name=name
             )
-    if "/" in container:
-        raise exceptions.BadStoreUri(
-            _("'%(name)s' is not a valid Swift container name"), name=container
-        )
     try:
         path = "/" + "/".join(urllib.parse.quote(name) for name in names)
     except UnicodeError:
-        path = ""
-    if not path:
-        raise exceptions.BadStoreUri(_("A Swift container or object name must be valid UTF-8"))
+        raise exceptions.BadStoreUri(
+            _("A Swift container or object name must be valid UTF-8")
+        ) from None
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path

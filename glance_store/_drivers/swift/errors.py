@@ -207,11 +207,16 @@ def check_source(response: Any, action: str) -> None:
 def check_object(response: Any, action: str) -> None:
     """Raise NoResult for a success that is not Swift's: an object has an ETag, for example."""
     if not any(name in response.headers for name in _OF_SWIFT):
-        raise NoResult(
-            _("%(action)s: the answer %(status)d is not Swift's: look for a proxy"),
-            action=action,
-            status=response.status_code,
-        )
+        raise foreign(response, action)
+
+
+def foreign(response: Any, action: str) -> NoResult:
+    """Return the error for a response that is not Swift's."""
+    return NoResult(
+        _("%(action)s: the answer %(status)d is not Swift's: look for a proxy"),
+        action=action,
+        status=response.status_code,
+    )
 
 
 def is_unknown_feature(error: BaseException) -> bool:

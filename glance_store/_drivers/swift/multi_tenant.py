@@ -57,8 +57,8 @@ class MultiTenantStore(BaseStore):
             # Without it, each project has its own prefix.
             store_location = self._location_at(endpoint)
             store_location.container = f"{options.swift_store_container}_"
-            self._check_locations(store_location, f"{redact(endpoint)} of swift_store_endpoint")
-            self._url_prefix = store_location.get_uri().rstrip("/")
+            address = f"{redact(endpoint)} of swift_store_endpoint"
+            self._url_prefix = self._prefix_of(store_location, address).rstrip("/")
         if options.swift_store_use_trusts and self._service() is None:
             LOG.warning(
                 "Store %s: an upload can fail once the token of its user expires, because trusts "

@@ -219,9 +219,7 @@ class SwiftReader(RangeReader):
                     action=action,
                 )
             if status == 200 and piece.etag and not etag and "content-length" not in headers:
-                raise NoResult(
-                    _("%(action)s: the answer is not Swift's: look for a proxy"), action=action
-                )
+                raise errors.foreign(response, action)
             part = part_of(status, headers, begin, length, piece.size, action, piece.coding)
         except ERRORS:
             response.close()

@@ -59,13 +59,12 @@ class SingleTenantStore(BaseStore):
             )
         store_location = self._new_location()
         store_location.container = self.container
-        self._check_locations(
+        prefix = self._prefix_of(
             store_location,
             f"[{name}] of default_swift_reference"
             if options.swift_store_config_file
             else f"{redact(store_location.swift_url)} of swift_store_auth_address",
         )
-        prefix = self._uri(store_location)
         if options.swift_store_multiple_containers_seed:
             prefix = f"{prefix.rstrip('/')}_"
         self._url_prefix = prefix

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from glance_store import exceptions
@@ -24,7 +24,7 @@ from glance_store.i18n import _
 from glance_store.transfer.digest import Digests
 from glance_store.transfer.memory import Memory, Share
 from glance_store.transfer.multipart import EqualParts, Plan
-from glance_store.transfer.pipe import Feed, Pipe
+from glance_store.transfer.pipe import Feed, KnownFeed, Pipe
 
 if TYPE_CHECKING:
     import requests
@@ -205,29 +205,37 @@ class _Part:
             self._feed(block)
 
     def _feed(self, block: memoryview) -> None:
-        if self._pipe is None or self._pipe.feed(block):
-            return
-        error = self._finish_request()
-        if isinstance(error, NameTaken) and not self._number:
+        if self._pipe is not None and not self._pipe.feed(block):
+            self._result(early=True)
+
+    def _result(self, early: bool = False) -> requests.Response | None:
+        """Return the answer to the request in flight; None if all must be sent again.
+
+        `early` means that it ended before it had all of the data, and so cannot be a success.
+        """
+        pipe, self._pipe = self._pipe, None
+        if pipe is None:
+            return None
+        try:
+            answer = pipe.finish()
+            if not early:
+                check_stored(answer, self._md5(), self._action)
+                return answer
+            error: Exception = errors.SwiftUnavailable(
+                _("Swift answered before it had all of the data")
+            )
+        except ERRORS as exc:
+            error = exc
+        if self._kept is None and isinstance(error, exceptions.NotFound):
+            # Do not report this as a missing image: the caller is storing it.
+            error = self._upload.container_removed()
+        if early and isinstance(error, NameTaken) and not self._number:
             error = self._upload.duplicate()
-        if not self._is_curable(error):
+        mended = early or isinstance(error, (exceptions.NotFound, errors.SwiftError))
+        if not mended or not self._is_curable(error):
             raise error
         LOG.warning("%s; sending it again once all of it has arrived", error)
-
-    def _finish_request(self) -> Exception:
-        """Return why a request ended before it had all of the data."""
-        pipe, self._pipe = self._pipe, None
-        assert pipe is not None
-        try:
-            pipe.finish()
-        except ERRORS as exc:
-            return self._seen_by_caller(exc)
-        return errors.SwiftUnavailable(_("Swift answered before it had all of the data"))
-
-    def _seen_by_caller(self, error: Exception) -> Exception:
-        # Do not report this as a missing image: the caller is storing it.
-        gone = self._kept is None and isinstance(error, exceptions.NotFound)
-        return self._upload.container_removed() if gone else error
+        return None
 
     def _is_curable(self, error: Exception) -> bool:
         """Tell whether sending everything again may help."""
@@ -257,17 +265,8 @@ class _Part:
         if last is not None:
             with memoryview(last) as block:
                 self._feed(block)
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            try:
-                answer = pipe.finish()
-                check_stored(answer, self._md5(), self._action)
-                return answer
-            except (exceptions.NotFound, errors.SwiftError) as exc:
-                error = self._seen_by_caller(exc)
-            if not self._is_curable(error):
-                raise error
-        return self._again()
+        answer = self._result()
+        return self._again() if answer is None else answer
 
     def _again(self) -> requests.Response:
         kept = self._kept
@@ -281,7 +280,11 @@ class _Part:
             )
 
         def put(where_none: bool = False) -> requests.Response:
-            return self._put(lambda: _BlockBody(kept.blocks(), self._size), where_none, self._md5)
+            def body() -> Feed:
+                blocks = kept.blocks()
+                return KnownFeed(lambda: next(blocks, None), self._size)
+
+            return self._put(body, where_none, self._md5)
 
         return self._upload.into_container(
             put if self._number else lambda: self._upload.create(put, self._action)
@@ -297,21 +300,6 @@ class _Part:
             kept.close()
 
 
-class _BlockBody:
-    """Buffered bytes, as a file that is read once."""
-
-    def __init__(self, blocks: Iterable[bytes], length: int) -> None:
-        self._blocks = iter(blocks)
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, _length: int | None = -1) -> bytes:
-        """Return the next block, however many bytes were asked for."""
-        return next(self._blocks, b"")
-
-
 class _InMemory:
     """Keeps the blocks of an object in memory."""
 
@@ -322,8 +310,8 @@ class _InMemory:
     def add(self, block: memoryview) -> None:
         self._blocks.append(bytes(block))
 
-    def blocks(self) -> Iterator[bytes]:
-        return iter(self._blocks)
+    def blocks(self) -> Iterator[memoryview]:
+        return (memoryview(block) for block in self._blocks)
 
     def close(self) -> None:
         self._blocks = []
@@ -341,13 +329,13 @@ class _InFile:
         with _local():
             self._file.write(block)
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self) -> Iterator[memoryview]:
         """Yield the blocks; errors of the file must not look like errors of the connection."""
         with _local():
             # This also writes what is still in Python's buffer.
             self._file.seek(0)
             while block := self._file.read(_FILE_PIECE):
-                yield block
+                yield memoryview(block)
 
     def close(self) -> None:
         # Nobody needs what it still has to write.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from glance_store import exceptions
 from glance_store._drivers._objects.body import RequestBody
 from glance_store._drivers._objects.claim import Claim, Expected, Found, damaged
-from glance_store._drivers._objects.errors import ERRORS, DamagedInTransit, NoResult
+from glance_store._drivers._objects.errors import ERRORS, DamagedInTransit
 from glance_store._drivers.swift import containers, deleter, errors, large
 from glance_store.i18n import _
 
@@ -348,10 +348,6 @@ def check_stored(response: requests.Response, md5: str | None, action: str) -> N
         )
     stored = large.etag_in(response.headers)
     if not stored and response.status_code not in _CREATED:
-        raise NoResult(
-            _("%(action)s: the answer %(status)d without an ETag is not Swift's: look for a proxy"),
-            action=action,
-            status=response.status_code,
-        )
+        raise errors.foreign(response, action)
     if stored and md5 is not None and stored != md5:
         raise damaged(action, stored, md5)

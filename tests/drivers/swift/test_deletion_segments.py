@@ -28,8 +28,9 @@ pytestmark = pytest.mark.services
 
 SIZE = 3 * SEGMENT + 7
 USER = "glance"
-# Number of the request in a deletion of a dynamic image: it is looked at before, and listed.
-FIRST_SEGMENT = 3
+# Number of the request in a deletion of a dynamic image: it is looked at before, and listed up to the
+# page that is empty.
+FIRST_SEGMENT = 4
 
 
 @pytest.fixture(params=["static", "dynamic"])
