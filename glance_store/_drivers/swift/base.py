@@ -30,6 +30,8 @@ from glance_store.transfer.multipart import (
 from glance_store.transfer.retry import Patience, ResumingStreamingReader
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from glance_store.driver import StoreWriter
     from glance_store.location import Location
     from glance_store.transfer.interface import ImageReader
@@ -189,6 +191,9 @@ class BaseStore(driver.Store):
             connection, session, options.swift_store_expire_soon_interval, settings.new_patience
         )
 
+    def _references(self) -> Mapping[str, references.Reference]:
+        return references.load(self.conf, self.backend_group)
+
     @abc.abstractmethod
     def _account_of(self, store_location: StoreLocation, context: Any) -> Account:
         """Return the account that holds an image."""
@@ -225,6 +230,12 @@ class BaseStore(driver.Store):
         account = context if given else self._account_of(store_location, context)
         return Client(self._connections, self._settings, account)
 
+    def _image(self, location: Location, context: Any) -> tuple[Client, str, str]:
+        """Return the client of an image, and the names of its container and object."""
+        store_location = cast("StoreLocation", location.store_location)
+        client = self._client(store_location, context)
+        return client, str(store_location.container), str(store_location.obj)
+
     # -- reading
 
     @capabilities.check
@@ -243,16 +254,14 @@ class BaseStore(driver.Store):
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
         """Open an image; a multi-tenant store takes the token from the context."""
-        store_location = _store_location(location)
-        client = self._client(store_location, context)
-        options = self.store_conf
+        client, container, obj = self._image(location, context)
         patience = client.patience()
         try:
             reader = SwiftReader(
                 client,
-                cast("str", store_location.container),
-                cast("str", store_location.obj),
-                concurrency=options.swift_store_read_concurrency,
+                container,
+                obj,
+                concurrency=self.store_conf.swift_store_read_concurrency,
                 range_size=self.read_size,
                 memory=self._memory,
                 patience=patience,
@@ -270,16 +279,14 @@ class BaseStore(driver.Store):
         service asks for the size of locations that users make up, and reports this error as the
         user's mistake.
         """
-        store_location = _store_location(location)
-        client = self._client(store_location, context)
-        obj = cast("str", store_location.obj)
+        client, container, obj = self._image(location, context)
         action = _("Asking for the size of image %s") % obj
         try:
-            return find(
-                client, cast("str", store_location.container), obj, action, client.patience()
-            ).size
+            return find(client, container, obj, action, client.patience()).size
         except exceptions.BackendException as exc:
-            if isinstance(exc, SwiftDenied) or not self._is_configured(store_location):
+            if isinstance(exc, SwiftDenied) or not self._is_configured(
+                cast("StoreLocation", location.store_location)
+            ):
                 raise exceptions.BadStoreUri(str(exc)) from exc
             raise
 
@@ -405,11 +412,9 @@ class BaseStore(driver.Store):
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
         """Remove an image and all of its segments."""
-        store_location = _store_location(location)
-        client = self._client(store_location, context)
-        container = cast("str", store_location.container)
+        client, container, obj = self._image(location, context)
         try:
-            deleter.remove(client, container, cast("str", store_location.obj))
+            deleter.remove(client, container, obj)
             if self._owns_container:
                 containers.remove_if_empty(client, container)
         finally:
@@ -421,7 +426,3 @@ class BaseStore(driver.Store):
         found = large.cluster_info(client, Patience(0)).static
         kind = "dynamic" if found is None else f"static (up to {found.segments} segments)"
         return f"large objects: {kind}"
-
-
-def _store_location(location: Location) -> StoreLocation:
-    return cast("StoreLocation", location.store_location)

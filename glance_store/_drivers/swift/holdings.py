@@ -47,7 +47,9 @@ def names(client: Client, container: str, seeded: bool) -> Iterator[str]:
         yield entry.name
 
 
-def images(client: Client, container: str, uri_of: Callable[[str], str]) -> Iterator[StoredImage]:
+def images(
+    client: Client, container: str, uri_of: Callable[[str, str], str]
+) -> Iterator[StoredImage]:
     """Yield the images of a container, and the segments of incomplete images."""
     known: dict[str, None] = {}
     # For an image in segments, the listing has no size, or that of the manifest.
@@ -57,7 +59,7 @@ def images(client: Client, container: str, uri_of: Callable[[str], str]) -> Iter
         if waiting is not None:
             asked = not waiting.size or segment
             size = _size(client, container, waiting.name) if asked else waiting.size
-            uri = uri_of(waiting.name)
+            uri = uri_of(container, waiting.name)
             yield StoredImage(waiting.name, uri, size, COMPLETE, waiting.modified, size)
         waiting = None if segment else entry
         if waiting is not None:

@@ -112,7 +112,7 @@ class StoreLocation(location.StoreLocation):
         # More components would send the credentials to another path of the server.
         if len(path) != 3 or not path[1]:
             raise _SYNTAX.refuse(uri, _("it does not consist of reference, container and object"))
-        account = references.find(self.conf, self.backend_group, split.netloc)
+        account = references.load(self.conf, self.backend_group).get(split.netloc)
         if account is None:
             raise _SYNTAX.refuse(
                 uri,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from glance_store import exceptions
 from glance_store._drivers.swift import auth, catalogue, containers, references
@@ -80,8 +80,7 @@ class MultiTenantStore(BaseStore):
     # -- accounts
 
     def _service(self) -> references.Reference | None:
-        name = self.store_conf.default_swift_reference
-        found = references.find(self.conf, self.backend_group, name)
+        found = self._references().get(self.store_conf.default_swift_reference)
         return found if found is not None and found.user else None
 
     def _container_for(self, image_id: str) -> str:
@@ -200,14 +199,12 @@ class MultiTenantStore(BaseStore):
         :param context: the request's context
         :raises NotFound: there is no such image
         """
-        store_location = cast("StoreLocation", location.store_location)
-        client = self._client(store_location, context)
+        client, container, _obj = self._image(location, context)
         headers = containers.acls(
             public,
             read_tenants or (),
             write_tenants or (),
             self.store_conf.swift_store_admin_tenants,
         )
-        container = cast("str", store_location.container)
         action = _("Setting who may use the container %s") % container
         client.request("POST", container, action=action, headers=headers)

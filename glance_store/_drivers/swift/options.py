@@ -15,7 +15,7 @@ of images then name a section of that file instead of holding a password.
 """,
 }
 
-_CONNECTION: list[cfg.Opt] = [
+_FIRST: list[cfg.Opt] = [
     cfg.BoolOpt(
         "swift_store_auth_insecure",
         default=False,
@@ -81,9 +81,6 @@ Change it only for a catalogue that uses another name. It has no effect with
 ``swift_store_endpoint``.
 """,
     ),
-]
-
-_LAYOUT: list[cfg.Opt] = [
     cfg.StrOpt(
         "swift_store_container",
         default="glance",
@@ -125,9 +122,8 @@ Smaller segments mean less to send again after an error; larger ones mean fewer
 objects to store and delete. Stored images keep their segments.
 
 A cluster accepts a limited number of segments per image, usually 9,999. An
-image that would need more gets larger segments. If its size is not known
-beforehand, the segments grow after half of that number. No segment is larger
-than the cluster allows, usually 5 GB.
+image that would need more gets larger ones; if its size is not known
+beforehand, they grow with it, but not beyond what the cluster allows.
 """,
     ),
     cfg.BoolOpt(
@@ -181,9 +177,6 @@ entry for the service's own project, only the owners can maintain images in
 their accounts.
 """,
     ),
-]
-
-_TRANSFER: list[cfg.Opt] = [
     cfg.BoolOpt(
         "swift_store_ssl_compression",
         default=True,
@@ -331,7 +324,10 @@ Related options: ``default_swift_reference``.
     ),
 ]
 
-_LIMITS: list[cfg.Opt] = [
+# The order is that of earlier releases.
+OPTIONS: list[cfg.Opt] = [
+    *_FIRST,
+    *ACCOUNT_OPTIONS,
     cfg.StrOpt(
         "swift_upload_buffer_dir",
         help="""
@@ -443,5 +439,3 @@ Maximum number of times that a request is repeated, within the time of
 """,
     ),
 ]
-
-OPTIONS: list[cfg.Opt] = [*_CONNECTION, *_LAYOUT, *_TRANSFER, *ACCOUNT_OPTIONS, *_LIMITS]

@@ -103,13 +103,8 @@ def settings(conf: cfg.ConfigOpts, backend_group: str | None) -> Any:
     return getattr(conf, DEFAULT_GROUP)
 
 
-def find(conf: cfg.ConfigOpts, backend_group: str | None, name: str) -> Reference | None:
-    """Return an account by name; None if it is missing or its section cannot be used."""
-    return load(conf, backend_group).get(name)
-
-
 def load(conf: cfg.ConfigOpts, backend_group: str | None) -> Mapping[str, Reference]:
-    """Return the accounts of a store by name."""
+    """Return the accounts of a store by name, without those whose section cannot be used."""
     options = settings(conf, backend_group)
     if options.swift_store_config_file:
         return _load_file(_find(conf, options.swift_store_config_file), backend_group or "swift")
@@ -178,35 +173,36 @@ def _describe(exc: configparser.Error) -> str:
 
 
 def _from_sections(parser: configparser.ConfigParser, path: str) -> Mapping[str, Reference]:
-    found = {name: _reference(parser[name], path) for name in parser.sections()}
-    return {name: reference for name, reference in found.items() if reference is not None}
-
-
-def _reference(section: configparser.SectionProxy, path: str) -> Reference | None:
-    try:
-        values = {name: _value(section, name) for name in section}
-        if values.get("auth_version", "3") != "3":
+    found = {}
+    for name in parser.sections():
+        try:
+            found[name] = _reference(parser[name], path)
+        except _SectionError as exc:
             LOG.warning(
-                "Swift accounts in %s: auth_version of section [%s] is ignored, version 3 is "
-                "used; remove it",
+                "Swift accounts in %s: section [%s] is skipped, so images that refer to it cannot "
+                "be reached: %s",
                 path,
-                section.name,
+                name,
+                exc,
             )
-        return Reference(
-            _address(values),
-            **_credentials(values),
-            **_domain("user", values),
-            **_domain("project", values),
-        )
-    except _SectionError as exc:
+    return found
+
+
+def _reference(section: configparser.SectionProxy, path: str) -> Reference:
+    values = {name: _value(section, name) for name in section}
+    if values.get("auth_version", "3") != "3":
         LOG.warning(
-            "Swift accounts in %s: section [%s] is skipped, so images that refer to it cannot be "
-            "reached: %s",
+            "Swift accounts in %s: auth_version of section [%s] is ignored, version 3 is used; "
+            "remove it",
             path,
             section.name,
-            exc,
         )
-        return None
+    return Reference(
+        _address(values),
+        **_credentials(values),
+        **_domain("user", values),
+        **_domain("project", values),
+    )
 
 
 def _address(values: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from glance_store import capabilities, exceptions
 from glance_store._drivers.swift import auth, containers, holdings, references
@@ -19,7 +19,7 @@ from glance_store.location import redact
 from glance_store.transfer.retry import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from glance_store._drivers.swift.references import Reference
     from glance_store.driver import Store
@@ -69,9 +69,6 @@ class SingleTenantStore(BaseStore):
             prefix = f"{prefix.rstrip('/')}_"
         self._url_prefix = prefix
 
-    def _references(self) -> Mapping[str, Reference]:
-        return references.load(self.conf, self.backend_group)
-
     def _default(self) -> Reference:
         name = self.store_conf.default_swift_reference
         found = self._references().get(name)
@@ -118,12 +115,12 @@ class SingleTenantStore(BaseStore):
     def images(self) -> Iterator[StoredImage]:
         """Yield the images of the account's containers."""
         client, store_location, containers_of = self._holder()
+
+        def uri_of(container: str, name: str) -> str:
+            store_location.container, store_location.obj = container, name
+            return self._uri(store_location)
+
         for container in containers_of:
-
-            def uri_of(name: str, container: str = container) -> str:
-                store_location.container, store_location.obj = container, name
-                return self._uri(store_location)
-
             yield from holdings.images(client, container, uri_of)
 
     def leftovers(self, older_than: float) -> Iterator[Leftover]:
@@ -169,9 +166,7 @@ class SingleTenantStore(BaseStore):
 
     def original(self, location: Location) -> Original | None:
         """Return the image to copy; None if it is not one object to its readers."""
-        store_location = cast("StoreLocation", location.store_location)
-        client = self._client(store_location, None)
-        container, obj = str(store_location.container), str(store_location.obj)
+        client, container, obj = self._image(location, None)
         found = find(client, container, obj, _("Looking for image %s") % obj, client.patience())
         if len(found) != 1 or not found.size:
             return None
@@ -214,7 +209,7 @@ class SingleTenantStore(BaseStore):
     def _configured(self, store_location: StoreLocation) -> Reference | None:
         """Return the configured account that a location belongs to, in any of its forms."""
         if store_location.reference is not None:
-            return references.find(self.conf, self.backend_group, store_location.reference)
+            return self._references().get(store_location.reference)
         # A location that has everything works without the configuration.
         with contextlib.suppress(exceptions.BadStoreConfiguration):
             accounts, default = self._references(), self.store_conf.default_swift_reference

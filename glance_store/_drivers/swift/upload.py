@@ -68,14 +68,6 @@ class Upload(Claim):
 
     # -- the name
 
-    def duplicate(self) -> exceptions.Duplicate:
-        """Return the error for a name that is taken."""
-        return exceptions.Duplicate(
-            _("Image %(image)s already exists in the container %(container)s"),
-            image=self.obj,
-            container=self.container,
-        )
-
     def find(self) -> Found | None:
         """Return the object in place, or None; an unfinished PUT does not count."""
         action = _("Looking for image %s") % self.obj

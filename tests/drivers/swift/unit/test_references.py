@@ -190,14 +190,14 @@ def test_relative_name_is_found_beside_the_configuration(tmp_path):
     conf = cfg.ConfigOpts()
     conf.register_opts(OPTIONS, group="glance_store")
     conf(["--config-file", str(tmp_path / "service.conf")], project="none")
-    assert references.find(conf, None, "a").key == "k"
+    assert references.load(conf, None)["a"].key == "k"
 
 
 def test_relative_name_of_a_configuration_without_files(conf, tmp_path, monkeypatch):
     (tmp_path / "acc.conf").write_text(f"[a]\n{ADDRESS}{USER}key = k\n")
     monkeypatch.chdir(tmp_path)
     conf.set_override("swift_store_config_file", "acc.conf", group="glance_store")
-    assert references.find(conf, None, "a").key == "k"
+    assert references.load(conf, None)["a"].key == "k"
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_account_of_the_options(conf, options, expected):
     for name, value in options.items():
         conf.set_override(f"swift_store_{name}", value, group="glance_store")
     conf.set_override("default_swift_reference", "mine", group="glance_store")
-    assert references.find(conf, None, "mine") == expected
-    assert references.find(conf, None, "ref1") is None
+    assert references.load(conf, None).get("mine") == expected
+    assert "ref1" not in references.load(conf, None)
 
 
 def test_repr_of_an_account_shows_no_secret():
