@@ -27,7 +27,7 @@ from glance_store.transfer.multipart import (
     MultipartWriter,
     Plan,
 )
-from glance_store.transfer.retry import Patience, ResumingStreamingReader
+from glance_store.transfer.retry import ResumingStreamingReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,10 +139,6 @@ class BaseStore(driver.Store):
 
     def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
         return exceptions.BadStoreConfiguration(store_name=self.name, reason=reason)
-
-    def configure_add(self) -> None:
-        """Check what writing needs."""
-        self._check_environment()
 
     @staticmethod
     def _swiftclient() -> Any:
@@ -395,19 +391,19 @@ class BaseStore(driver.Store):
         return GrowingParts(segment, limits)
 
     def _writer(self, upload: Upload, size: int, plan: Plan | None) -> StoreWriter:
-        options, memory, uri = self.store_conf, self._memory, upload.uri
+        options, memory = self.store_conf, self._memory
         block = min(self.WRITE_CHUNKSIZE, _STREAMED_BLOCK)
         if plan is None:
             if size <= _MAX_BUFFERED:
-                return MultipartWriter(upload, whole(size), uri, size, size + 1, 1, memory)
-            return StreamedWriter(upload, uri, size, block, None, memory)
+                return MultipartWriter(upload, whole(size), upload.uri, size, size + 1, 1, memory)
+            return StreamedWriter(upload, size, block, None, memory)
         folder = options.swift_upload_buffer_dir if options.swift_buffer_on_upload else None
         if folder or not memory.has(2 * plan.size_at(0)):
             # There is never that much memory, or others have it now, and may be slow to give it
             # back.
-            return StreamedWriter(upload, uri, size, block, plan, memory, folder)
+            return StreamedWriter(upload, size, block, plan, memory, folder)
         threads = options.swift_store_thread_pool_size
-        return MultipartWriter(upload, plan, uri, size, 0, threads, memory)
+        return MultipartWriter(upload, plan, upload.uri, size, 0, threads, memory)
 
     @capabilities.check
     def delete(self, location: Location, context: Any = None) -> None:
@@ -419,10 +415,3 @@ class BaseStore(driver.Store):
                 containers.remove_if_empty(client, container)
         finally:
             client.account.close()
-
-    # -- health
-
-    def _check_cluster(self, client: Client) -> str:
-        found = large.cluster_info(client, Patience(0)).static
-        kind = "dynamic" if found is None else f"static (up to {found.segments} segments)"
-        return f"large objects: {kind}"

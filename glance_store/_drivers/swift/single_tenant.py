@@ -8,7 +8,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from glance_store import capabilities, exceptions
-from glance_store._drivers.swift import auth, containers, holdings, references
+from glance_store._drivers.swift import auth, containers, holdings, large, references
 from glance_store._drivers.swift.base import BaseStore
 from glance_store._drivers.swift.client import Account, Client
 from glance_store._drivers.swift.copies import Original, copy
@@ -103,14 +103,15 @@ class SingleTenantStore(BaseStore):
 
     def check_health(self) -> str:
         """Authenticate, and look for the container; report on large objects."""
-        account, _store_location = self._account_for(None)
-        client = Client(self._connections, self._settings, account)
+        client, _store_location, _containers = self._holder()
         if not self.store_conf.swift_store_multiple_containers_seed:
             create = self.store_conf.swift_store_create_container_on_put
             allow = (404,) if create else ()
             action = _("Looking for the container %s") % self.container
             client.request("HEAD", self.container, action=action, patience=Patience(0), allow=allow)
-        return self._check_cluster(client)
+        static = large.cluster_info(client, Patience(0)).static
+        kind = "dynamic" if static is None else f"static (up to {static.segments} segments)"
+        return f"large objects: {kind}"
 
     def images(self) -> Iterator[StoredImage]:
         """Yield the images of the account's containers."""

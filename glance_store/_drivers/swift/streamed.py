@@ -53,15 +53,13 @@ class StreamedWriter:
     def __init__(
         self,
         upload: Upload,
-        uri: str,
         size: int,
         block_size: int,
         plan: Plan | None,
         memory: Memory,
         folder: str | None = None,
     ) -> None:
-        self.uri = uri
-        self.metadata: dict[str, Any] = {}
+        self.uri, self.metadata = upload.uri, upload.metadata
         self.digests: Digests | None = None
         self._memory = memory
         self._folder = folder
@@ -181,15 +179,11 @@ class _Part:
         return self._put(lambda: feed, known, lambda: None, single_try=True)
 
     def _put(
-        self,
-        body: Callable[[], Any],
-        where_none: bool,
-        md5: Callable[[], str | None],
-        single_try: bool = False,
+        self, body: Callable[[], Any], where_none: bool, md5: Callable[[], str | None], **more: Any
     ) -> requests.Response:
         headers = {} if self._number else self._upload.headers(where_none)
         return self._upload.put(
-            self._name, self._action, body, md5, headers=headers, retry=False, single_try=single_try
+            self._name, self._action, body, md5, headers=headers, retry=False, **more
         )
 
     def feed(self, block: memoryview) -> None:

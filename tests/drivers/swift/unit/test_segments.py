@@ -226,15 +226,8 @@ def test_segment_from_a_file(plan, server, tmp_path):
     server.plan = [*plan]
     sent = upload_to(server)
     size = SIZE // 3
-    made = streamed.StreamedWriter(
-        sent,
-        "uri",
-        SIZE,
-        size,
-        EqualParts(SIZE, LIMITS, SIZE),
-        Memory(SIZE),
-        folder=str(tmp_path),
-    )
+    plan = EqualParts(SIZE, LIMITS, SIZE)
+    made = streamed.StreamedWriter(sent, SIZE, size, plan, Memory(SIZE), folder=str(tmp_path))
     for offset in range(0, SIZE, size):
         made.write(offset, memoryview(data)[offset : offset + size])
     assert server.plan == []

@@ -45,7 +45,7 @@ def upload_to(server: LittleSwift, ensure: Callable[[], bool] = lambda: False) -
 
 
 def streamed_by(made: upload.Upload, keep: bool = True, plan: Any = None) -> Any:
-    return streamed.StreamedWriter(made, "uri", SIZE, BLOCK, plan, Memory(SIZE if keep else 1))
+    return streamed.StreamedWriter(made, SIZE, BLOCK, plan, Memory(SIZE if keep else 1))
 
 
 def fill(writer: Any) -> None:
