@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
+import datetime
 import itertools
 import json
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,34 +107,27 @@ def ensure(client: Client, container: str, create: bool, headers: Mapping[str, s
 
 def remove_if_empty(client: Client, container: str) -> None:
     """Remove a container unless it holds something; only log a failure."""
-    try:
-        _remove(client, container, client.patience(in_all=True))
-    except exceptions.GlanceStoreException as exc:
-        LOG.warning("An empty container was left behind: %s; remove it", exc)
-
-
-def _remove(client: Client, container: str, patience: Patience) -> None:
     action = _("Removing the container %s") % container
-    tries = patience.tries()
-    while True:
+    patience = client.patience(in_all=True)
+
+    def remove() -> None:
         response = client.request(
             "DELETE", container, action=action, patience=patience, allow=(404, 409)
         )
-        if response.status_code != 409:
-            return
-        other = _object_in(client, container, patience)
+        other = _object_in(client, container, patience) if response.status_code == 409 else None
         if other is not None:
-            LOG.debug(
-                "The container %s stays: it still holds %s, and perhaps more", container, other
+            LOG.debug("Container %s stays: it still holds %s, and perhaps more", container, other)
+        elif response.status_code == 409:
+            # Swift goes by the listing, which lags a little.
+            raise errors.ConflictError(
+                _("%(action)s: Swift says that it is not empty, but nothing is found in it"),
+                action=action,
             )
-            return
-        # Swift goes by the listing, which lags a little.
-        late = errors.ConflictError(
-            _("%(action)s: Swift says that it is not empty, but nothing is found in it"),
-            action=action,
-        )
-        if not tries.again(late):
-            raise late
+
+    try:
+        patience.call(remove)
+    except exceptions.GlanceStoreException as exc:
+        LOG.warning("An empty container was left behind: %s; remove it", exc)
 
 
 def _object_in(client: Client, container: str, patience: Patience) -> str | None:
@@ -204,7 +196,7 @@ def _parsed(text: bytes, action: str) -> list[Entry]:
 def _seconds(moment: object) -> float | None:
     """Return a UTC time such as ``2026-11-29T22:41:00.123456`` in seconds since 1970."""
     try:
-        whole = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
+        whole = datetime.datetime.fromisoformat(str(moment)[:19])
     except ValueError:
         return None
-    return float(whole)
+    return whole.replace(tzinfo=datetime.timezone.utc).timestamp()

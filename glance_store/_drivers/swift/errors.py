@@ -6,7 +6,7 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 import urllib3.exceptions
@@ -96,34 +96,26 @@ class ContainerMissingError(SwiftUnavailable, NotSeenYet):
     patience = 10.0
 
 
-class _Rule(NamedTuple):
-    """The exception for a response of Swift."""
-
-    kind: type[exceptions.GlanceStoreException]
-    statuses: frozenset[int]
-    hint: str = ""
-
-
-_RULES = (
-    _Rule(
-        exceptions.StorageFull,
-        frozenset({413, 507}),
-        _(": the cluster is full, or the image exceeds a quota or the largest object size"),
-    ),
-    _Rule(SwiftDenied, frozenset({403}), _(": the account may not do this")),
-    _Rule(NameTaken, frozenset({412})),
-    _Rule(ConflictError, frozenset({409})),
-    _Rule(SwiftUnavailable, PASSING),
-    _Rule(
+_FULL = (
+    exceptions.StorageFull,
+    _(": the cluster is full, or the image exceeds a quota or the largest object size"),
+)
+# By status: the exception, and a hint.
+_REFUSALS: dict[int, tuple[type[exceptions.GlanceStoreException], str]] = {
+    **dict.fromkeys(PASSING, (SwiftUnavailable, "")),
+    401: (
         TokenRefusedError,
-        frozenset({401}),
         _(
             ": the token is refused; it has expired or was revoked, or the account may not use "
             "this storage"
         ),
     ),
-)
-_OTHER = _Rule(SwiftError, frozenset())
+    403: (SwiftDenied, _(": the account may not do this")),
+    409: (ConflictError, ""),
+    412: (NameTaken, ""),
+    413: _FULL,
+    507: _FULL,
+}
 
 
 def refusal(
@@ -145,9 +137,8 @@ def refusal(
             action=action,
         )
     else:
-        rule = next((rule for rule in _RULES if status in rule.statuses), _OTHER)
+        kind, hint = _REFUSALS.get(status, (SwiftError, ""))
         transaction = _printable(response.headers.get("x-trans-id", ""))[:_LONGEST_REASON]
-        kind = rule.kind
         if renewed and kind is TokenRefusedError:
             kind = TokenNotKnownError
         elif status == 400 and _SEGMENT_NOT_SEEN.search(said):
@@ -157,7 +148,7 @@ def refusal(
             action=action,
             answer=answer,
             said=f" ({said[:_TOLD]})" if said else "",
-            hint=rule.hint,
+            hint=hint,
             transaction=_(" (transaction %s)") % transaction if transaction else "",
         )
     error.status = status  # type: ignore[attr-defined]
@@ -198,10 +189,7 @@ def check_source(response: Any, action: str) -> None:
         and not any(name in headers for name in _OF_SWIFT)
     ):
         response.close()
-        raise NoResult(
-            _("%(action)s: a web page came, not an answer of Swift: look for a proxy"),
-            action=action,
-        )
+        raise foreign(response, action)
 
 
 def check_object(response: Any, action: str) -> None:

@@ -146,7 +146,7 @@ def _end(trust: dict[str, Any]) -> tuple[str, str]:
 
 def _moment(text: str) -> datetime.datetime:
     """Return a time in the identity service's notation as a datetime."""
-    moment = datetime.datetime.strptime(text[:_TO_THE_SECOND], "%Y-%m-%dT%H:%M:%S")
+    moment = datetime.datetime.fromisoformat(text[:_TO_THE_SECOND])
     return moment.replace(tzinfo=datetime.timezone.utc)
 
 

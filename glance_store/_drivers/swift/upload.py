@@ -248,24 +248,20 @@ class Upload(Claim):
                 f"The segments of image {self.obj} do not have its {size} bytes"
             )
         manifest = large.cluster_info(self.client, self.patience).manifest(self.names, segments)
-        extra_timeout = _PER_SEGMENT * len(segments)
         with self.alone():
             try:
-                self._put_manifest(manifest, size, segments, extra_timeout)
+                self._put_manifest(manifest, size, segments)
             except errors.SwiftError as exc:
                 if manifest is None or not errors.is_unsupported(exc):
                     raise
                 LOG.warning("%s; it is stored as a dynamic large object", exc)
-                self._put_manifest(None, size, segments, extra_timeout)
+                self._put_manifest(None, size, segments)
         self.close()
 
     def _put_manifest(
-        self, manifest: bytes | None, size: int, segments: list[large.Segment], extra_timeout: float
+        self, manifest: bytes | None, size: int, segments: list[large.Segment]
     ) -> None:
-        """Write a static manifest, or a dynamic one if `manifest` is None.
-
-        `extra_timeout` is seconds added to the read timeout.
-        """
+        """Write a static manifest, or a dynamic one if `manifest` is None."""
         if manifest is None:
             # No ETag: radosgw compares it with that of the whole image, and what Swift reports
             # comes from a listing and proves nothing.
@@ -286,7 +282,7 @@ class Upload(Claim):
                 query=query,
                 headers=self.headers(where_none, headers),
                 retry=False,
-                extra_timeout=extra_timeout,
+                extra_timeout=_PER_SEGMENT * len(segments),
             )
 
         send = functools.partial(self.create, put, action)
