@@ -211,11 +211,9 @@ class Client:
                 raise error
 
         try:
-            return (
-                (patience or self.patience()).call(attempt)
-                if retry and not single_try
-                else attempt()
-            )
+            if single_try or not retry:
+                return attempt()
+            return (patience or self.patience()).call(attempt)
         except errors.TokenRefusedError:
             raise
         except exceptions.BackendUnavailable:

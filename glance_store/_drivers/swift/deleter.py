@@ -8,6 +8,7 @@ finds it.
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import json
 import logging
@@ -219,9 +220,9 @@ class _Sweep:
         """Remove objects; `left` then holds the ones that remain, and `error` the reason."""
         workers = Workers(self._client.settings.threads, "glance_store-swift-sweep")
         try:
-            removals = [(name, workers.submit(self._one, name)) for name in object_names]
-            for object_name, removal in removals:
-                self._note(object_name, removal.result())
+            removals = {workers.submit(self._one, name): name for name in object_names}
+            for removal in concurrent.futures.as_completed(removals):
+                self._note(removals[removal], removal.result())
         finally:
             workers.close(wait=True)
 
@@ -266,14 +267,10 @@ class _Sweep:
     def remains(self) -> str:
         """Describe what is left: how many objects, where, and how their names begin."""
         names = sorted(object_name.name for object_name in self.left)
-        return (
-            _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)")
-            % {
-                "count": len(names),
-                "container": ", ".join(
-                    sorted({object_name.container for object_name in self.left})
-                ),
-                "prefix": os.path.commonprefix(names),  # noqa: RUF071 - characters are meant
-                "some": ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else ""),
-            }
-        )
+        found = {
+            "count": len(names),
+            "container": ", ".join(sorted({object_name.container for object_name in self.left})),
+            "prefix": os.path.commonprefix(names),  # noqa: RUF071 - characters are meant
+            "some": ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else ""),
+        }
+        return _("%(count)d objects in the container %(container)s, %(prefix)s* (%(some)s)") % found
