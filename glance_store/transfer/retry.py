@@ -251,7 +251,7 @@ class ResumingReader:
 class ResumingStreamingReader(ResumingReader):
     """A `ResumingReader` for streams: when one breaks off, another resumes where it ended.
 
-    :param reader: the reader
+    :param reader: the reader; its streams may end before the range does
     :param patience: how long to retry
     :param transient: exceptions to retry
     """

@@ -143,6 +143,17 @@ def test_next_range_goes_on_in_an_answer_with_everything() -> None:
     assert body.closed
 
 
+def test_answer_does_not_serve_what_is_behind_its_end() -> None:
+    """It may be one of several objects that hold the image."""
+    rest = ReusableStream()
+    stream, body = stream_of(0, 50, 10, 20, rest.keep)
+    drain(stream)
+    stream.close()
+    assert not body.closed
+    assert rest.take(50, 10) is None
+    assert body.closed
+
+
 def test_answer_without_a_rest_is_not_kept() -> None:
     rest = ReusableStream()
     stream, body = stream_of(0, 100, 10, 90, rest.keep)
