@@ -28,8 +28,8 @@ pytestmark = pytest.mark.services
 
 SIZE = 3 * SEGMENT + 7
 USER = "glance"
-# Number of the request in a deletion of a dynamic image: it is looked at before, and listed up to the
-# page that is empty.
+# Number of the request in a deletion of a dynamic image: it is looked at before, and listed up to
+# the page that is empty.
 FIRST_SEGMENT = 4
 
 
