@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
@@ -19,6 +18,7 @@ from glance_store._drivers.cinder.device import Device
 from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.locks import holds_a_lock
 from glance_store._drivers.cinder.nfs import NFSConnector
+from glance_store._drivers.cinder.volumes import GOING, Volumes
 from glance_store.i18n import _
 from glance_store.transfer.threads import Workers
 
@@ -56,6 +56,7 @@ class Attachment:
         self, api: Api, host: Host, volume: Any, *, writable: bool, attempts: int, fresh: bool
     ) -> None:
         self._api = api
+        self._volumes = Volumes(api)
         self._host = host
         self.volume = volume
         self._writable = writable
@@ -179,16 +180,10 @@ class Attachment:
             self.volume.id,
             attachment_id,
         )
-        action = _("Detaching volume %s") % self.volume.id
-        with contextlib.suppress(errors.VolumeNotFound):
-            self._api.call(action, lambda client: client.attachments.delete(attachment_id))
+        self._volumes.detach(self.volume.id, attachment_id)
 
     def _reservations(self) -> set[str]:
-        action = _("Looking for attachments of volume %s") % self.volume.id
-        found = self._api.call(
-            action,
-            lambda client: client.attachments.list(search_opts={"volume_id": self.volume.id}),
-        )
+        found = self._volumes.attachments(self.volume.id)
         return {str(one.id) for one in found if one.status == "reserved"}
 
     def _wait(self) -> bool:
@@ -198,13 +193,13 @@ class Attachment:
             self._deadline = now + self._busy_timeout
         if now >= self._deadline:
             return False
-        action = _("Looking up volume %s") % self.volume.id
         while (left := self._deadline - time.monotonic()) > 0:
             # Random, so that waiters do not poll in step.
             time.sleep(min(random.uniform(*_POLL), left))  # noqa: S311 - nothing secret
-            found = self._api.call(action, lambda client: client.volumes.get(self.volume.id))
-            if found.status.startswith("error"):
-                raise errors.CinderError(
+            found = self._volumes.get(self.volume.id)
+            if found.status in GOING or found.status.startswith("error"):
+                kind = errors.VolumeNotFound if found.status in GOING else errors.CinderError
+                raise kind(
                     _("Volume %(volume)s cannot be attached: its status is %(status)s"),
                     volume=self.volume.id,
                     status=found.status,
@@ -241,9 +236,8 @@ class Attachment:
         """Tell whether Cinder lists other attachments of the volume to this host; None: unknown."""
         if not getattr(self.volume, "multiattach", False):
             return False
-        action = _("Looking for attachments of volume %s") % self.volume.id
         try:
-            found = self._api.call(action, lambda client: client.volumes.get(self.volume.id))
+            found = self._volumes.get(self.volume.id)
         except errors.VolumeNotFound:
             return False
         except errors.CinderError as exc:
@@ -275,45 +269,14 @@ class Attachment:
             except errors.CinderError as exc:
                 problems.append(exc)
         try:
-            self._delete()
-        except errors.VolumeNotFound:
-            # Gone with its volume.
-            pass
+            self._volumes.detach(self.volume.id, self._id)
         except errors.CinderError as exc:
-            problems.append(exc)
-        return problems
-
-    def _delete(self) -> None:
-        action = _("Detaching volume %s") % self.volume.id
-        try:
-            self._api.call(action, lambda client: client.attachments.delete(self._id))
-            return
-        except errors.VolumeNotFound:
-            return
-        except errors.CinderUnavailable as exc:
-            problem = exc
-        try:
-            # The older API for the same thing.
-            self._api.call(
-                action, lambda client: client.volumes.detach(self.volume.id, self._id), again=False
-            )
-        except errors.VolumeNotFound:
-            return
-        except errors.CinderError as exc:
-            LOG.debug(
-                "The older request to detach volume %s failed as well: %s", self.volume.id, exc.msg
-            )
-        else:
-            return
-        raise errors.CinderUnavailable(
-            _(
+            exc.msg = _(
                 "Could not delete attachment %(attachment)s of volume %(volume)s; an operator "
                 "must delete it: %(cause)s"
-            ),
-            volume=self.volume.id,
-            attachment=self._id,
-            cause=problem.msg,
-        ) from problem
+            ) % {"attachment": self._id, "volume": self.volume.id, "cause": exc.msg}
+            problems.append(exc)
+        return problems
 
 
 def _is_busy(exc: errors.CinderError) -> bool:

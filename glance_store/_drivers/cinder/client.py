@@ -25,8 +25,8 @@ _PATIENCE = 30.0
 _MAX_SECONDS = 600.0
 # Seconds to wait for an answer that the service can start without.
 _HURRIED = 5.0
-# Retry-After of the last answer to this thread, in seconds.
-_RETRY_AFTER = threading.local()
+# Status and Retry-After (seconds) of the last answer to this thread.
+_LAST = threading.local()
 
 _T = TypeVar("_T")
 
@@ -119,6 +119,9 @@ class Clients:
         The request's context matters only if the store has no credentials. Raises
         BadStoreConfiguration if there are no credentials or no address of Cinder.
         """
+        from cinderclient import api_versions
+        from keystoneauth1 import token_endpoint
+
         session = self._session()
         options: dict[str, Any] = {
             "session": session,
@@ -139,8 +142,8 @@ class Clients:
                 if template
                 else self._from_catalog(context)
             )
-            options.update(auth=_token_plugin(url, context.auth_token), endpoint_override=url)
-        from cinderclient import api_versions
+            token = token_endpoint.Token(url, context.auth_token)
+            options.update(auth=token, endpoint_override=url)
 
         return library().Client(api_version=api_versions.APIVersion(version), **options)
 
@@ -188,7 +191,8 @@ class Clients:
         template = self._conf.cinder_endpoint_template
         if "%(" in template:
             action = _("Store %s: asking Keystone for the project") % self._name
-            own = self.guarded(action, self._session().get_project_id)
+            api = Api(self._session(), self.settings)
+            own = api.call(action, lambda session: session.get_project_id())
             values.update(tenant=own, tenant_id=own, project_id=own)
         return values
 
@@ -272,23 +276,22 @@ class Clients:
             )
         return None
 
-    def guarded(self, action: str, function: Callable[[], _T], again: bool = True) -> _T:
-        """Call a function that sends requests; see the function `guarded`."""
-        return guarded(self.settings, action, function, again)
-
 
 def _note_answer(response: Any) -> None:
-    """Remember the server's Retry-After, which its clients' errors do not carry."""
+    """Remember the server's status and Retry-After, which its clients' errors may not carry."""
     headers = {} if response is None else response.headers
-    _RETRY_AFTER.seconds = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
+    _LAST.status = 0 if response is None else response.status_code
+    _LAST.retry_after = seconds_asked(headers.get("Retry-After"), headers.get("Date"))
 
 
 def _check_answer(response: Any) -> None:
     """Raise ValueError for an answer that is not Cinder's: a proxy's page, or a redirect to it."""
     status, kind = response.status_code, response.headers.get("Content-Type", "")
     # An empty answer of Cinder has this type too.
-    is_page = kind.startswith("text/") and (status == 404 or (status < 300 and response.content))
-    if is_page or 300 < status < 400:
+    is_page = kind.startswith("text/") and status < 300 and response.content
+    # Cinder's own name for what is missing, unlike a gateway's or that of a wrong path.
+    is_wrong = status == 404 and b"itemNotFound" not in response.content
+    if is_page or is_wrong or 300 < status < 400:
         raise ValueError(kind)
 
 
@@ -300,8 +303,19 @@ class Api:
         self.settings = settings
 
     def call(self, action: str, function: Callable[[Any], _T], again: bool = True) -> _T:
-        """Call a function with the cinderclient client; see `guarded`."""
-        return guarded(self.settings, action, lambda: function(self.client), again)
+        """Call a function with the client, retry, and translate its errors.
+
+        `action` begins the error's text. `again` allows a retry even if the server may have carried
+        out the request.
+        """
+        try:
+            return self.settings.patience.call(
+                lambda: _attempt(lambda: function(self.client)),
+                errors.is_transient if again else errors.is_refused_for_now,
+                lambda exc: f"{action} failed ({errors.text_of(exc)})",
+            )
+        except Exception as exc:
+            raise errors.translate(exc, action, self.settings.request_timeout) from exc
 
     def settle(
         self, action: str, function: Callable[[Any], _T], find: Callable[[], _T | None]
@@ -322,31 +336,24 @@ class Api:
                     raise
 
 
-def guarded(settings: Settings, action: str, function: Callable[[], _T], again: bool) -> _T:
-    """Call a function that sends requests, retry, and translate its errors.
-
-    `action` begins the error's text. `again` allows a retry even if the server may have carried out
-    the request.
-    """
-
-    def attempt() -> _T:
-        try:
-            return function()
-        except errors.GARBLED as exc:
-            raise errors.translate(exc, action, settings.request_timeout) from exc
-        except Exception as exc:
-            if seconds := getattr(_RETRY_AFTER, "seconds", 0.0):
-                exc.retry_after = seconds  # type: ignore[attr-defined]
-            raise
-
+def _attempt(function: Callable[[], _T]) -> _T:
+    """Call a function; its error gets the answer's status and Retry-After, if it lacks them."""
+    failure: Any
     try:
-        return settings.patience.call(
-            attempt,
-            errors.is_transient if again else errors.is_refused_for_now,
-            lambda exc: f"{action} failed ({errors.text_of(exc)})",
-        )
-    except Exception as exc:
-        raise errors.translate(exc, action, settings.request_timeout) from exc
+        return function()
+    except errors.GARBLED as exc:
+        failure, status = exc, getattr(_LAST, "status", 0)
+        failure.patience = errors.CinderGarbled.patience
+        if status >= 400 and status != 404:
+            from cinderclient.exceptions import ClientException
+
+            # cinderclient cannot read the text, such as a gateway's.
+            failure = ClientException(status)
+    except Exception as exc:  # noqa: BLE001 - raised again below
+        failure = exc
+    if seconds := getattr(_LAST, "retry_after", 0.0):
+        failure.retry_after = seconds
+    raise failure
 
 
 class _Values(dict[str, Any]):
@@ -365,9 +372,3 @@ def _values_of(context: Any) -> dict[str, Any]:
         if values.get(name) is None:
             values[name] = project
     return values
-
-
-def _token_plugin(url: str, token: str) -> Any:
-    from keystoneauth1 import token_endpoint
-
-    return token_endpoint.Token(url, token)

@@ -63,8 +63,11 @@ class CinderGarbled(CinderUnavailable):
     patience = 3.0
 
 
-class CinderTimeout(exceptions.BackendUnavailable, CinderError):  # noqa: N818 - as the library's own
+class CinderTimeout(CinderUnavailable):
     """Cinder did not answer, or a volume did not reach its state, in time."""
+
+    # Who was silent for the whole timeout is not asked again.
+    patience = 0.0
 
 
 class CinderForbids(exceptions.Forbidden, CinderError):  # noqa: N818 - as the library's own
@@ -92,25 +95,11 @@ def status_of(exc: BaseException) -> int:
     return 0
 
 
-def _connection_errors() -> tuple[type[BaseException], type[BaseException]]:
-    """Return the exception classes for broken connections and for timeouts."""
-    from keystoneauth1 import exceptions as auth
+def _of_keystone() -> Any:
+    """Return keystoneauth's exceptions, which only this driver needs."""
+    from keystoneauth1 import exceptions as found
 
-    return auth.ConnectionError, auth.ConnectTimeout
-
-
-def _is_of_keystone(exc: BaseException) -> bool:
-    """Tell whether Keystone gave the answer, which knows nothing of volumes."""
-    from keystoneauth1 import exceptions as auth
-
-    return isinstance(exc, auth.HttpError)
-
-
-def _is_of_catalog(exc: BaseException) -> bool:
-    """Tell whether the service catalogue does not name Cinder."""
-    from keystoneauth1 import exceptions as auth
-
-    return isinstance(exc, auth.CatalogException)
+    return found
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -118,12 +107,11 @@ def is_transient(exc: BaseException) -> bool:
 
     A server that stayed silent for the whole timeout is not asked again.
     """
-    broken, silent = _connection_errors()
-    if isinstance(exc, silent):
+    auth = _of_keystone()
+    if isinstance(exc, auth.ConnectTimeout):
         return False
-    if isinstance(exc, (broken, CinderGarbled)):
-        return True
-    return status_of(exc) in PASSING or is_refused_for_now(exc)
+    passes = isinstance(exc, (auth.ConnectionError, *GARBLED)) or status_of(exc) in PASSING
+    return passes or is_refused_for_now(exc)
 
 
 def is_refused_for_now(exc: BaseException) -> bool:
@@ -154,20 +142,21 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
             kind=type(exc).__name__,
         )
     cause = {"action": action, "cause": text_of(exc)}
-    if _is_of_catalog(exc):
+    auth = _of_keystone()
+    if isinstance(exc, auth.CatalogException):
         return CinderMisconfigured(
             _("%(action)s: %(cause)s; correct cinder_catalog_info or cinder_os_region_name"),
             **cause,
         )
-    broken, silent = _connection_errors()
-    if isinstance(exc, silent):
+    if isinstance(exc, auth.ConnectTimeout):
         return CinderTimeout(
             _("%(action)s: no answer within %(timeout)s seconds (cinder_request_timeout)"),
             action=action,
             timeout=seconds,
         )
     status = status_of(exc)
-    if status == 404 and not _is_of_keystone(exc):
+    # Keystone knows nothing of volumes.
+    if status == 404 and not isinstance(exc, auth.HttpError):
         return VolumeNotFound(_("%(action)s: not found in Cinder: %(cause)s"), **cause)
     if status == 401:
         return CinderRefusesCredentials(
@@ -179,7 +168,7 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
         )
     if status == 403:
         return CinderForbids(_("%(action)s: Cinder forbids it: %(cause)s"), **cause)
-    if isinstance(exc, broken) or status in PASSING or is_refused_for_now(exc):
+    if is_transient(exc):
         outage = CinderUnavailable(_("%(action)s: %(cause)s"), **cause)
         outage.retry_after = float(getattr(exc, "retry_after", 0) or 0)
         return outage

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import calendar
-import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -51,18 +50,29 @@ def images(api: Api, store: str, uri_of: Callable[[str], str]) -> Iterator[Store
 
 def _of_store(api: Api, store: str) -> Iterator[Any]:
     """Yield a store's image volumes; older releases did not record the store."""
-    marker = None
+    seen: list[str] = []
     while True:
-        page = api.call(
-            _("Listing volumes"),
-            lambda client: client.volumes.list(detailed=True, limit=_PAGE, marker=marker),  # noqa: B023
-        )
+        try:
+            page = _page(api, seen[-1] if seen else None)
+        except exceptions.NotFound:
+            if not seen:
+                raise
+            # The last one was deleted meanwhile: go on after the one before.
+            seen.pop()
+            continue
         for volume in page:
             if _is_image(volume) and volume.metadata.get(volumes.STORE, store) == store:
                 yield volume
         if len(page) < _PAGE:
             return
-        marker = page[-1].id
+        seen += [volume.id for volume in page]
+
+
+def _page(api: Api, marker: str | None) -> list[Any]:
+    found: list[Any] = api.call(
+        _("Listing volumes"), lambda client: client.volumes.list(limit=_PAGE, marker=marker)
+    )
+    return found
 
 
 def _is_image(volume: Any) -> bool:
@@ -127,11 +137,7 @@ class _Remains:
         return _("its metadata says that the upload is incomplete, and it is not attached")
 
     def _look_at_attachments(self, host: Host) -> None:
-        action = _("Looking for attachments of volume %s") % self._volume.id
-        found = self._api.call(
-            action,
-            lambda client: client.attachments.list(search_opts={"volume_id": self._volume.id}),
-        )
+        found = volumes.Volumes(self._api).attachments(self._volume.id)
         for one in found:
             try:
                 connector = self._connector(host, one.id)
@@ -163,12 +169,10 @@ class _Remains:
 
     def detach(self) -> None:
         """Disconnect the volume from this host and delete the attachments."""
-        action = _("Detaching volume %s") % self._volume.id
         for attachment_id, connector in self._ended.items():
             if connector is not None:
                 connector.clear()
-            with contextlib.suppress(exceptions.NotFound):
-                self._api.call(action, lambda client: client.attachments.delete(attachment_id))  # noqa: B023
+            volumes.Volumes(self._api).detach(self._volume.id, attachment_id)
 
 
 def _remove(api: Api, host: Host, volume_id: str) -> None:

@@ -7,11 +7,12 @@ release 6 have no `STATE` and are complete.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from glance_store import exceptions
@@ -37,13 +38,15 @@ COMPLETE = "complete"
 
 # The form of Cinder's ids.
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_GOING = ("deleting", "managing", "error_managing")
+# Statuses of volumes that are not images any more.
+GOING = ("deleting", "managing", "error_managing")
+# Statuses that end by themselves, before a volume can be deleted.
+_PASSING = ("creating", "downloading", "detaching", "extending")
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 5.0
-_DELETE_TRIES = 6
 # Seconds that a replica of Cinder's database may not know a new volume.
 _LAG = 5.0
-# Seconds until a volume that is detaching, or refused without a reason, counts as in use.
+# Seconds until a volume whose status should pass, or refused without a reason, counts as in use.
 _DETACHING_LASTS = 10.0
 
 
@@ -82,13 +85,28 @@ class Volumes:
         action = _("Looking up volume %s") % volume_id
         return self._api.call(action, lambda client: client.volumes.get(volume_id))
 
+    def attachments(self, volume_id: str) -> list[Any]:
+        """Return the attachments of a volume, to whatever host."""
+        action = _("Looking for attachments of volume %s") % volume_id
+        found: list[Any] = self._api.call(
+            action,
+            lambda client: client.attachments.list(search_opts={"volume_id": volume_id}),
+        )
+        return found
+
+    def detach(self, volume_id: str, attachment_id: str) -> None:
+        """Delete an attachment, unless it or its volume is gone."""
+        action = _("Detaching volume %s") % volume_id
+        with contextlib.suppress(errors.VolumeNotFound):
+            self._api.call(action, lambda client: client.attachments.delete(attachment_id))
+
     def image(self, volume_id: str) -> Any:
         """Return a volume that holds a complete image.
 
         Raises VolumeNotFound if there is none, it is being deleted, or its image is incomplete.
         """
         volume = self.get(volume_id)
-        if volume.status in _GOING:
+        if volume.status in GOING:
             raise errors.VolumeNotFound(
                 _("Volume %(volume)s holds no image: it is %(status)s"),
                 volume=volume_id,
@@ -122,7 +140,7 @@ class Volumes:
                 raise
             _warn_of_refusal(errors.text_of(exc.__cause__ or exc))
             return []
-        return [volume for volume in found if volume.name == name and volume.status not in _GOING]
+        return [volume for volume in found if volume.name == name and volume.status not in GOING]
 
     def create(
         self, image_id: str, gigabytes: int, kind: str | None, metadata: dict[str, str]
@@ -162,14 +180,8 @@ class Volumes:
         """Return the volumes that one upload has created."""
         return [volume for volume in self.named(image_id) if volume.metadata.get(UPLOAD) == upload]
 
-    def wait(
-        self,
-        volume_id: str,
-        wanted: str,
-        passing: tuple[str, ...],
-        reached: Callable[[Any], bool] = lambda _volume: True,
-    ) -> Any:
-        """Wait for a status, passing through others, and for `reached`; return the volume.
+    def wait(self, volume_id: str, wanted: str, passing: tuple[str, ...]) -> Any:
+        """Wait for a status, passing through others; return the volume.
 
         Raises CinderError if the volume takes another status, and CinderTimeout.
         """
@@ -184,9 +196,9 @@ class Volumes:
                     raise
                 continue
             status = volume.status
-            if status == wanted and reached(volume):
+            if status == wanted:
                 return volume
-            if status not in (*passing, wanted):
+            if status not in passing:
                 raise errors.CinderError(
                     _("Volume %(volume)s should have become %(wanted)s, but is %(status)s"),
                     volume=volume_id,
@@ -211,39 +223,28 @@ class Volumes:
             "volume": volume_id,
             "size": gigabytes,
         }
+
+        def extends() -> bool | None:
+            found = self.get(volume_id)
+            return found.status == "extending" or found.size >= gigabytes or None
+
         try:
-            self._ask_to_extend(action, volume_id, gigabytes)
-            return self.wait(
-                volume_id,
-                status,
-                ("extending",),
-                # If extending fails, Cinder restores the previous status.
-                lambda volume: volume.size >= gigabytes or self._cannot_extend(volume, gigabytes),
+            self._api.settle(
+                action, lambda client: bool(client.volumes.extend(volume_id, gigabytes)), extends
             )
-        except (exceptions.StorageFull, errors.CinderTimeout, errors.CinderUnavailable):
+            volume = self.wait(volume_id, status, ("extending",))
+        except (exceptions.StorageFull, errors.CinderUnavailable):
             raise
         except errors.CinderError as exc:
             raise errors.QuotaExceeded(
                 _("%(action)s failed: %(cause)s"), action=action, cause=exc.msg
             ) from exc
-
-    def _ask_to_extend(self, action: str, volume_id: str, gigabytes: int) -> None:
-        def extends() -> bool | None:
-            volume = self.get(volume_id)
-            return volume.status == "extending" or volume.size >= gigabytes or None
-
-        self._api.settle(
-            action, lambda client: bool(client.volumes.extend(volume_id, gigabytes)), extends
-        )
-
-    @staticmethod
-    def _cannot_extend(volume: Any, gigabytes: int) -> bool:
-        raise errors.CinderError(
-            _("volume %(volume)s still has %(size)d GiB, not %(wanted)d"),
-            volume=volume.id,
-            size=volume.size,
-            wanted=gigabytes,
-        )
+        if volume.size < gigabytes:
+            # If extending fails, Cinder restores the previous status.
+            raise errors.QuotaExceeded(
+                _("%(action)s failed: it still has %(size)d GiB"), action=action, size=volume.size
+            )
+        return volume
 
     def set_metadata(self, volume_id: str, metadata: dict[str, str]) -> None:
         """Add to a volume's metadata."""
@@ -280,13 +281,13 @@ class Volumes:
                 volume = self.get(volume_id)
                 reason = self._why_not_deleted(volume, exc)
                 # A download that has just ended releases the volume in a moment.
-                if not isinstance(reason, errors.VolumeBusy) and volume.status != "detaching":
+                if not isinstance(reason, errors.VolumeBusy) and volume.status not in _PASSING:
                     raise reason from exc
         raise reason
 
     def _why_not_deleted(self, volume: Any, exc: errors.CinderError) -> errors.CinderError:
         values = {"volume": volume.id, "status": volume.status}
-        if volume.status in _GOING:
+        if volume.status in GOING:
             # Somebody else deleted it first.
             return errors.VolumeNotFound(_("Volume %(volume)s is already %(status)s"), **values)
         if volume.attachments or not volume.status.startswith(("available", "error")):
@@ -311,53 +312,31 @@ class Volumes:
 
         Raises CinderError if it is still there; the text says what to do.
         """
+        try:
+            for attachment in self.attachments(volume_id):
+                # Of a request whose answer was lost.
+                self.detach(volume_id, attachment.id)
+            self.delete(volume_id)
+            return
+        except errors.VolumeNotFound:
+            return
+        except errors.CinderError as exc:
+            problem = exc
         action = _("Deleting volume %s of a failed upload") % volume_id
-        problem: errors.CinderError | None = None
-        for attempt, _pause in enumerate(pauses(self._api.settings.state_timeout)):
-            try:
-                self._api.call(action, lambda client: client.volumes.delete(volume_id))
-                return
-            except errors.VolumeNotFound:
-                return
-            except errors.CinderError as exc:
-                problem = exc
-                # Still being created, or not quite detached.
-                if errors.status_of(exc.__cause__ or exc) not in (400, 409):
-                    break
-            if attempt >= _DELETE_TRIES:
-                break
-            self._release(volume_id)
         try:
             self._api.call(action, lambda client: client.volumes.force_delete(volume_id))
         except errors.VolumeNotFound:
             return
         except errors.CinderError as exc:
             LOG.debug("Forced deletion of volume %s failed too: %s", volume_id, exc.msg)
-        else:
-            return
-        raise errors.CinderError(
-            _(
-                "Volume %(volume)s of a failed upload is left behind; an operator must delete "
-                "it: %(cause)s"
-            ),
-            volume=volume_id,
-            cause=problem.msg if problem else "",
-        )
-
-    def _release(self, volume_id: str) -> None:
-        """Delete attachments that a failed upload does not know of, as their answers were lost."""
-        action = _("Detaching volume %s of a failed upload") % volume_id
-        try:
-            found = self._api.call(
-                action,
-                lambda client: client.attachments.list(search_opts={"volume_id": volume_id}),
-            )
-            self._api.call(
-                action, lambda client: [client.attachments.delete(one.id) for one in found]
-            )
-        except errors.CinderError as exc:
-            # Only the deletion counts, and it is tried again.
-            LOG.debug("%s", exc.msg)
+            raise errors.CinderError(
+                _(
+                    "Volume %(volume)s of a failed upload is left behind; an operator must delete "
+                    "it: %(cause)s"
+                ),
+                volume=volume_id,
+                cause=problem.msg,
+            ) from problem
 
 
 def image_bytes(volume: Any) -> int:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import types
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,29 @@ from glance_store import exceptions
 from glance_store._drivers.cinder import (
     Store,
     StoreLocation,
+    attachment,
     client,
     errors,
+    holdings,
     host,
     volumes,
     writer,
 )
 from glance_store._drivers.cinder.device import FileDevice
 from glance_store.location import Location
+from glance_store.transfer.retry import Patience
 
 MIB = 1024**2
 VOLUME = "10f76c99-37c6-4308-befa-064709502cd9"
-Answer = tuple[int, str, bytes]
+# Status, content type and body, and further headers.
+Answer = tuple[int, str, bytes] | tuple[int, str, bytes, dict[str, str]]
 
 
 @contextlib.contextmanager
 def served(answer: Callable[[str, str], Answer]) -> Iterator[str]:
     """Serve HTTP on the loopback; yield the address.
 
-    :param answer: gets method and path; returns status, content type and body
+    :param answer: gets method and path; returns status, content type, body, perhaps headers
     """
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,8 +54,10 @@ def served(answer: Callable[[str, str], Answer]) -> Iterator[str]:
         def do_GET(self) -> None:
             # Closed with a part of the request unread, the connection is reset.
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, kind, body = answer(self.command, self.path)
-            self.send_response(status)
+            status, kind, body, *more = answer(self.command, self.path)
+            self.send_response_only(status)
+            for name, value in {"Date": self.date_time_string(), **dict(*more)}.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -307,3 +314,142 @@ def test_attachment_without_a_connection(
         with pytest.raises(errors.CinderGarbled):
             store.get(uri, context=context)
     assert there == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, {"error": "slow down"}),
+        (503, {"errors": [{"title": "no backend"}]}),
+        (503, "no backend"),
+        (413, {"overLimit": {"message": "later"}}),
+    ],
+    ids=str,
+)
+def test_error_of_a_gateway(status: int, body: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text is not in the form of Cinder; its status and the time it asks for count."""
+    waited: list[float] = []
+    monkeypatch.setattr(Patience, "wait", lambda _self, seconds: waited.append(seconds))
+    record = {"volume": {"id": VOLUME, "status": "available"}}
+    # A fraction, and a day in another language, are more than cinderclient can read.
+    headers = [{"Retry-After": "7"}, {"Retry-After": "Mo, 30 Nov 2026 10:00:08 GMT"}]
+    for asked in headers:
+        asked["Date"] = "Mon, 30 Nov 2026 10:00:01 GMT"
+    answers = [(status, "application/json", json.dumps(body).encode(), asked) for asked in headers]
+    answers.append((200, "application/json", json.dumps(record).encode(), {}))
+    with served(lambda _method, _path: answers.pop(0)) as url:
+        store, context = store_of(url)
+        assert volumes.Volumes(store._api(context)).get(VOLUME).id == VOLUME
+    assert len(waited) == 2
+    assert min(waited) >= 7
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "no Route matched with those values"},
+        {"code": "404 Not Found", "title": "Not Found", "message": "The resource is missing"},
+    ],
+    ids=["gateway", "wrong path of Cinder"],
+)
+def test_404_of_something_else_than_a_volume(body: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is wrong: the image service must not forget its images."""
+    monkeypatch.setattr(errors.CinderGarbled, "patience", 0.0)
+    answer: Answer = (404, "application/json", json.dumps(body).encode())
+    with served(lambda _method, _path: answer) as url:
+        store, context = store_of(url)
+        own = volumes.Volumes(store._api(context))
+        for use in (own.get, own.delete):
+            with pytest.raises(errors.CinderGarbled):
+                use(VOLUME)
+
+
+def test_volume_that_vanishes_while_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cinder refuses to go on after a volume that was deleted; the one before it will do."""
+    monkeypatch.setattr(holdings, "_PAGE", 2)
+    there = [f"{number}{VOLUME[1:]}" for number in range(5)]
+
+    def answer(_method: str, path: str) -> Answer:
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
+        marker = query.get("marker", [""])[0]
+        if marker and marker not in there:
+            return MISSING
+        begin = there.index(marker) + 1 if marker else 0
+        page = [
+            {"id": one, "name": "image-x", "status": "available", "metadata": {}, "size": 1}
+            for one in there[begin : begin + 2]
+        ]
+        return 200, "application/json", json.dumps({"volumes": page}).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        found = []
+        for one in holdings.images(store._api(context), "", str):
+            found.append(one.uri)
+            if len(found) == 2:
+                there.remove(str(one.uri))
+        assert [uri[0] for uri in found if uri] == ["0", "1", "2", "3", "4"]
+        there.clear()
+        assert list(holdings.images(store._api(context), "", str)) == []
+
+
+def test_reservation_whose_answer_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made: left alone, nobody could read the volume any more."""
+    monkeypatch.setattr(attachment, "_RESERVATION_LASTS", 0.2)
+    there: list[str] = []
+    over = threading.Event()
+
+    def answer(method: str, path: str) -> Answer:
+        if method == "POST":
+            there.append("one")
+            over.wait(60)
+        if method == "DELETE":
+            there.remove(path.rpartition("/")[2])
+        found: dict[str, Any] = {"volume": {"id": VOLUME, "status": "available", "metadata": {}}}
+        found["volume"] |= {"size": 1, "multiattach": False}
+        if "/attachments" in path:
+            found = {"attachments": [{"id": one, "status": "reserved"} for one in there]}
+        return 200, "application/json", json.dumps(found).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        store.conf.set_override("cinder_request_timeout", 1, group="volumes")
+        uri = Location("cinder", StoreLocation, store.conf, uri=f"cinder://{VOLUME}")
+        with pytest.raises(exceptions.TimeoutError, match="cinder_request_timeout"):
+            store.get(uri, context=context)
+        over.set()
+    assert there == []
+
+
+def test_volume_that_goes_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never gets free again: the image is gone."""
+    statuses = ["in-use", "deleting"]
+
+    def answer(method: str, _path: str) -> Answer:
+        if method == "POST":
+            error = {"badRequest": {"message": BUSY, "code": 400}}
+            return 400, "application/json", json.dumps(error).encode()
+        record: dict[str, Any] = {"volume": {"id": VOLUME, "metadata": {}, "size": 1}}
+        record["volume"] |= {"multiattach": False, "status": statuses.pop(0)}
+        return 200, "application/json", json.dumps(record).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        uri = Location("cinder", StoreLocation, store.conf, uri=f"cinder://{VOLUME}")
+        with pytest.raises(exceptions.NotFound, match="deleting"):
+            store.get(uri, context=context)
+
+
+@pytest.mark.parametrize("body", [{"limits": {}}, {"limits": {"absolute": {}}}, None], ids=str)
+def test_health_without_figures(body: object) -> None:
+    """Who may not see the limits of the project can store images all the same."""
+    refused = {"forbidden": {"message": "not allowed by policy", "code": 403}}
+    status = 403 if body is None else 200
+    answer: Answer = (status, "application/json", json.dumps(body or refused).encode())
+    with served(lambda _method, _path: answer) as url:
+        store, context = store_of(url)
+        api = store._api(context)
+        store._api = lambda *_arguments: api  # type: ignore[method-assign]
+        for name in ("user_name", "password", "project_name", "auth_address"):
+            store.conf.set_override(f"cinder_store_{name}", url, group="volumes")
+        assert store.check_health().startswith("ok")

@@ -301,7 +301,7 @@ def test_detached_in_the_middle_of_another_connect(tmp_path: Path, brick_of_test
     one = connector.Connector(make_host(tmp_path), {}, volume(), "a")
     found = object.__new__(attachment.Attachment)
     found.volume, found.device = volume(), one.connect(writable=True)
-    found._api = types.SimpleNamespace(call=lambda *_arguments: None)  # type: ignore[assignment]
+    found._volumes = volumes.Volumes(types.SimpleNamespace(call=lambda *_arguments: None))  # type: ignore[arg-type]
     found._lock, found._process, found._detached = threading.Lock(), os.getpid(), False
     found._connector, found._id = one, "a"
     with one._lock():
@@ -575,6 +575,12 @@ def test_why_a_volume_is_not_deleted(
     assert (refusing.asked == 1) == bool(record)
 
 
+def note_answer(status: int, asked: str | None) -> None:
+    """Let a request of this thread have been answered."""
+    headers = {"Retry-After": asked}
+    client._note_answer(types.SimpleNamespace(status_code=status, headers=headers))
+
+
 @pytest.mark.parametrize(
     ("status", "asked", "again"),
     [(429, "7", True), (429, None, True), (413, "7", True), (413, "0", False), (503, "7", False)],
@@ -589,19 +595,19 @@ def test_time_that_is_asked_for(
     monkeypatch.setattr(Patience, "wait", lambda _self, seconds: waited.append(seconds))
     answers = iter([status])
 
-    def request() -> str:
+    def request(_client: object) -> str:
         if found := next(answers, None):
-            client._note_answer(types.SimpleNamespace(headers={"Retry-After": asked}))
+            note_answer(found, asked)
             raise of_client.ClientException(found, "later")
         return "done"
 
-    settings = client.Settings(True, None, 5, 5)
+    api = client.Api(None, client.Settings(True, None, 5, 5))
     if not again:
         with pytest.raises(exceptions.BackendException):
-            client.guarded(settings, "Doing it", request, again=False)
+            api.call("Doing it", request, again=False)
         assert waited == []
         return
-    assert client.guarded(settings, "Doing it", request, again=False) == "done"
+    assert api.call("Doing it", request, again=False) == "done"
     assert len(waited) == 1
     assert waited[0] >= float(asked or 0)
 
@@ -620,7 +626,7 @@ def test_request_whose_answer_is_lost(answer: str, monkeypatch: pytest.MonkeyPat
         client._note_answer(None)
         if len(sent) < 3:
             if answer == "503":
-                client._note_answer(types.SimpleNamespace(headers={"Retry-After": "7"}))
+                note_answer(503, "7")
                 raise of_client.ClientException(503, "out of order")
             raise TypeError("'NoneType' object is not subscriptable")
         return "made"
