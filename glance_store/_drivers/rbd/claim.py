@@ -56,6 +56,9 @@ def claimed(lease: Lease, name: str) -> Iterator[Claim]:
     """Hold the claim to a name during a block; raise Duplicate if somebody else holds it."""
     claim = Claim(name)
     key = OBJECT_PREFIX + name
+    with errors.expected(errno.ENOENT):
+        # A lock takes only the right to call a class: who may not write could not remove it again.
+        lease.access.remove_object(f"{key}.{uuid.uuid4()}")
     try:
         lease.access.lock_exclusive(
             key, _LOCK, str(uuid.uuid4()), desc="creating an image", duration=_DURATION

@@ -143,10 +143,12 @@ def _remove(lease: Lease, image_id: str) -> None:
         raise exceptions.InUseByStore(str(exc.msg)) from exc
 
 
-def capacity(lease: Lease) -> Capacity:
-    """Return the cluster's space, before replication."""
+def capacity(lease: Lease) -> Capacity | None:
+    """Return the cluster's space, before replication; None without a manager, which counts it."""
     with errors.translated(
         _("Asking for the cluster's free space"), lease.connection, lease.pool_spec
     ):
         stats = lease.connection.native.get_cluster_stats()
+    if not stats["kb"]:
+        return None
     return Capacity(*(int(stats[key]) * _KIB for key in ("kb", "kb_avail", "kb_used")))

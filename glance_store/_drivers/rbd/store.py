@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -13,6 +14,7 @@ from oslo_config import cfg
 
 from glance_store import capabilities, driver, exceptions
 from glance_store._drivers.rbd import bindings, errors, holdings
+from glance_store._drivers.rbd.claim import claimed
 from glance_store._drivers.rbd.cluster import Cluster, UnknownPool
 from glance_store._drivers.rbd.connection import Connection, Lease, Settings
 from glance_store._drivers.rbd.deletion import remove_image
@@ -177,6 +179,7 @@ class Store(driver.Store):
         :returns: their names
         :raises BackendException: the cluster cannot be reached
         :raises NotFound: a pool does not exist
+        :raises StorageFull: the pool is full
         """
         self._check_bindings()
         with self._lease() as lease:
@@ -188,6 +191,13 @@ class Store(driver.Store):
                 errors.expected(errno.ENOENT),
             ):
                 lease.access.stat("rbd_directory")
+            with (
+                errors.translated(action, lease.connection, self.pool),
+                # Who may only read can serve images all the same.
+                errors.expected(errno.EACCES, errno.EPERM),
+                claimed(lease, f"health.{uuid.uuid4()}"),
+            ):
+                pass
         data = f", data in pool {self.data_pool}" if self.data_pool else ""
         return f"ok, pool {self._pool_spec} of Ceph cluster {self._fsid}{data}"
 
@@ -204,8 +214,8 @@ class Store(driver.Store):
         with self._lease(latest=True) as lease:
             yield from holdings.leftovers(lease, older_than)
 
-    def capacity(self) -> Capacity:
-        """Return the cluster's space, before replication."""
+    def capacity(self) -> Capacity | None:
+        """Return the cluster's space, before replication; None if it does not tell."""
         with self._lease() as lease:
             return holdings.capacity(lease)
 

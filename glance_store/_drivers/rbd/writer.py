@@ -207,7 +207,8 @@ class RBDWriter:
                 store_name="rbd",
                 reason=_(
                     "the Ceph cluster cannot create an image with features %(features)d in pool "
-                    "%(pools)s (%(cause)s). Check rbd_default_data_pool and "
+                    "%(pools)s (%(cause)s). Check rbd_default_data_pool, rbd_default_stripe_unit "
+                    "(which must divide rbd_store_chunk_size) and "
                     "rbd_default_features in its configuration file, as some features require "
                     "others. An erasure-coded pool can only be "
                     "rbd_store_data_pool and must allow overwrites (allow_ec_overwrites), and a "

@@ -221,15 +221,18 @@ def test_pool_that_is_renamed_during_an_upload(bed: Bed, pools: Pools, everythin
 # -- rights
 
 
-def test_rights_that_are_corrected(bed: Bed) -> None:
+@pytest.mark.parametrize("rights", ["profile rbd-read-only", "allow rx"])
+def test_rights_that_are_corrected(bed: Bed, rights: str) -> None:
     """A client keeps the rights that it had when it connected: the next request has a new one."""
-    give(bed, "corrected", mon="profile rbd", osd="profile rbd-read-only pool=images")
+    give(bed, "corrected", mon="profile rbd", osd=f"{rights} pool=images")
     store = bed.store(rbd_store_user="corrected")
     image_id = new_id()
+    # It can serve images.
+    assert store.check_health().startswith("ok")
     with pytest.raises(exceptions.StorageWriteDenied, match="profile rbd"):
         add(store, DATA, image_id)
-    # Nothing is left of the attempt.
-    assert f"{OBJECT_PREFIX}{image_id}" not in [item.key for item in bed.pool.list_objects()]
+    # Nothing is left of the attempt, and of the check of the health.
+    assert not [item for item in bed.pool.list_objects() if item.key.startswith(OBJECT_PREFIX)]
     give(bed, "corrected", mon="profile rbd", osd="profile rbd pool=images")
     uri = add(store, DATA, image_id)
     give(bed, "corrected", mon="profile rbd", osd="profile rbd-read-only pool=images")
@@ -301,12 +304,19 @@ def test_full_cluster(bed: Bed, full: Callable[[], None]) -> None:
     uris = [add(store, os.urandom(3 * MIB)) for _number in range(2)]
     full()
     bed.cluster.wait_for_latest_osdmap()
-    with pytest.raises(exceptions.StorageFull, match="full"):
-        add(store, DATA)
+    for use in (lambda: add(store, DATA), store.check_health):
+        with pytest.raises(exceptions.StorageFull, match="full"):
+            use()
     assert len(read(store, uris[0])) == 3 * MIB
     for uri in uris:
         delete(store, uri)
     assert (bed.names(), bed.trash()) == ([], [])
+
+
+def test_capacity_that_nobody_counts(bed: Bed) -> None:
+    """Ceph without a manager says 0, which is not the same as full."""
+    assert bed.cluster.get_cluster_stats()["kb"] == 0
+    assert bed.store().capacity() is None
 
 
 # -- namespaces
