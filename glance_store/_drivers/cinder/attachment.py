@@ -13,7 +13,11 @@ from typing import Any
 
 from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.client import Api
-from glance_store._drivers.cinder.connector import Connector, ScaleIOConnector
+from glance_store._drivers.cinder.connector import (
+    Connector,
+    ScaleIOConnector,
+    refuse_encryption,
+)
 from glance_store._drivers.cinder.device import Device
 from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.locks import holds_a_lock
@@ -77,10 +81,10 @@ class Attachment:
                 self._connect()
             except BaseException as exc:
                 self._give_back()
-                if not _is_conflict(exc):
+                # Another host may win after both have reserved the volume.
+                if not _is_busy(exc):
                     raise
-                # Another host won after both had reserved the volume.
-                self._wait_or_raise(exc)
+                self._wait(exc)
                 continue
             return
 
@@ -92,7 +96,7 @@ class Attachment:
     def refresh(self) -> None:
         """Make this host notice that the volume was extended."""
         assert self._connector is not None
-        with errors.device_errors(self._what(), writing=True):
+        with errors.device_errors(self.volume.id, writing=True):
             self._connector.extend()
 
     def detach(self) -> None:
@@ -118,9 +122,6 @@ class Attachment:
             kind = errors.CinderUnavailable if lost else errors.CinderError
             raise kind("; ".join(str(one.msg) for one in problems))
 
-    def _what(self) -> str:
-        return str(_("volume %s") % self.volume.id)
-
     # -- reserving
 
     def _reserve(self) -> str:
@@ -136,20 +137,7 @@ class Attachment:
             except errors.CinderError as exc:
                 if not _is_busy(exc):
                     raise
-                self._wait_or_raise(exc)
-
-    def _wait_or_raise(self, exc: BaseException) -> None:
-        if not self._wait():
-            # An outage, for image services: 503, not 500.
-            raise errors.CinderTimeout(
-                _(
-                    "Volume %(volume)s stayed busy for as long as "
-                    "cinder_attachment_retry_attempts allows (with a multiattach volume "
-                    "type, several readers can attach at once): %(cause)s"
-                ),
-                volume=self.volume.id,
-                cause=getattr(exc, "msg", exc),
-            ) from exc
+                self._wait(exc)
 
     def _left_reservation(self) -> str | None:
         """Return the reservation of a request whose answer was lost, if it must be ours."""
@@ -163,7 +151,14 @@ class Attachment:
             found &= self._reservations()
         if len(found) == 1 and self._was_free:
             # If its owner does come back, it gets an error. If we took it over, both would use it.
-            self._withdraw(found.pop())
+            left = found.pop()
+            LOG.warning(
+                "Removing the reservation of volume %s by attachment %s: nobody uses it, so it is "
+                "left of a request whose answer was lost",
+                self.volume.id,
+                left,
+            )
+            self._volumes.detach(self.volume.id, left)
         elif found:
             LOG.warning(
                 "Volume %s has reserved attachments %s; one may be left of a request whose "
@@ -173,26 +168,26 @@ class Attachment:
             )
         return None
 
-    def _withdraw(self, attachment_id: str) -> None:
-        LOG.warning(
-            "Removing the reservation of volume %s by attachment %s: nobody uses it, so it is "
-            "left of a request whose answer was lost",
-            self.volume.id,
-            attachment_id,
-        )
-        self._volumes.detach(self.volume.id, attachment_id)
-
     def _reservations(self) -> set[str]:
         found = self._volumes.attachments(self.volume.id)
         return {str(one.id) for one in found if one.status == "reserved"}
 
-    def _wait(self) -> bool:
-        """Wait until the volume looks free; return False when time is up."""
+    def _wait(self, refusal: BaseException) -> None:
+        """Wait until the volume looks free; raise CinderTimeout when time is up."""
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._busy_timeout
         if now >= self._deadline:
-            return False
+            # An outage, for image services: 503, not 500.
+            raise errors.CinderTimeout(
+                _(
+                    "Volume %(volume)s stayed busy for as long as "
+                    "cinder_attachment_retry_attempts allows (with a multiattach volume "
+                    "type, several readers can attach at once): %(cause)s"
+                ),
+                volume=self.volume.id,
+                cause=getattr(refusal, "msg", refusal),
+            ) from refusal
         while (left := self._deadline - time.monotonic()) > 0:
             # Random, so that waiters do not poll in step.
             time.sleep(min(random.uniform(*_POLL), left))  # noqa: S311 - nothing secret
@@ -206,8 +201,7 @@ class Attachment:
                 )
             self._was_free = found.status in _FREE
             if found.status == "available" or (found.multiattach and found.status == "in-use"):
-                break
-        return True
+                return
 
     # -- connecting
 
@@ -218,14 +212,8 @@ class Attachment:
             action,
             lambda client: dict(client.attachments.update(self._id, properties).connection_info),
         )
-        if self._writable and (info.get("encrypted") or (info.get("data") or {}).get("encrypted")):
-            raise errors.CinderError(
-                _(
-                    "Volume %(volume)s is encrypted, but the image would be stored on it "
-                    "unencrypted: set cinder_volume_type to a type without encryption"
-                ),
-                volume=self.volume.id,
-            )
+        if self._writable:
+            refuse_encryption(self.volume, info)
         kind = connector_class(info)
         connector = kind(self._host, info, self.volume, self._id, self._has_others_here)
         self.device = connector.connect(self._writable)
@@ -279,15 +267,8 @@ class Attachment:
         return problems
 
 
-def _is_busy(exc: errors.CinderError) -> bool:
-    cause = exc.__cause__
-    if cause is None:
-        return False
-    return errors.status_of(cause) == 400 and bool(_BUSY.search(str(cause)))
-
-
-def _is_conflict(exc: BaseException) -> bool:
-    cause = exc.__cause__
-    return isinstance(exc, errors.CinderError) and (
-        cause is not None and errors.status_of(cause) == 409
-    )
+def _is_busy(exc: BaseException) -> bool:
+    """Tell whether Cinder refused because of another operation, or as another host was faster."""
+    cause = exc.__cause__ or exc
+    status = errors.status_of(cause) if isinstance(exc, errors.CinderError) else 0
+    return status == 409 or (status == 400 and bool(_BUSY.search(str(cause))))

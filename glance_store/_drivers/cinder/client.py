@@ -56,17 +56,6 @@ class Settings:
         seconds = min(self.request_timeout, _HURRIED)
         return dataclasses.replace(self, retries=0, request_timeout=seconds)
 
-    @classmethod
-    def of(cls, store_conf: Any, counted: bool) -> Settings:
-        """Return a store's settings; `counted` says that the operator has set the retry count."""
-        authorities = store_conf.cinder_ca_certificates_file
-        return cls(
-            verify=False if store_conf.cinder_api_insecure else authorities or True,
-            retries=store_conf.cinder_http_retries if counted else None,
-            request_timeout=store_conf.cinder_request_timeout,
-            state_timeout=store_conf.cinder_state_transition_timeout,
-        )
-
 
 def library() -> Any:
     """Return cinderclient's client module from the driver's package, or None if missing."""
@@ -77,13 +66,20 @@ def library() -> Any:
 class Clients:
     """The clients of one store, with its own credentials or those of each request.
 
-    Tokens and connections last as long as the process; a forked child opens its own.
+    Tokens and connections last as long as the process; a forked child opens its own. `counted` says
+    that the operator has set the retry count.
     """
 
     def __init__(self, store_conf: Any, name: str, counted: bool, hurried: bool = False) -> None:
         self._conf = store_conf
         self._name = name
-        self.settings = Settings.of(store_conf, counted)
+        authorities = store_conf.cinder_ca_certificates_file
+        self.settings = Settings(
+            verify=False if store_conf.cinder_api_insecure else authorities or True,
+            retries=store_conf.cinder_http_retries if counted else None,
+            request_timeout=store_conf.cinder_request_timeout,
+            state_timeout=store_conf.cinder_state_transition_timeout,
+        )
         if hurried:
             self.settings = self.settings.hurried()
         # Relies on setdefault being atomic: another thread could hold a lock during a fork.
@@ -96,22 +92,15 @@ class Clients:
 
     @property
     def _has_application_credential(self) -> bool:
-        conf = self._conf
-        return bool(
-            conf.cinder_store_application_credential_id
-            and conf.cinder_store_application_credential_secret
-            and conf.cinder_store_auth_address
-        )
+        return self._are_set("application_credential_id", "application_credential_secret")
 
     @property
     def _has_password(self) -> bool:
-        conf = self._conf
-        return bool(
-            conf.cinder_store_user_name
-            and conf.cinder_store_password
-            and conf.cinder_store_project_name
-            and conf.cinder_store_auth_address
-        )
+        return self._are_set("user_name", "password", "project_name")
+
+    def _are_set(self, *names: str) -> bool:
+        names = ("auth_address", *names)
+        return all(getattr(self._conf, f"cinder_store_{name}") for name in names)
 
     def make(self, context: Any, version: str) -> Any:
         """Return a client of cinderclient for an API microversion.
@@ -136,7 +125,13 @@ class Clients:
             if template:
                 options["endpoint_override"] = self._endpoint(template, self._own_values(context))
         else:
-            self._require_catalog(context)
+            if context is None or not (template or getattr(context, "service_catalog", None)):
+                raise self._misconfigured(
+                    _(
+                        "the store has no credentials (cinder_store_auth_address and related "
+                        "options), and the request has no service catalogue"
+                    )
+                )
             url = (
                 self._endpoint(template, _values_of(context))
                 if template
@@ -146,17 +141,6 @@ class Clients:
             options.update(auth=token, endpoint_override=url)
 
         return library().Client(api_version=api_versions.APIVersion(version), **options)
-
-    def _require_catalog(self, context: Any) -> None:
-        if context is None or not (
-            self._conf.cinder_endpoint_template or getattr(context, "service_catalog", None)
-        ):
-            raise self._misconfigured(
-                _(
-                    "the store has no credentials (cinder_store_auth_address and related "
-                    "options), and the request has no service catalogue"
-                )
-            )
 
     def _misconfigured(self, reason: str) -> exceptions.BadStoreConfiguration:
         return exceptions.BadStoreConfiguration(store_name=self._name, reason=reason)
@@ -197,30 +181,21 @@ class Clients:
         return values
 
     def _from_catalog(self, context: Any) -> str:
-        from keystoneauth1 import exceptions as auth_exceptions
-        from keystoneauth1.access import service_catalog
+        from keystoneauth1.access.service_catalog import ServiceCatalogV2
 
         kind, name, interface = self._catalog_info()
-        region = self._conf.cinder_os_region_name
         try:
-            catalog = service_catalog.ServiceCatalogV2(context.service_catalog)
             return str(
-                catalog.url_for(
-                    service_type=kind, service_name=name, interface=interface, region_name=region
+                ServiceCatalogV2(context.service_catalog).url_for(
+                    service_type=kind,
+                    service_name=name,
+                    interface=interface,
+                    region_name=self._conf.cinder_os_region_name,
                 )
             )
-        except (auth_exceptions.CatalogException, KeyError, TypeError, AttributeError) as exc:
-            raise self._misconfigured(
-                _(
-                    "the service catalogue has no entry for cinder_catalog_info %(info)s in "
-                    "region %(region)s: %(cause)s"
-                )
-                % {
-                    "info": self._conf.cinder_catalog_info,
-                    "region": region,
-                    "cause": errors.text_of(exc),
-                }
-            ) from exc
+        except Exception as exc:
+            action = _("Looking for Cinder in the service catalogue")
+            raise errors.translate(exc, action, 0) from exc
 
     def _session(self) -> Any:
         pid = os.getpid()

@@ -24,6 +24,19 @@ _SCALEIO_TIMEOUT = 20.0
 _SCALEIO_POLL = 0.2
 
 
+def refuse_encryption(volume: Any, info: dict[str, Any]) -> None:
+    """Raise CinderError if Cinder says that a volume, or its connection, is encrypted."""
+    data = info.get("data") or {}
+    if getattr(volume, "encrypted", False) or info.get("encrypted") or data.get("encrypted"):
+        raise errors.CinderError(
+            _(
+                "Volume %(volume)s is encrypted, so nobody could read an image on it, or it would "
+                "be stored unencrypted: set cinder_volume_type to a type without encryption"
+            ),
+            volume=volume.id,
+        )
+
+
 class Connector:
     """The connection of one attachment; this base class serves most protocols.
 
@@ -63,7 +76,7 @@ class Connector:
                 LOG.error("%s", second.msg)
             if isinstance(exc, errors.CinderError) or not isinstance(exc, Exception):
                 raise
-            raise errors.CinderError(
+            raise errors.kind_of(exc)(
                 _("Volume %(volume)s cannot be connected to this host: %(cause)s"),
                 volume=self._volume.id,
                 cause=errors.text_of(exc),
@@ -91,7 +104,7 @@ class Connector:
 
     def has_ended(self) -> bool:
         """Tell whether a process of this host had the attachment and has ended with it."""
-        return self._users().has_ended(self._id)
+        return self._users.has_ended(self._id)
 
     def clear(self) -> None:
         """Disconnect what a process that has ended had connected. Raises CinderError."""
@@ -112,34 +125,41 @@ class Connector:
             conn=self._info,
         )
 
-    def _lock(self) -> contextlib.AbstractContextManager[None]:
-        path = os.path.join(self._host.lock_path, f"glance_store-volume-{self._volume.id}")
-        return locked(path, self._host.lock_timeout)
+    @property
+    def _lock_file(self) -> str:
+        return os.path.join(self._host.lock_path, f"glance_store-volume-{self._volume.id}")
 
+    @property
     def _users(self) -> Users:
         folder = os.path.join(self._host.lock_path, "glance_store-attachments")
         return Users(os.path.join(folder, self._volume.id))
 
-    def _connect(self, writable: bool) -> Device:
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
         # One at a time: connecting the same volume twice gives the same device.
+        return locked(self._lock_file, self._host.lock_timeout)
+
+    def _connect(self, writable: bool) -> Device:
         with self._lock():
             # Register first: an attachment that cannot be counted must not be connected.
-            self._users().add(self._id)
+            self._users.add(self._id)
             self._counted = True
-            self._found = self._brick().connect_volume(self._info)
-            path = self._found["path"]
-            if not isinstance(path, (str, bytes)):
-                # A handle belongs to this attachment alone.
-                return of_handle(path)
-            name = os.fsdecode(path)
-            with self._host.owning(name):
-                device = FileDevice(name, writable)
-            try:
-                self._check(device)
-            except BaseException:
-                device.close()
-                raise
-            return device
+            return self._open(writable)
+
+    def _open(self, writable: bool) -> Device:
+        self._found = self._brick().connect_volume(self._info)
+        path = self._found["path"]
+        if not isinstance(path, (str, bytes)):
+            # A handle belongs to this attachment alone.
+            return of_handle(path)
+        name = os.fsdecode(path)
+        with self._host.owning(name):
+            device = FileDevice(name, writable)
+        try:
+            self._check(device)
+        except BaseException:
+            device.close()
+            raise
+        return device
 
     def _check(self, device: Device) -> None:
         """Check that a device is as expected."""
@@ -148,16 +168,20 @@ class Connector:
         if not self._counted:
             return
         with self._lock():
-            left = self._users().remove(self._id)
+            left = self._users.remove(self._id)
             self._counted = False
             found, self._found = self._found, None
-            if found is None:
-                return
-            # Nothing is known of what another process has found.
-            if not isinstance(found.get("path", ""), (str, bytes)):
-                self._brick().disconnect_volume(self._info, found)
-            elif left == 0:
-                self._disconnect_device(found)
+            self._let_go(found, left)
+
+    def _let_go(self, found: dict[str, Any] | None, left: int) -> None:
+        """Undo `_open`, as far as `left` other attachments of this host allow."""
+        if found is None:
+            return
+        # Nothing is known of what another process has found.
+        if not isinstance(found.get("path", ""), (str, bytes)):
+            self._brick().disconnect_volume(self._info, found)
+        elif left == 0:
+            self._disconnect_device(found)
 
     def _disconnect_device(self, found: dict[str, Any]) -> None:
         """Disconnect a device that no process here uses, unless Cinder lists another user."""

@@ -21,10 +21,10 @@ class Device(Protocol):
     # A path, or a handle of os-brick.
     path: Any
     # Number of calls worth running at once.
-    write_concurrency: int
-    read_concurrency: int
+    write_concurrency: int = 1
+    read_concurrency: int = 1
     # Whether unwritten parts of a new volume are known to read as zeros.
-    reads_zeros: bool
+    reads_zeros: bool = False
 
     def size(self) -> int:
         """Return the current size in bytes."""
@@ -43,18 +43,16 @@ class Device(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the device; further calls do nothing."""
-        ...
+        """Release the device; further calls do nothing. os-brick closes its handles itself."""
+        return
 
 
-class FileDevice:
+class FileDevice(Device):
     """A block device or a file."""
 
     # The kernel orders and buffers writes itself. A second read in flight hides the storage's
     # latency.
-    write_concurrency = 1
     read_concurrency = 2
-    reads_zeros = False
 
     def __init__(self, path: str, writable: bool, flags: int = 0) -> None:
         self.path = path
@@ -92,7 +90,7 @@ class FileDevice:
             os.close(self._file)
 
 
-class RBDDevice:
+class RBDDevice(Device):
     """An image that os-brick has opened through librbd."""
 
     # Each call waits for one answer from the cluster and releases the GIL meanwhile.
@@ -122,16 +120,9 @@ class RBDDevice:
         """Return once everything written is in the cluster."""
         self._image.flush()
 
-    def close(self) -> None:
-        """Do nothing: os-brick closes the image with its connection to the cluster."""
 
-
-class HandleDevice:
+class HandleDevice(Device):
     """An object with `read`, `write` and `seek`; one call at a time."""
-
-    write_concurrency = 1
-    read_concurrency = 1
-    reads_zeros = False
 
     def __init__(self, handle: Any) -> None:
         self.path = handle
@@ -162,9 +153,6 @@ class HandleDevice:
             self.path.flush()
             with contextlib.suppress(OSError, AttributeError):
                 os.fsync(self.path.fileno())
-
-    def close(self) -> None:
-        """Do nothing: os-brick closes the handle."""
 
 
 def of_handle(handle: Any) -> Device:

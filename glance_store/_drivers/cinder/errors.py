@@ -162,7 +162,9 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
         return CinderRefusesCredentials(
             _("%(action)s: the credentials are rejected: %(cause)s"), **cause
         )
-    if (status == _TOO_LARGE and not is_refused_for_now(exc)) or _is_quota(exc, status):
+    words = str(exc).lower()
+    of_quota = status == 403 and "quota" in words and "exceed" in words
+    if of_quota or (status == _TOO_LARGE and not is_refused_for_now(exc)):
         return QuotaExceeded(
             _("%(action)s: no space, or the project's quota is used up: %(cause)s"), **cause
         )
@@ -173,12 +175,6 @@ def translate(exc: BaseException, action: str, seconds: float) -> Exception:
         outage.retry_after = float(getattr(exc, "retry_after", 0) or 0)
         return outage
     return CinderError(_("%(action)s: %(cause)s"), **cause)
-
-
-def _is_quota(exc: BaseException, status: int) -> bool:
-    """Tell whether a quota caused the refusal."""
-    words = str(exc).lower()
-    return status == 403 and "quota" in words and "exceed" in words
 
 
 @contextlib.contextmanager
@@ -194,28 +190,42 @@ def never_missing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def device_errors(what: str, writing: bool) -> Iterator[None]:
-    """Translate errors of reading or writing an attached volume; `what` names it in the text."""
+def device_errors(volume_id: str, writing: bool) -> Iterator[None]:
+    """Translate errors of reading or writing an attached volume."""
     try:
         yield
     except (exceptions.GlanceStoreException, exceptions.BackendException):
         raise
     except Exception as exc:
+        raise _device_error(exc, volume_id, writing) from exc
+
+
+def number_of(exc: BaseException | None) -> int:
+    """Return the errno value of an error, or of the one behind it; 0: none."""
+    while exc is not None:
         number = getattr(exc, "errno", None)
-        # librbd uses errno values, negated.
-        code = abs(number) if isinstance(number, int) else 0
-        raise _device_error(exc, code, what, writing) from exc
+        if isinstance(number, int):
+            # librbd negates them.
+            return abs(number)
+        exc = exc.__cause__ or exc.__context__
+    return 0
 
 
-def _device_error(exc: Exception, code: int, what: str, writing: bool) -> Exception:
-    cause: dict[str, Any] = {"what": what, "cause": text_of(exc)}
+def kind_of(exc: BaseException) -> type[CinderError]:
+    """Return the class for an error of an attached volume: an outage if its storage is gone."""
+    return CinderUnavailable if number_of(exc) in _LOST else CinderError
+
+
+def _device_error(exc: Exception, volume_id: str, writing: bool) -> Exception:
+    cause: dict[str, Any] = {"volume": volume_id, "cause": text_of(exc)}
+    code = number_of(exc)
     if writing and code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        return exceptions.StorageFull(_("No space on %(what)s: %(cause)s"), **cause)
+        return exceptions.StorageFull(_("No space on volume %(volume)s: %(cause)s"), **cause)
     if writing and code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return exceptions.StorageWriteDenied(
-            _("This process may not write to %(what)s: %(cause)s"), **cause
+            _("This process may not write to volume %(volume)s: %(cause)s"), **cause
         )
-    kind = CinderUnavailable if code in _LOST else CinderError
+    kind = kind_of(exc)
     if writing:
-        return kind(_("Writing to %(what)s failed: %(cause)s"), **cause)
-    return kind(_("Reading from %(what)s failed: %(cause)s"), **cause)
+        return kind(_("Writing to volume %(volume)s failed: %(cause)s"), **cause)
+    return kind(_("Reading from volume %(volume)s failed: %(cause)s"), **cause)

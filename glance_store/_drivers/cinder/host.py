@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -13,7 +14,6 @@ import socket
 import stat
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -96,44 +96,28 @@ class Host:
 
         Raises CinderError if that cannot be found out, for example without a multipath daemon.
         """
-        return {**_properties(self), "mountpoint": "glance_store"}
+        now = int(time.monotonic() / _PROPERTIES_LAST)
+        return {**_properties(self, now), "mountpoint": "glance_store"}
 
 
-_cache_lock = threading.Lock()
-_cache: dict[tuple[str, bool, bool], tuple[float, dict[str, Any]]] = {}
+@functools.lru_cache(maxsize=8)
+def _properties(host: Host, _now: int) -> dict[str, Any]:
+    """Ask os-brick about this host, once for each value of `_now`."""
+    from os_brick.initiator import connector
 
-
-def _forget_properties() -> None:
-    global _cache_lock  # noqa: PLW0603 - another thread may have held it at the fork
-    _cache_lock = threading.Lock()
-    _cache.clear()
-
-
-os.register_at_fork(after_in_child=_forget_properties)
-
-
-def _properties(host: Host) -> dict[str, Any]:
-    key = (host.root_helper, host.use_multipath, host.enforce_multipath)
-    with _cache_lock:
-        when, found = _cache.get(key, (0.0, {}))
-        if not found or time.monotonic() - when > _PROPERTIES_LAST:
-            from os_brick.initiator import connector
-
-            name = host.name
-            try:
-                found = connector.get_connector_properties(
-                    host.root_helper,
-                    address_of(name),
-                    host.use_multipath,
-                    host.enforce_multipath,
-                    host=name,
-                )
-            except Exception as exc:
-                raise errors.CinderError(
-                    _("This host cannot attach volumes: %(cause)s"), cause=errors.text_of(exc)
-                ) from exc
-            _cache[key] = (time.monotonic(), found)
-        return dict(found)
+    try:
+        found: dict[str, Any] = connector.get_connector_properties(
+            host.root_helper,
+            address_of(host.name),
+            host.use_multipath,
+            host.enforce_multipath,
+            host=host.name,
+        )
+    except Exception as exc:
+        raise errors.CinderError(
+            _("This host cannot attach volumes: %(cause)s"), cause=errors.text_of(exc)
+        ) from exc
+    return found
 
 
 def address_of(name: str) -> str:

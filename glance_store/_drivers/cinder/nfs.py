@@ -7,11 +7,12 @@ import contextlib
 import hashlib
 import os
 import re
+from typing import Any
 
 from glance_store._drivers.cinder import errors
-from glance_store._drivers.cinder.connector import Connector
+from glance_store._drivers.cinder.connector import Connector, refuse_encryption
 from glance_store._drivers.cinder.device import Device, FileDevice
-from glance_store._drivers.cinder.locks import Users, locked
+from glance_store._drivers.cinder.locks import Users
 from glance_store.i18n import _
 
 _RAW = (None, "", "raw")
@@ -42,56 +43,51 @@ class NFSConnector(Connector):
         """Where the share is mounted."""
         return os.path.join(self._host.mount_base, self._hash)
 
-    def _lock(self) -> contextlib.AbstractContextManager[None]:
-        folder = os.path.join(self._host.mount_base, "_state")
-        return locked(os.path.join(folder, f"mount_{self._hash}.lock"), self._host.lock_timeout)
+    @property
+    def _state(self) -> str:
+        return os.path.join(self._host.mount_base, "_state")
 
+    @property
+    def _lock_file(self) -> str:
+        return os.path.join(self._state, f"mount_{self._hash}.lock")
+
+    @property
     def _users(self) -> Users:
-        folder = os.path.join(self._host.mount_base, "_state")
-        return Users(os.path.join(folder, f"mount_users_{self._hash}"))
+        return Users(os.path.join(self._state, f"mount_users_{self._hash}"))
 
     def extend(self) -> None:
         """Do nothing: a larger file needs no action here."""
 
-    def _refuse_formats(self) -> None:
-        volume = self._volume.id
-        if self._info.get("encrypted") or getattr(self._volume, "encrypted", False):
-            raise errors.CinderError(
-                _(
-                    "Volume %(volume)s is encrypted, which is not possible for images on NFS: "
-                    "set cinder_volume_type to a type without encryption"
-                ),
-                volume=volume,
-            )
-        kind = self._info.get("format")
+    def _check_volume(self) -> None:
+        refuse_encryption(self._volume, self._info)
+        kind, name = self._info.get("format"), str(self._info["name"])
         if kind not in _RAW:
             raise errors.CinderError(
                 _(
                     "Volume %(volume)s has the format %(format)s, in which an image would be "
                     "damaged: set nfs_qcow2_volumes to False in Cinder"
                 ),
-                volume=volume,
+                volume=self._volume.id,
                 format=kind,
             )
-
-    def _connect(self, writable: bool) -> Device:
-        self._refuse_formats()
-        name = str(self._info["name"])
         if name != os.path.basename(name) or name in ("", ".", ".."):
             raise errors.CinderError(
                 _("Volume %(volume)s has %(name)r on its share, which is not a valid file name"),
                 volume=self._volume.id,
                 name=name[:100],
             )
-        with self._lock():
-            self._users().add(self._id)
-            self._counted = True
-            self._mount()
-            path = os.path.join(self.mount_point, name)
-            self._found = {"path": path}
-            # Whoever can write to the share could point the name at any file of this host.
-            with self._host.owning(path, follow=False):
-                return FileDevice(path, writable, os.O_NOFOLLOW)
+
+    def _connect(self, writable: bool) -> Device:
+        self._check_volume()
+        return super()._connect(writable)
+
+    def _open(self, writable: bool) -> Device:
+        self._mount()
+        path = os.path.join(self.mount_point, self._info["name"])
+        self._found = {"path": path}
+        # Whoever can write to the share could point the name at any file of this host.
+        with self._host.owning(path, follow=False):
+            return FileDevice(path, writable, os.O_NOFOLLOW)
 
     def _mount(self) -> None:
         os.makedirs(self.mount_point, mode=0o755, exist_ok=True)
@@ -100,16 +96,9 @@ class NFSConnector(Connector):
         options = (self._info.get("options") or "").split()
         self._host.execute("mount", "-t", "nfs", *options, self._export, self.mount_point)
 
-    def _disconnect(self) -> None:
-        if not self._counted:
+    def _let_go(self, _found: dict[str, Any] | None, left: int) -> None:
+        if left:
             return
-        with self._lock():
-            self._counted = False
-            self._found = None
-            if self._users().remove(self._id) == 0:
-                self._unmount()
-
-    def _unmount(self) -> None:
         if is_mounted(self.mount_point):
             self._host.execute("umount", self.mount_point)
         with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
-_ENDPOINT: list[cfg.Opt] = [
+OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "cinder_catalog_info",
         default="volumev3::publicURL",
@@ -84,9 +84,6 @@ Anyone between this host and the server could then read the credentials: use it
 for tests only. For a private CA, set ``cinder_ca_certificates_file`` instead.
 """,
     ),
-]
-
-_CREDENTIALS: list[cfg.Opt] = [
     cfg.StrOpt(
         "cinder_store_auth_address",
         help="""
@@ -167,9 +164,6 @@ Domain name of ``cinder_store_project_name``.
 Change it if the project is in another domain; otherwise authentication fails.
 """,
     ),
-]
-
-_VOLUMES: list[cfg.Opt] = [
     cfg.StrOpt(
         "rootwrap_config",
         default="/etc/glance/rootwrap.conf",
@@ -247,9 +241,6 @@ The waits between tries grow up to 10 seconds. Raise it if many requests read
 the same image at once and fail with a conflict.
 """,
     ),
-]
-
-_NEW: list[cfg.Opt] = [
     cfg.IntOpt(
         "cinder_request_timeout",
         default=180,
@@ -265,5 +256,3 @@ Related options: ``cinder_state_transition_timeout``, ``cinder_http_retries``.
 """,
     ),
 ]
-
-OPTIONS: list[cfg.Opt] = [*_ENDPOINT, *_CREDENTIALS, *_VOLUMES, *_NEW]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.attachment import Attachment
-from glance_store.i18n import _
 from glance_store.transfer.interface import Extent
 
 LOG = logging.getLogger(__name__)
@@ -26,8 +25,7 @@ class CinderReader:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset."""
-        what = str(_("volume %s") % self._attachment.volume.id)
-        with errors.device_errors(what, writing=False):
+        with errors.device_errors(self._attachment.volume.id, writing=False):
             # Never read past the image: the rest of the volume is not part of it.
             return self._attachment.device.read_at(offset, min(length, self.size - offset))
 
@@ -41,23 +39,3 @@ class CinderReader:
             self._attachment.detach()
         except errors.CinderError as exc:
             LOG.error("After a download: %s", exc.msg)
-
-
-class EmptyReader:
-    """An `ImageReader` for an empty range, for which no volume is attached."""
-
-    concurrency = 1
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Return no bytes."""
-        return b""
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Report no extents."""
-        yield from ()
-
-    def close(self) -> None:
-        """Do nothing."""

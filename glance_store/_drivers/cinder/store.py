@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +14,15 @@ from glance_store._drivers.cinder.attachment import Attachment
 from glance_store._drivers.cinder.client import ATTACHMENTS, Api, Clients, library
 from glance_store._drivers.cinder.location import StoreLocation
 from glance_store._drivers.cinder.options import OPTIONS
-from glance_store._drivers.cinder.reader import CinderReader, EmptyReader
+from glance_store._drivers.cinder.reader import CinderReader
 from glance_store._drivers.cinder.writer import CinderWriter
 from glance_store.i18n import _
-from glance_store.transfer.download import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from oslo_config import cfg
-
     from glance_store.inventory import Leftover, StoredImage
     from glance_store.location import Location
-    from glance_store.transfer.interface import ImageReader
 
 __all__ = ["Store", "StoreLocation"]
 
@@ -45,11 +42,6 @@ class Store(driver.Store):
     OPTIONS = OPTIONS
     EXAMPLE_URL = "cinder://<VOLUME_ID>"
 
-    def __init__(self, conf: cfg.ConfigOpts, backend: str | None = None) -> None:
-        super().__init__(conf, backend)
-        self._own_clients: Clients | None = None
-        self._own_host: host.Host | None = None
-
     def get_schemes(self) -> tuple[str, ...]:
         """Return the URI schemes that the store serves."""
         return ("cinder",)
@@ -62,7 +54,8 @@ class Store(driver.Store):
         :param re_raise_bsc: also raise the error that makes the store read-only
         :raises BadStoreConfiguration: writing is impossible, and `re_raise_bsc` is set
         """
-        self._own_clients = self._own_host = None
+        for made in ("_clients", "_host"):
+            vars(self).pop(made, None)
         super().configure(re_raise_bsc)
 
     def configure_add(self) -> None:
@@ -70,20 +63,16 @@ class Store(driver.Store):
 
         :raises BadStoreConfiguration: a library is missing
         """
-        self._url_prefix = self._prefix
+        self._url_prefix = f"cinder://{self.backend_group or ''}"
         self._require_library()
-        self._own_host = self._prepare_host()
+        self._host = host.prepare(self.conf, self.store_conf, self.name)
         self._check_authorities()
         if self._clients.has_credentials and self.store_conf.cinder_volume_type:
-            self._own_clients = self._new_clients(hurried=True)
+            self._clients = self._new_clients(hurried=True)
             try:
                 self._look_for_type(self.store_conf.cinder_volume_type)
             finally:
-                self._own_clients = None
-
-    @property
-    def _prefix(self) -> str:
-        return f"cinder://{self.backend_group or ''}"
+                del self._clients
 
     def _require_library(self) -> None:
         if library() is None:
@@ -109,12 +98,9 @@ class Store(driver.Store):
                 % {"path": authorities, "cause": in_words(exc)},
             ) from exc
 
-    def _prepare_host(self) -> host.Host:
-        return host.prepare(self.conf, self.store_conf, self.name)
-
     def _look_for_type(self, wanted: str) -> None:
         """Warn early that uploads will fail. Cinder may be down now and come back."""
-        api = Api(self.get_cinderclient(), self._clients.settings)
+        api = self._api(None)
         action = _("Looking for volume type %s") % wanted
         try:
             types = api.call(action, lambda client: list(client.volume_types.list()))
@@ -129,21 +115,17 @@ class Store(driver.Store):
                 wanted,
             )
 
-    @property
+    @functools.cached_property
     def _clients(self) -> Clients:
-        if self._own_clients is None:
-            self._own_clients = self._new_clients()
-        return self._own_clients
+        return self._new_clients()
 
     def _new_clients(self, hurried: bool = False) -> Clients:
         counted = self._is_set("cinder_http_retries")
         return Clients(self.store_conf, self.name, counted, hurried)
 
-    @property
+    @functools.cached_property
     def _host(self) -> host.Host:
-        if self._own_host is None:
-            self._own_host = self._prepare_host()
-        return self._own_host
+        return host.prepare(self.conf, self.store_conf, self.name)
 
     def get_cinderclient(self, context: Any = None, version: str = _ANY_VERSION) -> Any:
         """Return a client of cinderclient.
@@ -174,13 +156,14 @@ class Store(driver.Store):
 
     def uri(self, volume_id: str) -> str:
         """Return the location of the image on a volume."""
-        separator = "" if self._prefix.endswith("/") else "/"
-        return f"{self._prefix}{separator}{volume_id}"
+        specs = {"volume_id": volume_id}
+        return StoreLocation(specs, self.conf, backend_group=self.backend_group).get_uri()
 
     def check_health(self) -> str:
         """Check that Cinder answers.
 
         :returns: the state in a few words
+        :raises StorageFull: the quota of the project is used up
         :raises CinderError: Cinder does not answer
         """
         if not self._clients.has_credentials:
@@ -196,6 +179,10 @@ class Store(driver.Store):
         if used is None:
             return "ok"
         of_all = "" if room is None or room < 0 else f" of {room}"
+        if of_all and used >= room:
+            raise errors.QuotaExceeded(
+                _("All %(room)d GiB of the project's quota are used"), room=room
+            )
         return f"ok, {used}{of_all} GiB of the quota used"
 
     def _own_api(self) -> Api:
@@ -237,7 +224,7 @@ class Store(driver.Store):
         api = self._api(context, ATTACHMENTS)
         return CinderWriter(self, api, str(image_id), size, getattr(context, "project_id", None))
 
-    def open_reader(self, location: Location, context: Any = None) -> ImageReader:
+    def open_reader(self, location: Location, context: Any = None) -> CinderReader:
         """Open an image by attaching its volume.
 
         :param location: the image's location
@@ -246,25 +233,9 @@ class Store(driver.Store):
         :raises NotFound: there is no such volume, or it holds only part of an image
         :raises CinderError: the volume cannot be attached
         """
-        return self.open_range(location, 0, None, context)
-
-    def open_range(
-        self, location: Location, offset: int, length: int | None, context: Any = None
-    ) -> ImageReader:
-        """Open a range of an image; for an empty range, nothing is attached.
-
-        :param location: the image's location
-        :param offset: first byte to read
-        :param length: maximum number of bytes to read; None: up to the end
-        :param context: the request's context; required unless the store has its own credentials
-        :raises NotFound: there is no such volume, or it holds only part of an image
-        :raises CinderError: the volume cannot be attached
-        """
         api = self._api(context, ATTACHMENTS)
         volume = volumes.Volumes(api).image(_volume_id(location))
         size = volumes.image_bytes(volume)
-        if not clip(size, offset, length):
-            return EmptyReader(size)
         return CinderReader(self.attach(api, volume, writable=False, fresh=False), size)
 
     def get_size(self, location: Location, context: Any = None) -> int:
@@ -302,8 +273,7 @@ class Store(driver.Store):
         """
         try:
             api = self._api(context)
-            action = _("Looking for the store of volume %s") % volume_id
-            volume = api.call(action, lambda client: client.volumes.get(volume_id))
+            volume = volumes.Volumes(api).get(volume_id)
             wanted = volumes.Volumes(api).type_name(self.store_conf.cinder_volume_type)
             if not wanted:
                 action = _("Looking for the default volume type")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors, volumes
 from glance_store._drivers.cinder.attachment import Attachment
+from glance_store._drivers.cinder.connector import refuse_encryption
 from glance_store._drivers.cinder.volumes import GiB
 from glance_store.i18n import _
 
@@ -83,7 +84,8 @@ class CinderWriter:
         self._check_new(kind)
         try:
             self._volume = self._create(gigabytes(size), kind)
-            self._refuse_encryption(kind)
+            # Before anything is attached.
+            refuse_encryption(self._volume, {})
             self._volume = self._volumes.wait(
                 self._volume.id, "available", ("creating", "downloading")
             )
@@ -112,18 +114,6 @@ class CinderWriter:
                 reason=_("Cinder has no volume type %(kind)s (cinder_volume_type): %(cause)s")
                 % {"kind": kind, "cause": exc.msg},
             ) from exc
-
-    def _refuse_encryption(self, kind: str | None) -> None:
-        """Refuse an encrypted volume before attaching it: nobody else could read the image."""
-        if getattr(self._volume, "encrypted", False):
-            raise errors.CinderError(
-                _(
-                    "Volume type %(kind)s is encrypted, so nobody could read an image on such a "
-                    "volume, or it would be stored unencrypted: set cinder_volume_type to a "
-                    "type without encryption"
-                ),
-                kind=kind or self._volume.volume_type,
-            )
 
     @property
     def uri(self) -> str:
@@ -159,15 +149,12 @@ class CinderWriter:
         """Write bytes at an offset, and extend the volume if necessary."""
         self._make_room(offset + len(block))
         try:
-            with errors.device_errors(self._what(), writing=True):
+            with errors.device_errors(self._volume.id, writing=True):
                 self._attached.device.write_at(offset, block)
         finally:
             with self._room:
                 self._writing -= 1
                 self._room.notify_all()
-
-    def _what(self) -> str:
-        return str(_("volume %s") % self._volume.id)
 
     def _make_room(self, end: int) -> None:
         """Extend the volume if it is too small, while no write runs; then count a write in."""
@@ -191,7 +178,7 @@ class CinderWriter:
         wanted = grown(int(self._volume.size), gigabytes(end))
         attached = self._extend_attached and self._attached.grows
         if not attached:
-            with errors.device_errors(self._what(), writing=True):
+            with errors.device_errors(self._volume.id, writing=True):
                 self._attached.device.flush()
             self._detach()
         self._volume = self._volumes.extend(self._volume.id, wanted, attached)
@@ -218,7 +205,7 @@ class CinderWriter:
         if size > self._capacity:
             # The image ends in a hole, which was not written.
             self._extend(size)
-        with errors.device_errors(self._what(), writing=True):
+        with errors.device_errors(self._volume.id, writing=True):
             self._attached.device.flush()
         self._detach()
         marks = {volumes.IMAGE_SIZE: str(size), volumes.STATE: volumes.COMMITTING}

@@ -445,11 +445,18 @@ def test_health_without_figures(body: object) -> None:
     """Who may not see the limits of the project can store images all the same."""
     refused = {"forbidden": {"message": "not allowed by policy", "code": 403}}
     status = 403 if body is None else 200
-    answer: Answer = (status, "application/json", json.dumps(body or refused).encode())
-    with served(lambda _method, _path: answer) as url:
+
+    def answer(_method: str, _path: str) -> Answer:
+        return status, "application/json", json.dumps(body or refused).encode()
+
+    with served(answer) as url:
         store, context = store_of(url)
         api = store._api(context)
         store._api = lambda *_arguments: api  # type: ignore[method-assign]
         for name in ("user_name", "password", "project_name", "auth_address"):
             store.conf.set_override(f"cinder_store_{name}", url, group="volumes")
         assert store.check_health().startswith("ok")
+        figures = {"maxTotalVolumeGigabytes": 10, "totalGigabytesUsed": 10}
+        status, body = 200, {"limits": {"absolute": figures}}
+        with pytest.raises(exceptions.StorageFull, match="All 10 GiB"):
+            store.check_health()

@@ -350,6 +350,35 @@ def test_r177_scaleio_waits_for_the_size(
 
 
 @pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ESTALE, exceptions.BackendUnavailable), (-errno.ETIMEDOUT, errors.CinderUnavailable)],
+)
+def test_storage_that_is_gone_when_a_volume_is_connected(
+    number: int,
+    expected: type[Exception],
+    tmp_path: Path,
+    brick_of_test: Brick,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may come back; os-brick hides what librados says behind an error of its own."""
+
+    def refuse(_info: object) -> None:
+        error = OSError("no answer")
+        error.errno = number
+        try:
+            raise error
+        except OSError:
+            if number > 0:
+                raise
+            raise RuntimeError("Error connecting to ceph cluster.")  # noqa: B904 - as os-brick
+
+    monkeypatch.setattr(brick_of_test, "connect_volume", refuse)
+    one = connector.Connector(make_host(tmp_path), {}, volume(), "a")
+    with pytest.raises(expected, match="cannot be connected"):
+        one.connect(writable=False)
+
+
+@pytest.mark.parametrize(
     ("info", "words"),
     [({"format": "qcow2"}, "nfs_qcow2_volumes"), ({"encrypted": True}, "encrypted")],
     ids=["r168-qcow2", "r167-encrypted"],
@@ -467,9 +496,9 @@ def test_handles(tmp_path: Path) -> None:
 def test_device_errors(number: int, expected: type[Exception]) -> None:
     error = OSError("words")
     error.errno = number
-    with pytest.raises(expected, match="words"), errors.device_errors("volume x", writing=True):
+    with pytest.raises(expected, match="words"), errors.device_errors("x", writing=True):
         raise error
-    with pytest.raises(errors.CinderError), errors.device_errors("volume x", writing=False):
+    with pytest.raises(errors.CinderError), errors.device_errors("x", writing=False):
         raise error
 
 
