@@ -164,6 +164,9 @@ class RBDReader:
         if position < end:
             yield Extent(position, end - position, False)
 
+    def interrupt(self) -> None:
+        """Do nothing: reads of a silent cluster do not end, but nobody needs to wait for them."""
+
     def close(self) -> None:
         """Close the image."""
         self._image.close_quietly()

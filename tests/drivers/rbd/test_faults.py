@@ -90,6 +90,24 @@ def test_osd_stops_and_goes_on_during_a_download(bed: Bed, patient: Any) -> None
     assert found + b"".join(chunks) == DATA
 
 
+def test_download_that_is_given_up_while_the_cluster_is_silent(bed: Bed, patient: Any) -> None:
+    """Nobody waits for the cluster; when it answers, the last read closes the image."""
+    uri = add(patient, DATA)
+    chunks = patient.get(locate(patient, uri))[0]
+    next(chunks)
+    connection = patient._cluster.borrow()
+    bed.ceph.osd.freeze()
+    try:
+        closer = threading.Thread(target=chunks.close, daemon=True)
+        closer.start()
+        until(lambda: not closer.is_alive(), "the download is closed")
+    finally:
+        bed.ceph.osd.thaw()
+    until(lambda: not connection._opened, "the image is closed")
+    connection.give_back()
+    delete(patient, uri)
+
+
 # -- loss
 
 
