@@ -193,8 +193,7 @@ class Attachment:
             time.sleep(min(random.uniform(*_POLL), left))  # noqa: S311 - nothing secret
             found = self._volumes.get(self.volume.id)
             if found.status in GOING or found.status.startswith("error"):
-                kind = errors.VolumeNotFound if found.status in GOING else errors.CinderError
-                raise kind(
+                raise (errors.VolumeNotFound if found.status in GOING else errors.CinderError)(
                     _("Volume %(volume)s cannot be attached: its status is %(status)s"),
                     volume=self.volume.id,
                     status=found.status,

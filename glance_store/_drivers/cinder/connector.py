@@ -14,11 +14,10 @@ from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.device import Device, FileDevice, of_handle
 from glance_store._drivers.cinder.host import Host
 from glance_store._drivers.cinder.locks import Users, locked
+from glance_store._drivers.cinder.volumes import GiB
 from glance_store.i18n import _
 
 LOG = logging.getLogger(__name__)
-
-GiB = 1024**3
 
 _SCALEIO_TIMEOUT = 20.0
 _SCALEIO_POLL = 0.2
@@ -149,7 +148,6 @@ class Connector:
         self._found = self._brick().connect_volume(self._info)
         path = self._found["path"]
         if not isinstance(path, (str, bytes)):
-            # A handle belongs to this attachment alone.
             return of_handle(path)
         name = os.fsdecode(path)
         with self._host.owning(name):
@@ -175,17 +173,11 @@ class Connector:
 
     def _let_go(self, found: dict[str, Any] | None, left: int) -> None:
         """Undo `_open`, as far as `left` other attachments of this host allow."""
-        if found is None:
+        # A handle belongs to this attachment alone. What a dead process had is taken for a device.
+        is_handle = found is not None and not isinstance(found.get("path", ""), (str, bytes))
+        if found is None or (left and not is_handle):
             return
-        # Nothing is known of what another process has found.
-        if not isinstance(found.get("path", ""), (str, bytes)):
-            self._brick().disconnect_volume(self._info, found)
-        elif left == 0:
-            self._disconnect_device(found)
-
-    def _disconnect_device(self, found: dict[str, Any]) -> None:
-        """Disconnect a device that no process here uses, unless Cinder lists another user."""
-        others = self._others()
+        others = False if is_handle else self._others()
         if others:
             LOG.warning(
                 "The device of volume %s stays at this host: Cinder lists another attachment "
@@ -193,8 +185,7 @@ class Connector:
                 self._volume.id,
             )
             return
-        # Force it if nobody else can use the device: a stale device could show another volume one
-        # day.
+        # Force it if nobody else can use it: a stale device could show another volume one day.
         self._brick().disconnect_volume(self._info, found, force=others is not None)
 
 

@@ -10,56 +10,26 @@ import contextlib
 import os
 import stat
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 from glance_store.transfer.source import bytes_of
 
 
-class Device(Protocol):
-    """An attached volume."""
-
-    # A path, or a handle of os-brick.
-    path: Any
-    # Number of calls worth running at once.
-    write_concurrency: int = 1
-    read_concurrency: int = 1
-    # Whether unwritten parts of a new volume are known to read as zeros.
-    reads_zeros: bool = False
-
-    def size(self) -> int:
-        """Return the current size in bytes."""
-        ...
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset."""
-        ...
-
-    def write_at(self, offset: int, block: memoryview) -> None:
-        """Write bytes at an offset."""
-        ...
-
-    def flush(self) -> None:
-        """Return once everything written is safe."""
-        ...
-
-    def close(self) -> None:
-        """Release the device; further calls do nothing. os-brick closes its handles itself."""
-        return
-
-
-class FileDevice(Device):
+class FileDevice:
     """A block device or a file."""
 
-    # The kernel orders and buffers writes itself. A second read in flight hides the storage's
-    # latency.
+    # Calls worth running at once. The kernel orders and buffers writes itself. A second read in
+    # flight hides the storage's latency.
+    write_concurrency = 1
     read_concurrency = 2
+    # Whether unwritten parts of a new volume are known to read as zeros.
+    reads_zeros = False
 
     def __init__(self, path: str, writable: bool, flags: int = 0) -> None:
         self.path = path
         mode = os.O_RDWR if writable else os.O_RDONLY
         self._file = os.open(path, mode | flags | os.O_CLOEXEC)
         self._lock = threading.Lock()
-        self._open = True
 
     def size(self) -> int:
         """Return the current size in bytes."""
@@ -85,44 +55,17 @@ class FileDevice(Device):
 
     def close(self) -> None:
         """Close the file."""
-        if self._open:
-            self._open = False
-            os.close(self._file)
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
-class RBDDevice(Device):
-    """An image that os-brick has opened through librbd."""
+class HandleDevice:
+    """An object with `read`, `write` and `seek`, which os-brick closes; one call at a time."""
 
-    # Each call waits for one answer from the cluster and releases the GIL meanwhile.
-    write_concurrency = 4
-    read_concurrency = 4
-    reads_zeros = True
-
-    def __init__(self, handle: Any) -> None:
-        self.path = handle
-        image = handle.rbd_image
-        self._image = getattr(image, "image", image)
-
-    def size(self) -> int:
-        """Return the current size in bytes."""
-        return int(self._image.size())
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Read up to `length` bytes at an offset."""
-        data: bytes = self._image.read(offset, length)
-        return data
-
-    def write_at(self, offset: int, block: memoryview) -> None:
-        """Write bytes at an offset."""
-        self._image.write(bytes_of(block), offset)
-
-    def flush(self) -> None:
-        """Return once everything written is in the cluster."""
-        self._image.flush()
-
-
-class HandleDevice(Device):
-    """An object with `read`, `write` and `seek`; one call at a time."""
+    write_concurrency = 1
+    read_concurrency = 1
+    reads_zeros = False
 
     def __init__(self, handle: Any) -> None:
         self.path = handle
@@ -153,6 +96,43 @@ class HandleDevice(Device):
             self.path.flush()
             with contextlib.suppress(OSError, AttributeError):
                 os.fsync(self.path.fileno())
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class RBDDevice(HandleDevice):
+    """An image that os-brick has opened through librbd."""
+
+    # Each call waits for one answer from the cluster and releases the GIL meanwhile.
+    write_concurrency = 4
+    read_concurrency = 4
+    reads_zeros = True
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(handle)
+        image = handle.rbd_image
+        self._image = getattr(image, "image", image)
+
+    def size(self) -> int:
+        """Return the current size in bytes."""
+        return int(self._image.size())
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at an offset."""
+        data: bytes = self._image.read(offset, length)
+        return data
+
+    def write_at(self, offset: int, block: memoryview) -> None:
+        """Write bytes at an offset."""
+        self._image.write(bytes_of(block), offset)
+
+    def flush(self) -> None:
+        """Return once everything written is in the cluster."""
+        self._image.flush()
+
+
+Device = FileDevice | HandleDevice
 
 
 def of_handle(handle: Any) -> Device:

@@ -14,18 +14,23 @@ LOG = logging.getLogger(__name__)
 
 
 class CinderReader:
-    """An `ImageReader` of an attached volume; closing it detaches the volume."""
+    """An `ImageReader` of an attached volume; closing it detaches the volume.
 
-    def __init__(self, attachment: Attachment, size: int) -> None:
+    Without an attachment, it is for a range without a byte.
+    """
+
+    def __init__(self, volume_id: str, size: int, attachment: Attachment | None) -> None:
         self._attachment = attachment
         self.size = size
         # A volume is written once, and its id is never reused.
-        self.version = str(attachment.volume.id)
-        self.concurrency = attachment.device.read_concurrency
+        self.version = volume_id
+        self.concurrency = attachment.device.read_concurrency if attachment else 1
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at an offset."""
-        with errors.device_errors(self._attachment.volume.id, writing=False):
+        if self._attachment is None:
+            return b""
+        with errors.device_errors(self.version, writing=False):
             # Never read past the image: the rest of the volume is not part of it.
             return self._attachment.device.read_at(offset, min(length, self.size - offset))
 
@@ -36,6 +41,7 @@ class CinderReader:
     def close(self) -> None:
         """Detach the volume. The data is delivered, so errors are logged for the operator."""
         try:
-            self._attachment.detach()
+            if self._attachment is not None:
+                self._attachment.detach()
         except errors.CinderError as exc:
             LOG.error("After a download: %s", exc.msg)

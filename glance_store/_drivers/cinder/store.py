@@ -17,6 +17,7 @@ from glance_store._drivers.cinder.options import OPTIONS
 from glance_store._drivers.cinder.reader import CinderReader
 from glance_store._drivers.cinder.writer import CinderWriter
 from glance_store.i18n import _
+from glance_store.transfer.download import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,10 +234,24 @@ class Store(driver.Store):
         :raises NotFound: there is no such volume, or it holds only part of an image
         :raises CinderError: the volume cannot be attached
         """
+        return self.open_range(location, 0, None, context)
+
+    def open_range(
+        self, location: Location, offset: int, length: int | None, context: Any = None
+    ) -> CinderReader:
+        """Open a range of an image, as `open_reader` does; for an empty one, nothing is attached.
+
+        :param location: the image's location
+        :param offset: first byte to read
+        :param length: maximum number of bytes to read; None: up to the end
+        :param context: the request's context
+        """
         api = self._api(context, ATTACHMENTS)
         volume = volumes.Volumes(api).image(_volume_id(location))
-        size = volumes.image_bytes(volume)
-        return CinderReader(self.attach(api, volume, writable=False, fresh=False), size)
+        size, attachment = volumes.image_bytes(volume), None
+        if clip(size, offset, length):
+            attachment = self.attach(api, volume, writable=False, fresh=False)
+        return CinderReader(volume.id, size, attachment)
 
     def get_size(self, location: Location, context: Any = None) -> int:
         """Return the size of an image, without attaching its volume.

@@ -98,28 +98,31 @@ class Volumes:
         """Delete an attachment, unless it or its volume is gone."""
         action = _("Detaching volume %s") % volume_id
         with contextlib.suppress(errors.VolumeNotFound):
-            self._api.call(action, lambda client: client.attachments.delete(attachment_id))
+            try:
+                self._api.call(action, lambda client: client.attachments.delete(attachment_id))
+            except errors.CinderUnavailable as exc:
+                if isinstance(exc, errors.CinderTimeout):
+                    raise
+                LOG.debug("Sending the older request for the same thing: %s", exc.msg)
+                self._api.call(
+                    action, lambda client: client.volumes.detach(volume_id, attachment_id), False
+                )
 
     def image(self, volume_id: str) -> Any:
         """Return a volume that holds a complete image.
 
-        Raises VolumeNotFound if there is none, it is being deleted, or its image is incomplete.
+        Raises VolumeNotFound if there is none, it is going, or its image is incomplete.
         """
         volume = self.get(volume_id)
-        if volume.status in GOING:
-            raise errors.VolumeNotFound(
-                _("Volume %(volume)s holds no image: it is %(status)s"),
-                volume=volume_id,
-                status=volume.status,
-            )
         state = volume.metadata.get(STATE, COMPLETE)
-        if state != COMPLETE:
+        if volume.status in GOING or state != COMPLETE:
             raise errors.VolumeNotFound(
                 _(
-                    "Volume %(volume)s holds only part of an image: its upload is %(state)s, or "
-                    "was interrupted"
+                    "Volume %(volume)s holds no complete image: its status is %(status)s, its "
+                    "upload is %(state)s, or was interrupted"
                 ),
                 volume=volume_id,
+                status=volume.status,
                 state=state,
             )
         return volume

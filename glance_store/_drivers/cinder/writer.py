@@ -81,7 +81,9 @@ class CinderWriter:
         self._attachment: Attachment | None = None
         self._volume: Any = None
         kind = self._volumes.type_name(store.store_conf.cinder_volume_type or None)
-        self._check_new(kind)
+        # An incomplete volume may be left of a killed process.
+        if volumes.COMPLETE in self._states(kind).values():
+            raise exceptions.Duplicate(image=image_id)
         try:
             self._volume = self._create(gigabytes(size), kind)
             # Before anything is attached.
@@ -97,12 +99,22 @@ class CinderWriter:
                 LOG.error("%s", exc)
             raise
 
-    def _check_new(self, kind: str | None) -> None:
-        found = self._volumes.named(self._image_id)
-        for volume in of_same_store(found, self._image_id, self._marks, kind):
-            # An incomplete volume may be left of a killed process.
-            if volume.metadata.get(volumes.STATE, volumes.COMPLETE) == volumes.COMPLETE:
-                raise exceptions.Duplicate(image=self._image_id)
+    def _states(self, kind: str | None) -> dict[str, str]:
+        """Return the states of other volumes of the image in the same store, by id.
+
+        Stores of one configuration may share a project, and each may hold the image. `kind` None
+        accepts any volume type.
+        """
+        own, store = self._volume and self._volume.id, self._marks[volumes.STORE]
+        return {
+            volume.id: volume.metadata.get(volumes.STATE, volumes.COMPLETE)
+            for volume in self._volumes.named(self._image_id)
+            if volume.id != own
+            and volume.metadata.get(volumes.IMAGE_ID) == self._image_id
+            and volume.volume_type == (kind or volume.volume_type)
+            and volume.metadata.get(volumes.STORE, store) == store
+            and not volume.status.startswith("error")
+        }
 
     def _create(self, size: int, kind: str | None) -> Any:
         try:
@@ -143,6 +155,13 @@ class CinderWriter:
         if attachment is not None:
             attachment.detach()
 
+    def _flush_and_detach(self) -> None:
+        with errors.device_errors(self._volume.id, writing=True):
+            self._attached.device.flush()
+        self._detach()
+        # Cinder may be at it still, if a balancer has given up waiting.
+        self._volumes.wait(self._volume.id, "available", ("in-use", "detaching"))
+
     # -- writing
 
     def write(self, offset: int, block: memoryview) -> None:
@@ -178,9 +197,7 @@ class CinderWriter:
         wanted = grown(int(self._volume.size), gigabytes(end))
         attached = self._extend_attached and self._attached.grows
         if not attached:
-            with errors.device_errors(self._volume.id, writing=True):
-                self._attached.device.flush()
-            self._detach()
+            self._flush_and_detach()
         self._volume = self._volumes.extend(self._volume.id, wanted, attached)
         if attached:
             self._attached.refresh()
@@ -205,9 +222,7 @@ class CinderWriter:
         if size > self._capacity:
             # The image ends in a hole, which was not written.
             self._extend(size)
-        with errors.device_errors(self._volume.id, writing=True):
-            self._attached.device.flush()
-        self._detach()
+        self._flush_and_detach()
         marks = {volumes.IMAGE_SIZE: str(size), volumes.STATE: volumes.COMMITTING}
         self._volumes.set_metadata(self._volume.id, marks)
         self._require_first()
@@ -222,13 +237,7 @@ class CinderWriter:
         """
         deadline = time.monotonic() + _COMMIT_TIMEOUT
         while True:
-            found = self._volumes.named(self._image_id)
-            kind = self._volume.volume_type
-            states = {
-                volume.id: volume.metadata.get(volumes.STATE, volumes.COMPLETE)
-                for volume in of_same_store(found, self._image_id, self._marks, kind)
-                if volume.id != self._volume.id
-            }
+            states = self._states(self._volume.volume_type)
             if any(
                 state == volumes.COMPLETE
                 or (state == volumes.COMMITTING and rival < self._volume.id)
@@ -251,35 +260,13 @@ class CinderWriter:
         except errors.CinderError as exc:
             problems.append(str(exc.msg))
         try:
-            for volume_id in self._own_volumes():
-                self._volumes.discard(volume_id)
+            # Includes a volume whose creation was never answered.
+            own = [self._volume]
+            if self._volume is None:
+                own = self._volumes.of_upload(self._image_id, self._marks[volumes.UPLOAD])
+            for volume in own:
+                self._volumes.discard(volume.id)
         except errors.CinderError as exc:
             problems.append(str(exc.msg))
         if problems:
             raise errors.CinderError("; ".join(problems))
-
-    def _own_volumes(self) -> list[str]:
-        if self._volume is not None:
-            return [self._volume.id]
-        # Includes a volume whose creation was never answered.
-        found = self._volumes.of_upload(self._image_id, self._marks[volumes.UPLOAD])
-        return [volume.id for volume in found]
-
-
-def of_same_store(
-    found: list[Any], image_id: str, marks: dict[str, str], kind: str | None
-) -> list[Any]:
-    """Return the volumes of one image that belong to the same store as `marks`.
-
-    Stores of one configuration may share a project, and each may hold the image. `kind` None
-    accepts any volume type.
-    """
-    store = marks[volumes.STORE]
-    return [
-        volume
-        for volume in found
-        if volume.metadata.get(volumes.IMAGE_ID) == image_id
-        and volume.volume_type == (kind or volume.volume_type)
-        and volume.metadata.get(volumes.STORE, store) == store
-        and not volume.status.startswith("error")
-    ]

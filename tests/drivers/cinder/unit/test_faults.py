@@ -460,3 +460,34 @@ def test_health_without_figures(body: object) -> None:
         status, body = 200, {"limits": {"absolute": figures}}
         with pytest.raises(exceptions.StorageFull, match="All 10 GiB"):
             store.check_health()
+
+
+def test_volume_that_is_detached_slowly() -> None:
+    """A balancer gave up waiting, and so Cinder did not: what follows has to wait for it."""
+    statuses = ["in-use", "detaching", "available"]
+    done: list[str] = []
+
+    def answer(method: str, path: str) -> Answer:
+        record: dict[str, Any] = {"id": VOLUME, "metadata": {}, "size": 1, "name": "image-x"}
+        record |= {"status": statuses[0], "volume_type": "plain"}
+        if method == "GET" and "/detail" in path:
+            return 200, "application/json", json.dumps({"volumes": [record]}).encode()
+        if method == "GET":
+            statuses[:] = statuses[1:] or statuses
+        elif "/action" in path and statuses[0] != "available":
+            error = {"badRequest": {"message": "status must be available", "code": 400}}
+            return 400, "application/json", json.dumps(error).encode()
+        done.append(path.rpartition("/")[2])
+        return 200, "application/json", json.dumps({"volume": record, "metadata": {}}).encode()
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        slow = object.__new__(writer.CinderWriter)
+        slow._volumes = volumes.Volumes(store._api(context))
+        slow._volume = types.SimpleNamespace(id=VOLUME, size=1, volume_type="plain")
+        slow._attachment = types.SimpleNamespace(  # type: ignore[assignment]
+            device=types.SimpleNamespace(flush=lambda: None), detach=lambda: None
+        )
+        slow._capacity, slow._image_id, slow._marks = MIB, "x", {volumes.STORE: ""}
+        slow.commit(1)
+    assert done[-2:] == ["action", "metadata"]
