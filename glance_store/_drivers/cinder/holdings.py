@@ -69,10 +69,8 @@ def _of_store(api: Api, store: str) -> Iterator[Any]:
 
 
 def _page(api: Api, marker: str | None) -> list[Any]:
-    found: list[Any] = api.call(
-        _("Listing volumes"), lambda client: client.volumes.list(limit=_PAGE, marker=marker)
-    )
-    return found
+    action = _("Listing volumes")
+    return list(api.call(action, lambda client: client.volumes.list(limit=_PAGE, marker=marker)))
 
 
 def _is_image(volume: Any) -> bool:

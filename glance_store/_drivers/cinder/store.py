@@ -73,7 +73,7 @@ class Store(driver.Store):
             try:
                 self._look_for_type(self.store_conf.cinder_volume_type)
             finally:
-                del self._clients
+                self._clients = self._new_clients()
 
     def _require_library(self) -> None:
         if library() is None:

@@ -88,11 +88,8 @@ class Volumes:
     def attachments(self, volume_id: str) -> list[Any]:
         """Return the attachments of a volume, to whatever host."""
         action = _("Looking for attachments of volume %s") % volume_id
-        found: list[Any] = self._api.call(
-            action,
-            lambda client: client.attachments.list(search_opts={"volume_id": volume_id}),
-        )
-        return found
+        own = {"volume_id": volume_id}
+        return list(self._api.call(action, lambda client: client.attachments.list(search_opts=own)))
 
     def detach(self, volume_id: str, attachment_id: str) -> None:
         """Delete an attachment, unless it or its volume is gone."""
@@ -105,7 +102,9 @@ class Volumes:
                     raise
                 LOG.debug("Sending the older request for the same thing: %s", exc.msg)
                 self._api.call(
-                    action, lambda client: client.volumes.detach(volume_id, attachment_id), False
+                    action,
+                    lambda client: client.volumes.detach(volume_id, attachment_id),
+                    again=False,
                 )
 
     def image(self, volume_id: str) -> Any:
@@ -316,10 +315,13 @@ class Volumes:
         Raises CinderError if it is still there; the text says what to do.
         """
         try:
-            for attachment in self.attachments(volume_id):
-                # Of a request whose answer was lost.
-                self.detach(volume_id, attachment.id)
-            self.delete(volume_id)
+            try:
+                self.delete(volume_id)
+            except errors.VolumeInUse:
+                # By attachments that the upload does not know of, as their answers were lost.
+                for attachment in self.attachments(volume_id):
+                    self.detach(volume_id, attachment.id)
+                self.delete(volume_id)
             return
         except errors.VolumeNotFound:
             return
