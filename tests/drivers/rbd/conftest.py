@@ -295,5 +295,6 @@ def program(bed: Bed) -> Iterator[Callable[..., Program]]:
 
     yield start
     for one in started:
-        if one.process.poll() is None:
+        # Also of one that has ended by itself: its pipes are open.
+        if one.process.stdout is not None and not one.process.stdout.closed:
             one.kill()
