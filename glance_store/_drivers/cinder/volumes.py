@@ -117,8 +117,8 @@ class Volumes:
         if volume.status in GOING or state != COMPLETE:
             raise errors.VolumeNotFound(
                 _(
-                    "Volume %(volume)s holds no complete image: its status is %(status)s, its "
-                    "upload is %(state)s, or was interrupted"
+                    "Volume %(volume)s holds part of an image, or none: its status is %(status)s, "
+                    "its upload is %(state)s, or was interrupted"
                 ),
                 volume=volume_id,
                 status=volume.status,
