@@ -13,6 +13,7 @@ import requests.adapters
 import urllib3.connection
 
 from glance_store._drivers._head import Response
+from glance_store._drivers._network import ignore_netrc
 
 # Idle connections to keep per server: enough for the threads of a busy service.
 _POOL_SIZE = 64
@@ -109,8 +110,8 @@ def patient(seconds: float) -> type:
     return type("Patient", (_SendTimeoutConnection,), {"send_timeout": seconds})
 
 
-class PatientAdapter(Adapter):
-    """A requests adapter whose connections allow so many seconds of silence while sending."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(patient(seconds))
+def prepare(session: requests.Session, seconds: float) -> None:
+    """Make the connections of a session patient, and keep .netrc out of its requests."""
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Adapter(patient(seconds)))
+    ignore_netrc(session)

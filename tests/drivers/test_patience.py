@@ -13,7 +13,7 @@ import pytest
 import requests
 import urllib3.connection
 
-from glance_store._drivers._patience import PatientAdapter, patient, with_connections
+from glance_store._drivers._patience import patient, prepare, with_connections
 
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
@@ -43,7 +43,7 @@ def served(interim: bytes, times: int) -> Iterator[str]:
 
 def connections() -> requests.Session:
     session = requests.Session()
-    session.mount("http://", PatientAdapter(30.0))
+    prepare(session, 30.0)
     return session
 
 

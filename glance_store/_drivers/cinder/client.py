@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from glance_store import exceptions
+from glance_store._drivers._network import ignore_netrc
 from glance_store._drivers.cinder import errors
 from glance_store.i18n import _
 from glance_store.transfer.retry import Patience, seconds_asked
@@ -223,12 +224,14 @@ class Clients:
                 _check_answer(response)
                 return response
 
-        return QuietSession(
+        made = QuietSession(
             auth=self._plugin(),
             verify=self.settings.verify,
             timeout=self.settings.request_timeout,
             app_name="glance_store",
         )
+        ignore_netrc(made.session)
+        return made
 
     def _plugin(self) -> Any:
         from keystoneauth1.identity import v3

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from glance_store import exceptions
-from glance_store._drivers._patience import PatientAdapter
+from glance_store._drivers._patience import prepare
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.client import Account, Settings
 from glance_store._drivers.swift.references import Reference, without_scheme
@@ -45,8 +45,7 @@ def session_for(plugin: Any, settings: Settings) -> Any:
     session = module.Session(auth=plugin, verify=settings.verify)
     # The constructor takes one number only; requests, below it, takes two.
     session.timeout = settings.timeout
-    for scheme in ("http://", "https://"):
-        session.session.mount(scheme, PatientAdapter(settings.read_timeout))
+    prepare(session.session, settings.read_timeout)
     return session
 
 

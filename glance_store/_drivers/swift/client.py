@@ -16,7 +16,7 @@ import requests
 
 from glance_store import exceptions
 from glance_store._drivers._objects.claim import condition
-from glance_store._drivers._patience import PatientAdapter
+from glance_store._drivers._patience import prepare
 from glance_store._drivers.swift import errors
 from glance_store._drivers.swift.catalogue import ClusterAddress
 from glance_store.i18n import _
@@ -133,8 +133,7 @@ class Connections:
             connection.request_session.max_redirects = 0
             # swiftclient has no options for these: its pool keeps ten connections, and an upload
             # would fail if the server accepted no data for longer than the connect timeout.
-            for scheme in ("http://", "https://"):
-                connection.request_session.mount(scheme, PatientAdapter(settings.read_timeout))
+            prepare(connection.request_session, settings.read_timeout)
             connection = self._connections.setdefault(key, connection)
         return connection
 

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import requests
 
 from glance_store import exceptions
-from glance_store._drivers._network import ignore_netrc
 from glance_store._drivers._objects.errors import NoResult
-from glance_store._drivers._patience import PatientAdapter
+from glance_store._drivers._patience import prepare
 from glance_store._drivers.vmware_datastore import errors
 from glance_store._drivers.vmware_datastore.session import Sessions
 from glance_store.i18n import _
@@ -164,8 +163,7 @@ class Files:
             made = _Connections()
             # No cookies of its own: `_follow` adds the session's where it belongs.
             made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-            made.mount("https://", PatientAdapter(self.settings.read_timeout))
-            ignore_netrc(made)
+            prepare(made, self.settings.read_timeout)
             found = self._by_process.setdefault(pid, made)
         return found
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from glance_store import exceptions
-from glance_store._drivers._network import ignore_netrc
-from glance_store._drivers._patience import PatientAdapter
+from glance_store._drivers._patience import prepare
 from glance_store.i18n import _
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ def connect(settings: Settings) -> Any:
                 super().__init__(settings.verify)
             else:
                 super().__init__(insecure=not settings.verify)
-            self.session.mount("https://", PatientAdapter(settings.read_timeout))
-            ignore_netrc(self.session)
+            prepare(self.session, settings.read_timeout)
 
         def open(self, request: Any) -> io.BytesIO:
             """Load a document."""

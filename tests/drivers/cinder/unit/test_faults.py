@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from oslo_config import cfg
 
 from glance_store import exceptions
@@ -98,6 +99,27 @@ def test_404_of_a_proxy_is_no_missing_volume(monkeypatch: pytest.MonkeyPatch) ->
         for use in (own.get, own.delete):
             with pytest.raises(exceptions.NotFound):
                 use(VOLUME)
+
+
+def test_passwords_of_a_netrc_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """requests sends them where a session does not say who asks."""
+    path = tmp_path / "netrc"
+    path.write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(path))
+    sent: list[requests.PreparedRequest] = []
+    send = requests.Session.send
+
+    def note(session: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> Any:
+        sent.append(request)
+        return send(session, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", note)
+    found = json.dumps({"volume": {"id": VOLUME}}).encode()
+    with served(lambda _method, _path: (200, "application/json", found)) as url:
+        store, context = store_of(url)
+        volumes.Volumes(store._api(context)).get(VOLUME)
+    assert sent
+    assert not any("Authorization" in request.headers for request in sent)
 
 
 @pytest.mark.parametrize("status", [200, 301])
