@@ -314,20 +314,24 @@ class Volumes:
 
         Raises CinderError if it is still there; the text says what to do.
         """
-        try:
+        action = _("Deleting volume %s of a failed upload") % volume_id
+        # Not by `delete`: what fails here may be looking at the volume.
+        for _pause in pauses(_DETACHING_LASTS):
             try:
-                self.delete(volume_id)
-            except errors.VolumeInUse:
-                # By attachments that the upload does not know of, as their answers were lost.
+                self._api.call(action, lambda client: client.volumes.delete(volume_id))
+                return
+            except errors.VolumeNotFound:
+                return
+            except errors.CinderError as exc:
+                problem = exc
+                if errors.status_of(exc.__cause__ or exc) not in (400, 409):
+                    break
+            # It is still being created, or attached by requests whose answers were lost.
+            try:
                 for attachment in self.attachments(volume_id):
                     self.detach(volume_id, attachment.id)
-                self.delete(volume_id)
-            return
-        except errors.VolumeNotFound:
-            return
-        except errors.CinderError as exc:
-            problem = exc
-        action = _("Deleting volume %s of a failed upload") % volume_id
+            except errors.CinderError as exc:
+                LOG.debug("%s", exc.msg)
         try:
             self._api.call(action, lambda client: client.volumes.force_delete(volume_id))
         except errors.VolumeNotFound:

@@ -415,6 +415,29 @@ def test_volume_that_vanishes_while_they_are_listed(monkeypatch: pytest.MonkeyPa
         assert list(holdings.images(store._api(context), "", str)) == []
 
 
+def test_volume_of_a_failed_upload_that_cannot_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looking is what has failed the upload; the volume is still being created."""
+    monkeypatch.setattr(volumes, "_FIRST_POLL", 0.0)
+    refused = [400, 400]
+    asked: list[tuple[str, str]] = []
+
+    def answer(method: str, path: str) -> Answer:
+        asked.append((method, path.rpartition("/")[2].partition("?")[0]))
+        if method == "DELETE":
+            return (refused.pop() if refused else 202, "application/json", b"")
+        if "attachments" in path:
+            return 200, "application/json", b'{"attachments": []}'
+        return 503, "text/plain", b"no database"
+
+    with served(answer) as url:
+        store, context = store_of(url)
+        volumes.Volumes(store._api(context)).discard(VOLUME)
+    assert asked.count(("DELETE", VOLUME)) == 3
+    assert ("GET", VOLUME) not in asked
+
+
 def test_reservation_whose_answer_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made: left alone, nobody could read the volume any more."""
     monkeypatch.setattr(attachment, "_RESERVATION_LASTS", 0.2)
