@@ -121,9 +121,11 @@ class Sharing(RuleBasedStateMachine):
     def damage(self, number: int, at: float) -> None:
         if files := self.files():
             with files[number % len(files)].open("r+b") as file:
-                file.seek(int(at * os.fstat(file.fileno()).st_size))
+                # 0 for a file that was cut to nothing.
+                position = int(at * os.fstat(file.fileno()).st_size)
+                file.seek(position)
                 byte = file.read(1) or b"\0"
-                file.seek(-1, os.SEEK_CUR)
+                file.seek(position)
                 file.write(bytes([byte[0] ^ 0x10]))
         self.read_all()
 
