@@ -32,9 +32,23 @@ _PERMANENT = frozenset({501, 505, 506, 507, 508, 510, 511})
 PASSING = frozenset({408, 425, 429, 499, *range(500, 600)}) - _PERMANENT
 
 _FIRST_PAUSE = 0.2
+_FIRST_LOOK = 0.1
 _LONGEST_PAUSE = 5.0
 # Random factor, so that transfers that fail together do not retry at the same moment.
 _SPREAD = (0.8, 1.2)
+
+
+def looks(seconds: float) -> Iterator[None]:
+    """Yield at once, and then after growing pauses, to look whether a state has been reached.
+
+    :param seconds: until the last look
+    """
+    pause, deadline = _FIRST_LOOK, time.monotonic() + seconds
+    yield
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        pause = min(1.6 * pause, _LONGEST_PAUSE)
+        yield
 
 
 class Patience:

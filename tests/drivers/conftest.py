@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from glance_store.transfer import retry
 
@@ -31,3 +33,22 @@ def socket_options(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(socket.socket, "setsockopt", note)
     return noted
+
+
+@pytest.fixture
+def sent_with_netrc(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> list[requests.PreparedRequest]:
+    """What requests sends, with a .netrc file that has a password for every server."""
+    path = tmp_path / "netrc"
+    path.write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(path))
+    sent: list[requests.PreparedRequest] = []
+    send = requests.Session.send
+
+    def note(session: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> Any:
+        sent.append(request)
+        return send(session, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", note)
+    return sent

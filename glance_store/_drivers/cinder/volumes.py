@@ -12,13 +12,13 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from glance_store import exceptions
 from glance_store._drivers.cinder import errors
 from glance_store._drivers.cinder.client import Api
 from glance_store.i18n import _
+from glance_store.transfer.retry import looks
 
 LOG = logging.getLogger(__name__)
 
@@ -42,8 +42,6 @@ _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 GOING = ("deleting", "managing", "error_managing")
 # Statuses that end by themselves, before a volume can be deleted.
 _PASSING = ("creating", "downloading", "detaching", "extending")
-_FIRST_POLL = 0.1
-_LONGEST_POLL = 5.0
 # Seconds that a replica of Cinder's database may not know a new volume.
 _LAG = 5.0
 # Seconds until a volume whose status should pass, or refused without a reason, counts as in use.
@@ -53,16 +51,6 @@ _DETACHING_LASTS = 10.0
 def name_of(image_id: str) -> str:
     """Return the name of an image's volume."""
     return f"image-{image_id}"
-
-
-def pauses(seconds: float) -> Iterator[None]:
-    """Yield at once, and then after growing pauses until `seconds` have passed."""
-    pause, deadline = _FIRST_POLL, time.monotonic() + seconds
-    yield
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(pause, left))
-        pause = min(1.6 * pause, _LONGEST_POLL)
-        yield
 
 
 @functools.cache
@@ -190,7 +178,7 @@ class Volumes:
         seconds = self._api.settings.state_timeout
         status = None
         lags_until = time.monotonic() + _LAG
-        for _poll in pauses(seconds):
+        for _look in looks(seconds):
             try:
                 volume = self.get(volume_id)
             except errors.VolumeNotFound:
@@ -271,7 +259,7 @@ class Volumes:
             except errors.VolumeNotFound:
                 return True
 
-        for _pause in pauses(_DETACHING_LASTS):
+        for _look in looks(_DETACHING_LASTS):
             try:
                 self._api.settle(
                     action, lambda client: bool(client.volumes.delete(volume_id)), gone
@@ -316,7 +304,7 @@ class Volumes:
         """
         action = _("Deleting volume %s of a failed upload") % volume_id
         # Not by `delete`: what fails here may be looking at the volume.
-        for _pause in pauses(_DETACHING_LASTS):
+        for _look in looks(_DETACHING_LASTS):
             try:
                 self._api.call(action, lambda client: client.volumes.delete(volume_id))
                 return

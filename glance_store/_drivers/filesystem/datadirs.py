@@ -17,6 +17,7 @@ from glance_store import exceptions
 from glance_store._drivers.filesystem import syscalls
 from glance_store._drivers.filesystem.mounts import MountGuard
 from glance_store.i18n import _
+from glance_store.transfer.retry import looks
 from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
@@ -283,8 +284,7 @@ class DataDirs:
         """
         if len(self.all) == 1:
             return self.all
-        for pause in syscalls.LOOKS:
-            time.sleep(pause)
+        for _look in looks(syscalls.ROOM_LAGS):
             room, problems = self._rooms()
             # Without a figure, the write itself shows whether there is room.
             fitting = [each for each, free in room.items() if free is None or free >= max(size, 1)]

@@ -34,8 +34,8 @@ UNAVAILABLE = LOST | {errno.EIO}
 # for the kernel alone, but NFS and others let it out.
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.ENOTTY, 524}
 
-# Seconds before each look for room: XFS frees the space of deleted files in the background.
-LOOKS = (0.0, 0.1, 0.4)
+# Seconds to look for room: XFS frees the space of deleted files in the background.
+ROOM_LAGS = 0.5
 
 _SYNC_FILE_RANGE_WRITE = 2
 # Wait for what is being written, write the rest, and wait for that.

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from glance_store._drivers.filesystem.reader import FileReader
 from glance_store.i18n import _
 from glance_store.transfer import sparse
 from glance_store.transfer.interface import Extent
+from glance_store.transfer.retry import looks
 from glance_store.transfer.threads import Calls
 
 LOG = logging.getLogger(__name__)
@@ -139,8 +139,7 @@ class FileWriter:
 
     def _check_room(self, size: int) -> None:
         """Raise before a reservation that cannot succeed takes what other uploads need."""
-        for pause in syscalls.LOOKS:
-            time.sleep(pause)
+        for _look in looks(syscalls.ROOM_LAGS):
             free = self._draft.file.call(syscalls.free_bytes)
             if free is None or free + self.block_size >= size:
                 return

@@ -309,7 +309,13 @@ class Store(driver.Store):
         return ResumingStreamingReader(reader, patience)
 
     def get_size(self, location: Location, context: Any = None) -> int:
-        """Return the size of an image in bytes, also of an archived one."""
+        """Return the size of an image, also of an archived one.
+
+        :param location: the image's location
+        :param context: not used
+        :returns: bytes
+        :raises NotFound: there is no such object
+        """
         return int(self._reader(location)[0].size)
 
     def _reader(self, location: Location) -> tuple[S3Reader, Patience]:

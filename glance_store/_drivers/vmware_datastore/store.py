@@ -196,7 +196,15 @@ class Store(driver.Store):
     # -- images
 
     def open_writer(self, image_id: str, size: int, context: Any = None) -> DatastoreWriter:
-        """Begin to store an image; its id becomes the name of the file."""
+        """Begin to store an image.
+
+        :param image_id: the image's id, used as the name of the file
+        :param size: bytes, 0 if unknown
+        :param context: not used
+        :returns: the writer, which has not sent image data yet
+        :raises Duplicate: a file of this name exists in any of the datastores
+        :raises StorageFull: no datastore has room for the image
+        """
         files = self._get_files()
         if not _IDS.fullmatch(image_id):
             raise exceptions.Invalid(
@@ -275,7 +283,16 @@ class Store(driver.Store):
         return File(datastore.datacenter, datastore.name, path)
 
     def open_reader(self, location: Location, context: Any = None) -> ImageReader:
-        """Open an image. Requests go to the configured server, not to the one in the location."""
+        """Open an image.
+
+        :param location: the image's location; requests go to the configured server, whatever host
+            it names
+        :param context: not used
+        :returns: the reader, which resumes interrupted reads
+        :raises NotFound: there is no such file
+        :raises Forbidden: the server refuses
+        :raises BackendUnavailable: the server cannot be reached
+        """
         files, file = self._get_files(), self._file(location)
         patience = files.settings.new_patience()
         return ResumingStreamingReader(

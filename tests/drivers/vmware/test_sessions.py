@@ -221,24 +221,13 @@ def test_r231_certificates(
 
 
 def test_credentials_of_the_home_directory_are_not_sent(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_store: MakeStore, sent_with_netrc: list[requests.PreparedRequest]
 ) -> None:
     """requests sends them where a session does not say who asks."""
-    path = tmp_path / "netrc"
-    path.write_text("default login somebody password secret\n")
-    monkeypatch.setenv("NETRC", str(path))
-    sent: list[requests.PreparedRequest] = []
-    send = requests.Session.send
-
-    def note(session: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> Any:
-        sent.append(request)
-        return send(session, request, **kwargs)
-
-    monkeypatch.setattr(requests.Session, "send", note)
     images = Images(make_store())
     assert images.read(images.add("image", b"data")) == b"data"
-    assert {request.method for request in sent} >= {"GET", "POST", "PUT"}
-    assert not any("Authorization" in request.headers for request in sent)
+    assert {request.method for request in sent_with_netrc} >= {"GET", "POST", "PUT"}
+    assert not any("Authorization" in request.headers for request in sent_with_netrc)
 
 
 def test_directory_of_authorities(make_store: MakeStore, server: VCenter, tmp_path: Path) -> None:

@@ -101,25 +101,14 @@ def test_404_of_a_proxy_is_no_missing_volume(monkeypatch: pytest.MonkeyPatch) ->
                 use(VOLUME)
 
 
-def test_passwords_of_a_netrc_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_passwords_of_a_netrc_file(sent_with_netrc: list[requests.PreparedRequest]) -> None:
     """requests sends them where a session does not say who asks."""
-    path = tmp_path / "netrc"
-    path.write_text("default login somebody password secret\n")
-    monkeypatch.setenv("NETRC", str(path))
-    sent: list[requests.PreparedRequest] = []
-    send = requests.Session.send
-
-    def note(session: requests.Session, request: requests.PreparedRequest, **kwargs: Any) -> Any:
-        sent.append(request)
-        return send(session, request, **kwargs)
-
-    monkeypatch.setattr(requests.Session, "send", note)
     found = json.dumps({"volume": {"id": VOLUME}}).encode()
     with served(lambda _method, _path: (200, "application/json", found)) as url:
         store, context = store_of(url)
         volumes.Volumes(store._api(context)).get(VOLUME)
-    assert sent
-    assert not any("Authorization" in request.headers for request in sent)
+    assert sent_with_netrc
+    assert not any("Authorization" in request.headers for request in sent_with_netrc)
 
 
 @pytest.mark.parametrize("status", [200, 301])
@@ -415,11 +404,8 @@ def test_volume_that_vanishes_while_they_are_listed(monkeypatch: pytest.MonkeyPa
         assert list(holdings.images(store._api(context), "", str)) == []
 
 
-def test_volume_of_a_failed_upload_that_cannot_be_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_volume_of_a_failed_upload_that_cannot_be_looked_at() -> None:
     """Looking is what has failed the upload; the volume is still being created."""
-    monkeypatch.setattr(volumes, "_FIRST_POLL", 0.0)
     refused = [400, 400]
     asked: list[tuple[str, str]] = []
 
